@@ -1,0 +1,50 @@
+# make run    set up and train the LSTM on MNIST        make test   set up and run the tests
+# make check  format, lint, types, import contract and tests        make bench  the benchmarks
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: run test check bench format clean
+
+run: .venv/installed
+	$(BIN)/unroll train lstm-mnist
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -q
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/lab.py
+
+format: .venv/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv build
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+# Built with the pinned tools below and not with whatever pip would fetch for an isolated build. Without a C++ compiler
+# the package is installed without the fused engine; everything then runs on the reference engine.
+BUILD := $(if $(shell command -v c++ || command -v g++ || command -v clang++),,UNROLL_NO_NATIVE=1) $(PIP) install \
+	-c constraints.txt --no-build-isolation
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt CMakeLists.txt $(wildcard native/*)
+	@echo "Setting up .venv (about a minute)"
+	@$(PIP) install -c constraints.txt scikit-build-core cmake ninja
+	@$(BUILD) -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@$(BUILD) -e '.[dev]'
+	@touch $@

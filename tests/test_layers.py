@@ -1,0 +1,236 @@
+"""RNN and LSTM layers against torch's own, with copied weights: outputs, states and every gradient."""
+
+import itertools
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pack_sequence
+
+from unroll.engines import ENGINES, native
+from unroll.cells import LSTMCell
+from unroll.errors import InputError
+from unroll.layers import LSTM, RNN
+
+T, B, D, H = 5, 4, 3, 6
+engines = pytest.mark.parametrize("engine", ENGINES)
+kinds = pytest.mark.parametrize("kind", [LSTM, RNN])
+
+
+@pytest.fixture(autouse=True)
+def _seed_and_skip(request):
+    torch.manual_seed(0)
+    engine = getattr(request.node, "callspec", None) and request.node.callspec.params.get("engine")
+    if engine == "native" and native.why_not(LSTMCell(1, 1), torch.zeros(1, 1, 1)):
+        pytest.skip("the native engine is not built here")
+
+
+def pair(kind, engine, **options):
+    """A torch layer in float64 and ours with its weights."""
+    theirs = kind.torch_type(D, H, dtype=torch.float64, **options)
+    return theirs, kind.from_torch(theirs, engine=engine)
+
+
+def flat(state):
+    return state if isinstance(state, tuple) else (state,)
+
+
+def gradients(ours):
+    """Ours by torch's names; torch's two biases share one gradient."""
+    named = {}
+    for cell, suffix in ours._cells_with_suffix():
+        named[f"weight_hh_{suffix}"] = cell.W.grad
+        named[f"weight_ih_{suffix}"] = cell.U.grad
+        if cell.b is not None:
+            named[f"bias_ih_{suffix}"] = named[f"bias_hh_{suffix}"] = cell.b.grad
+    return named
+
+
+def assert_same(theirs, ours, run):
+    """`run(layer, x)` -> outputs and state; compares them, the gradients of x and of all weights."""
+    results = []
+    for layer in (theirs, ours):
+        x = torch.randn(T, B, D, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
+        outputs, state = run(layer, x)
+        loss = sum(((part * (2 + k)).sin()).sum() for k, part in enumerate((outputs, *flat(state))))
+        loss.backward()
+        results.append((outputs, flat(state), x.grad))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-10, atol=1e-12)
+    mine = gradients(ours)
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(mine[name], parameter.grad, rtol=1e-10, atol=1e-12)
+
+
+@engines
+@kinds
+@pytest.mark.parametrize(
+    ("num_layers", "bidirectional", "bias"), list(itertools.product([1, 3], [False, True], [True, False]))
+)
+def test_equal_to_torch_in_layers_and_directions(kind, engine, num_layers, bidirectional, bias):
+    theirs, ours = pair(kind, engine, num_layers=num_layers, bidirectional=bidirectional, bias=bias)
+    assert_same(theirs, ours, lambda layer, x: layer(x))
+
+
+@engines
+def test_relu_is_equal_to_torch(engine):
+    theirs, ours = pair(RNN, engine, nonlinearity="relu", num_layers=2)
+    assert_same(theirs, ours, lambda layer, x: layer(x))
+
+
+@engines
+@kinds
+def test_initial_states_count_and_get_gradients(kind, engine):
+    theirs, ours = pair(kind, engine, num_layers=2, bidirectional=True)
+    seen = []
+    for layer in (theirs, ours):
+        first = [torch.randn(4, B, H, dtype=torch.float64).requires_grad_() for _ in range(kind.parts)]
+        torch.manual_seed(5)
+        with torch.no_grad():
+            for part in first:
+                part.normal_()
+        outputs, state = layer(torch.ones(T, B, D, dtype=torch.float64), tuple(first) if kind is LSTM else first[0])
+        (outputs.sum() + sum((part**2).sum() for part in flat(state))).backward()
+        seen.append([outputs, *flat(state), *(part.grad for part in first)])
+    torch.testing.assert_close(seen[1], seen[0], rtol=1e-10, atol=1e-12)
+
+
+@engines
+@kinds
+def test_batch_first_and_single_sequences_have_torchs_shapes(kind, engine):
+    theirs, ours = pair(kind, engine, batch_first=True, bidirectional=True, num_layers=2)
+    x = torch.randn(B, T, D, dtype=torch.float64)
+    for given in (x, x[0]):
+        expected, found = theirs(given), ours(given)
+        torch.testing.assert_close(found[0], expected[0])
+        torch.testing.assert_close(flat(found[1]), flat(expected[1]))
+
+
+@engines
+@kinds
+def test_lengths_and_packed_sequences_are_equal_to_torchs_packed(kind, engine):
+    lengths = torch.tensor([2, 5, 1, 4])
+    theirs, ours = pair(kind, engine, num_layers=2, bidirectional=True)
+
+    def packed(layer, x):
+        outputs, state = layer(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        return pad_packed_sequence(outputs)[0], state
+
+    def padded(layer, x):
+        return layer(x, lengths=lengths) if layer is ours else packed(layer, x)
+
+    assert_same(theirs, ours, packed)
+    theirs.zero_grad(), ours.zero_grad()
+    assert_same(theirs, ours, padded)
+
+
+@engines
+@kinds
+def test_packed_result_has_the_form_of_torchs(kind, engine):
+    theirs, ours = pair(kind, engine)
+    sequences = [torch.randn(n, D, dtype=torch.float64) for n in (1, 4, 2)]
+    packed = pack_sequence(sequences, enforce_sorted=False)
+    expected, found = theirs(packed)[0], ours(packed)[0]
+    torch.testing.assert_close(found.data, expected.data)
+    for name in ("batch_sizes", "sorted_indices", "unsorted_indices"):
+        assert torch.equal(getattr(found, name), getattr(expected, name))
+
+
+@engines
+@kinds
+def test_padding_changes_nothing_whatever_stands_there(kind, engine):
+    layer = kind(D, H, num_layers=2, bidirectional=True, engine=engine)
+    lengths = torch.tensor([2, 5, 1, 4])
+    x = torch.randn(T, B, D)
+    filled = x.clone()
+    for k, n in enumerate(lengths):
+        filled[n:, k] = float("nan")
+    results = []
+    for given in (x, filled):
+        layer.zero_grad()
+        outputs, state = layer(given, lengths=lengths)
+        (outputs.sum() + sum(part.sum() for part in flat(state))).backward()
+        results.append([outputs, *flat(state), *(p.grad.clone() for p in layer.parameters())])
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+    for k, n in enumerate(lengths):
+        assert not results[0][0][n:, k].any()
+
+
+@engines
+@kinds
+def test_a_sequence_is_read_the_same_alone_and_in_a_batch(kind, engine):
+    layer = kind(D, H, bidirectional=True, engine=engine)
+    lengths = torch.tensor([2, 5, 3, 4])
+    x = torch.randn(T, B, D)
+    together = layer(x, lengths=lengths)[0]
+    for k, n in enumerate(lengths):
+        alone = layer(x[:n, k])[0]
+        torch.testing.assert_close(together[:n, k], alone)
+
+
+@engines
+@kinds
+def test_word_indices_stand_for_one_hot_vectors(kind, engine):
+    layer = kind(D, H, bidirectional=True, engine=engine)
+    words = torch.randint(D, (T, B))
+    lengths = torch.tensor([2, 5, 0, 4])
+    gathered = []
+    for x in (words, torch.nn.functional.one_hot(words, D).float()):
+        layer.zero_grad()
+        outputs, state = layer(x, lengths=lengths)
+        (outputs.square().sum() + sum(part.sum() for part in flat(state))).backward()
+        gathered.append([outputs, *flat(state), *(p.grad.clone() for p in layer.parameters())])
+    torch.testing.assert_close(gathered[1], gathered[0])
+
+
+@kinds
+def test_weights_survive_the_way_to_torch_and_back(kind):
+    layer = kind(D, H, num_layers=2, bidirectional=True, batch_first=True)
+    back = kind.from_torch(layer.to_torch())
+    x = torch.randn(B, T, D)
+    torch.testing.assert_close(layer.to_torch()(x)[0], layer(x)[0])
+    for name, parameter in layer.named_parameters():
+        assert torch.equal(dict(back.named_parameters())[name], parameter)
+
+
+@kinds
+def test_dropout_acts_between_layers_in_training_only(kind):
+    layer = kind(D, H, num_layers=2, dropout=0.5)
+    x = torch.randn(T, B, D)
+    assert not torch.equal(layer(x)[0], layer(x)[0])
+    layer.eval()
+    assert torch.equal(layer(x)[0], layer(x)[0])
+    single = kind(D, H, dropout=0.5)
+    assert torch.equal(single(x)[0], single(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: LSTM(3, 6, num_layers=0), "num_layers is 0, but there must be at least 1"),
+        (lambda: LSTM(3, 6, dropout=1.5), "dropout is 1.5; expected a share in [0, 1)"),
+        (lambda: LSTM(3, 6, engine="nativ"), "unknown engine 'nativ'; did you mean 'native'?"),
+        (lambda: LSTM(3, 6)(torch.zeros(5, 4, 2)), "2 features in its last axis; expected input_size = 3"),
+        (lambda: LSTM(3, 6)(torch.zeros(0, 4, 3)), "no time step (T = 0)"),
+        (lambda: RNN(3, 6)(torch.zeros(5)), "shape (5,); expected (T, D) or (T, B, D)"),
+        (lambda: RNN(3, 6)(torch.zeros(5, 4, 3), torch.zeros(1, 3, 6)), "expected (layers·directions, B, H) = (1, 4, 6)"),
+        (lambda: RNN(3, 6)(torch.zeros(5, 4, 3), lengths=torch.tensor([1, 2])), "expected one for each sequence, (4,)"),
+        (
+            lambda: RNN(3, 6)(torch.zeros(5, 4, 3), lengths=torch.tensor([1, 2, 9, 1])),
+            "lengths run from 1 to 9; expected 0 to 5",
+        ),
+        (lambda: LSTM.from_torch(torch.nn.GRU(3, 6)), "from_torch got a GRU; expected torch.nn.LSTM"),
+        (lambda: LSTM.from_torch(torch.nn.LSTM(3, 6, proj_size=2)), "proj_size = 2"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(InputError) as error:
+        call()
+    assert message in str(error.value)
+
+
+@engines
+@kinds
+def test_an_empty_batch_gives_empty_results(kind, engine):
+    layer = kind(D, H, engine=engine)
+    outputs, state = layer(torch.zeros(T, 0, D))
+    assert outputs.shape == (T, 0, H)
+    assert all(part.shape == (1, 0, H) for part in flat(state))

@@ -1,0 +1,36 @@
+"""Unroll: recurrent networks written out from their equations."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Looked up when first used: `unroll --help` shall not wait for torch.
+_PUBLIC = {
+    "RNN": "unroll.layers",
+    "LSTM": "unroll.layers",
+    "RNNCell": "unroll.cells",
+    "LSTMCell": "unroll.cells",
+    "SequenceClassifier": "unroll.models",
+    "load": "unroll.training.run",
+}
+
+if TYPE_CHECKING:
+    from unroll.cells import LSTMCell as LSTMCell
+    from unroll.cells import RNNCell as RNNCell
+    from unroll.layers import LSTM as LSTM
+    from unroll.layers import RNN as RNN
+    from unroll.models import SequenceClassifier as SequenceClassifier
+    from unroll.training.run import load as load
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'unroll' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,78 @@
+"""The LSTM cell: one time step of long short-term memory.
+
+Source: Hochreiter & Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997, with the forget gate of Gers,
+Schmidhuber & Cummins, "Learning to Forget", Neural Computation 12(10), 2000, eqs. 2.1-2.6. No peephole connections.
+Plain autograd; walking over time is the engines' job.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unroll.cells.parameters import CellParameters
+
+
+class LSTMGates(NamedTuple):
+    """Everything an LSTM computes in one time step; each (B, H)."""
+
+    i: Tensor
+    f: Tensor
+    c_tilde: Tensor
+    o: Tensor
+    c: Tensor
+    h: Tensor
+
+
+class LSTMCell(CellParameters):
+    """One step of an LSTM.
+
+        i_t = σ(W_i h_{t-1} + U_i x_t + b_i)        input gate
+        f_t = σ(W_f h_{t-1} + U_f x_t + b_f)        forget gate
+        c̃_t = tanh(W_c h_{t-1} + U_c x_t + b_c)     candidate
+        o_t = σ(W_o h_{t-1} + U_o x_t + b_o)        output gate
+        c_t = f_t ⊙ c_{t-1} + i_t ⊙ c̃_t             cell state
+        h_t = o_t ⊙ tanh(c_t)                       hidden state
+
+    The four blocks are stacked in this order in W (4H, H), U (4H, D) and b (4H,).
+
+    >>> cell = LSTMCell(28, 128)
+    >>> h, c = cell(torch.zeros(64, 28), cell.initial_state(64))
+    >>> h.shape
+    torch.Size([64, 128])
+    """
+
+    gates = 4
+
+    def equations(self, x: Tensor, h: Tensor, c: Tensor) -> LSTMGates:
+        """x (B, D) features or (B,) word indices, h and c (B, H) of the step before -> all six quantities."""
+        a = h @ self.W.T + self.project(x)  # (B, 4H), the four gates' arguments side by side
+        if self.b is not None:
+            a = a + self.b
+        a_i, a_f, a_c, a_o = a.chunk(4, dim=-1)  # (B, H) each
+
+        i = torch.sigmoid(a_i)
+        f = torch.sigmoid(a_f)
+        c_tilde = torch.tanh(a_c)
+        o = torch.sigmoid(a_o)
+        c = f * c + i * c_tilde
+        h = o * torch.tanh(c)
+        return LSTMGates(i, f, c_tilde, o, c, h)
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """x (B, D), (h_{t-1}, c_{t-1}) -> (h_t, c_t), each (B, H)."""
+        gates = self.equations(x, *state)
+        return gates.h, gates.c
+
+    def initial_state(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """(h_0, c_0) = zeros, (B, H) each."""
+        zeros = self.W.new_zeros(batch_size, self.hidden_size)
+        return zeros, zeros
+
+    @torch.no_grad()
+    def set_forget_bias(self, value: float) -> None:
+        """Set b_f, so that the cell begins by remembering (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2)."""
+        if self.b is not None:
+            self.b[self.hidden_size : 2 * self.hidden_size] = value

@@ -1,0 +1,95 @@
+"""The parameters W, U, b that every cell has, and the ways to draw their first values."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from unroll.errors import InputError, nearest
+
+Initialisation = Literal["uniform", "linear", "normal", "orthogonal"]
+
+
+class CellParameters(nn.Module):
+    """W (G·H, H), U (G·H, D) and b (G·H,): one block of H rows for each of the G gates.
+
+    Args:
+        input_size: D, the number of features of x_t (or the number of words, where x_t is a word index).
+        hidden_size: H, the number of hidden units.
+        bias: without it b is None and counts as zero.
+
+    Raises:
+        InputError: a size is smaller than 1.
+    """
+
+    gates: int
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
+            if size < 1:
+                raise InputError(f"{name} is {size}, but a cell needs at least 1")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        rows = self.gates * hidden_size
+        self.W = nn.Parameter(torch.empty(rows, hidden_size, device=device, dtype=dtype))
+        self.U = nn.Parameter(torch.empty(rows, input_size, device=device, dtype=dtype))
+        self.b = nn.Parameter(torch.empty(rows, device=device, dtype=dtype)) if bias else None
+        self.initialise("uniform")
+
+    @torch.no_grad()
+    def initialise(self, how: Initialisation) -> None:
+        """Draw W, U and b anew, in this order.
+
+        - ``uniform``: all from U(-1/√H, 1/√H), torch's default for its recurrent layers.
+        - ``linear``: all from U(-1/√(D+H), 1/√(D+H)), the default of a linear layer on [h_{t-1}, x_t], as in the LSTM
+          lab.
+        - ``normal``: W and U from N(0, 1) divided by the square root of their number of columns, b zero, as in the RNN
+          lab.
+        - ``orthogonal``: each gate's block of W a random orthogonal matrix (Saxe et al. 2014, section 3), U Glorot
+          uniform per gate (Glorot & Bengio 2010, eq. 16), b zero.
+
+        Raises:
+            InputError: `how` is none of these.
+        """
+        D, H = self.input_size, self.hidden_size
+        if how in ("uniform", "linear"):
+            bound = 1 / math.sqrt(H if how == "uniform" else D + H)
+            for parameter in self.parameters():
+                parameter.uniform_(-bound, bound)
+            return
+        if how == "normal":
+            self.W.normal_().div_(math.sqrt(H))
+            self.U.normal_().div_(math.sqrt(D))
+        elif how == "orthogonal":
+            for block in self.W.split(H):
+                nn.init.orthogonal_(block)
+            for block in self.U.split(H):
+                nn.init.xavier_uniform_(block)
+        else:
+            raise InputError(f"unknown initialisation {how!r}{nearest(how, get_args(Initialisation))}")
+        if self.b is not None:
+            self.b.zero_()
+
+    def project(self, x: Tensor) -> Tensor:
+        """U x_t: (…, D) features -> (…, G·H).
+
+        Integer x (…) holds word indices and stands for one-hot vectors; U times a one-hot vector is a column of U, so
+        the column is looked up and no one-hot vector is ever made.
+        """
+        if x.is_floating_point():
+            return x @ self.U.T
+        return nn.functional.embedding(x, self.U.T)
+
+    def extra_repr(self) -> str:
+        return f"{self.input_size}, {self.hidden_size}, bias={self.b is not None}"

@@ -1,0 +1,235 @@
+"""The command `unroll`: parse, call, print.
+
+Nothing heavy is imported until a command needs it. Bad input ends with one line on stderr and exit status 2.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import unroll
+from unroll.errors import InputError, UnrollError
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class TrainCommand(click.Command):
+    """`train`, with one option for every field of every recipe; made when it is first used."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        from unroll.training.recipe import KINDS
+
+        known = {parameter.name for parameter in self.params}
+        for kind in KINDS.values():
+            for name, field in kind.model_fields.items():
+                if name not in known and name not in ("name", "about", "task"):
+                    known.add(name)
+                    option = f"--{name.replace('_', '-')}"
+                    self.params.append(click.Option([option, name], metavar="VALUE", help=field.description))
+        return super().get_params(ctx)
+
+
+@click.group(context_settings=HELP, no_args_is_help=True)
+@click.version_option(unroll.__version__, message="unroll %(version)s")
+def cli() -> None:
+    """Recurrent networks written out from their equations: train, test, predict, look inside.
+
+    Begin with: unroll train lstm-mnist
+    """
+
+
+@cli.command(cls=TrainCommand, context_settings=HELP)
+@click.argument("recipe", required=False)
+@click.option("--out", metavar="RUN", help="run folder to make; runs/RECIPE if left out")
+@click.option("--resume", metavar="RUN", help="go on with an interrupted run")
+@click.option("--no-test", is_flag=True, help="do not look at the test set (while choosing between recipes)")
+@click.option("--no-figures", is_flag=True, help="do not draw")
+@click.option("--tensorboard", is_flag=True, help="write TensorBoard event files into the run folder too")
+def train(
+    recipe: str | None,
+    out: str | None,
+    resume: str | None,
+    no_test: bool,
+    no_figures: bool,
+    tensorboard: bool,
+    **fields: str | None,
+) -> None:
+    """Train the RECIPE (a name from `unroll recipes`, or a YAML file) and test it.
+
+    Every field of a recipe can be given as an option, for instance --hidden-size 64 --seed 3.
+    """
+    changes = {name: _value(text) for name, text in fields.items() if text is not None}
+    if resume is not None and (recipe or out or changes):
+        raise InputError("--resume takes the run folder alone: recipe and fields are those that the run began with")
+    if resume is None and recipe is None:
+        raise InputError("name a recipe, as in: unroll train lstm-mnist (unroll recipes lists them)")
+    from unroll.training.recipe import load_recipe
+    from unroll.training.run import RunFolder
+
+    if resume is not None:
+        folder = RunFolder(resume)
+        if folder.finished:
+            raise InputError(f"{folder.path} is finished; there is nothing to resume")
+        chosen = folder.recipe
+    else:
+        assert recipe is not None
+        chosen = load_recipe(recipe, changes)
+        from unroll.training.facts import facts
+
+        folder = RunFolder.create(out or _free_folder(chosen.name), chosen, facts())
+    if tensorboard:
+        _require("tensorboard", "tensorboard")
+    from unroll.training.loop import train as run_training
+
+    try:
+        metrics = run_training(
+            chosen, folder, echo=click.echo, test=not no_test, tensorboard=tensorboard, resume=resume is not None
+        )
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; go on with: unroll train --resume {folder.path}", err=True)
+        sys.exit(130)
+    if not no_figures and "test" in metrics:
+        from unroll.report.figures import draw_figures
+
+        draw_figures(folder)
+    click.echo(f"Run folder: {folder.path}")
+
+
+@cli.command(context_settings=HELP)
+@click.argument("run")
+@click.option("--data", metavar="PATH", help="test on this data; the run's own test set if left out")
+@click.option("--json", "as_json", is_flag=True, help="print everything measured, as JSON")
+def evaluate(run: str, data: str | None, as_json: bool) -> None:
+    """Test the trained model of RUN on a data set."""
+    from unroll.training.evaluate import evaluate as run_evaluation
+
+    metrics = run_evaluation(run, data)
+    if as_json:
+        click.echo(json.dumps(metrics, indent=2))
+        return
+    low, high = metrics["interval95"]
+    click.echo(f"Test Accuracy: {100 * metrics['accuracy']:.2f}%")
+    click.echo(f"95% interval: {100 * low:.2f}% to {100 * high:.2f}% ({metrics['correct']} of {metrics['total']} correct)")
+    for name, row in metrics["per_class"].items():
+        if row["total"]:
+            click.echo(f"  {name}: {100 * row['accuracy']:.2f}% of {row['total']}")
+
+
+@cli.command(context_settings=HELP)
+@click.argument("run")
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
+def predict(run: str, inputs: tuple[str, ...], as_json: bool) -> None:
+    """Name the class of each input: picture files, sentences, or - for one a line from stdin."""
+    from unroll.training.run import load
+
+    classifier = load(run)
+    given: list[str] = []
+    for item in inputs:
+        if item == "-":
+            given += [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        else:
+            given.append(item)
+    if not given:
+        raise InputError("stdin held no line to predict")
+    for item, prediction in zip(given, classifier.predict(given), strict=True):
+        if as_json:
+            row = {"input": item, "label": prediction.label, "probabilities": prediction.probabilities}
+            click.echo(json.dumps(row, ensure_ascii=False))
+            continue
+        ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
+        listed = "  ".join(f"{name} {100 * p:.1f}%" for name, p in ranked[:3])
+        click.echo(f"{item}: {prediction.label}  ({listed})")
+
+
+@cli.command(context_settings=HELP)
+def recipes() -> None:
+    """List the recipes that come with the package."""
+    from unroll.training.recipe import known_recipes, load_recipe
+
+    known = known_recipes()
+    width = max(map(len, known))
+    for name in known:
+        click.echo(f"{name:{width}}  {load_recipe(name).about}")
+
+
+@cli.command(context_settings=HELP)
+def info() -> None:
+    """Say which versions, which machine and which engine are in use."""
+    from unroll.training.facts import facts
+
+    for name, value in facts().items():
+        click.echo(f"{name}: {value}")
+
+
+def _value(text: str) -> Any:
+    """An option's text as the value that YAML would read; 'none' is no value."""
+    import yaml
+
+    if text.lower() == "none":
+        return "none" if text != text.lower() else None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, int | float | bool) else _number(text)
+
+
+def _number(text: str) -> Any:
+    """1e-3 is a number to a person, but text to YAML."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _free_folder(name: str) -> Path:
+    """runs/NAME, or runs/NAME-2 and so on where that is taken."""
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+def _require(module: str, extra: str) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec(module) is None:
+        raise InputError(f"{module} is not installed; install it with: pip install 'unroll-rnn[{extra}]'")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 broken pipe, 2 bad input, 130 interrupted."""
+    try:
+        result = cli.main(args=arguments, prog_name="unroll", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except UnrollError as error:
+        _fail(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        _fail(f"{error.strerror}: {error.filename or 'while writing'}; make room or choose another folder and try again")
+    sys.exit(result or 0)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"unroll: {' '.join(message.split())}", err=True)
+    sys.exit(2)

@@ -1,0 +1,121 @@
+"""Labelled sequences in memory, and batches as index operations on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from unroll.errors import DataError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """x (T, B, D) features or (T, B) word indices; y (B,) classes; lengths (B,), or None where all are T."""
+
+    x: Tensor
+    y: Tensor
+    lengths: Tensor | None
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """N labelled sequences.
+
+    Of equal length: `values` (N, T, …) and `lengths` None. Otherwise: `values` (ΣT, …) holds one sequence after the
+    other, and `lengths` (N,) says where they end. `y` (N,) int64.
+    """
+
+    values: Tensor
+    y: Tensor
+    lengths: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.lengths is None:
+            assert len(self.values) == len(self.y)
+        else:
+            assert len(self.lengths) == len(self.y) and len(self.values) == int(self.lengths.sum())
+            object.__setattr__(self, "_starts", self.lengths.cumsum(0) - self.lengths)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Sequences by number: padded values (B, T, …) and their lengths (B,), or None where all are equal."""
+        if self.lengths is None:
+            return self.values[index], None
+        lengths = self.lengths[index]
+        steps = torch.arange(max(1, int(lengths.max())))
+        inside = steps < lengths[:, None]  # (B, T)
+        starts: Tensor = self._starts[index]  # type: ignore[attr-defined]
+        where = (starts[:, None] + steps).masked_fill(~inside, 0)
+        padded = self.values[where]
+        padded[~inside] = 0
+        return padded, lengths
+
+    def subset(self, index: Tensor) -> Sequences:
+        """The sequences with these numbers, as a set of their own."""
+        if self.lengths is None:
+            return Sequences(self.values[index], self.y[index])
+        pieces = self.values.split(self.lengths.tolist())
+        values = torch.cat([pieces[i] for i in index.tolist()]) if len(index) else self.values[:0]
+        return Sequences(values, self.y[index], self.lengths[index])
+
+    def hold_out(self, amount: float) -> tuple[Sequences, Sequences]:
+        """Split off the last `amount` sequences (below 1: that share of them).
+
+        Raises:
+            DataError: nothing would be left on one of the sides.
+        """
+        count = round(amount * len(self)) if amount < 1 else round(amount)
+        if not 0 < count < len(self):
+            raise DataError(f"holding out {amount:g} of {len(self)} sequences leaves nothing on one side; choose another")
+        everyone = torch.arange(len(self))
+        return self.subset(everyone[:-count]), self.subset(everyone[-count:])
+
+
+class Encoder(Protocol):
+    """How a task's raw inputs become the model's inputs; saved with the weights, so that a run can be used alone."""
+
+    task: ClassVar[str]
+    class_names: tuple[str, ...]
+
+    @property
+    def input_size(self) -> int:
+        """D features, or V words."""
+        ...
+
+    def features(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """values (B, T, …) as stored -> model inputs (T, B, D) or (T, B); with a generator, augmented."""
+        ...
+
+    def encode(self, inputs: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
+        """Raw inputs -> `values` and `lengths` of a `Sequences`."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that `from_json` needs to make an equal encoder."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What training needs to know about its data."""
+
+    encoder: Encoder
+    train: Sequences
+    validation: Sequences | None
+    test: Sequences | None
+
+
+def batches(
+    data: Sequences, encoder: Encoder, batch_size: int, generator: torch.Generator | None = None, augment: bool = False
+) -> Iterator[Batch]:
+    """All sequences once, in batches; shuffled by the generator where one is given, else in order."""
+    order = torch.arange(len(data)) if generator is None else torch.randperm(len(data), generator=generator)
+    for index in order.split(batch_size):
+        values, lengths = data.take(index)
+        yield Batch(encoder.features(values, generator if augment else None), data.y[index], lengths)

@@ -1,0 +1,61 @@
+"""The reference engine: the plain loop over the cell under autograd. It is the truth that the others are held to.
+
+Runs wherever torch runs (CPU, CUDA, any floating type) and any cell that maps (x_t, state) to a state.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unroll.cells import Cell
+
+State = Tensor | tuple[Tensor, ...]
+
+
+def walk(
+    cell: Cell, x: Tensor, state: State, lengths: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, State]:
+    """Walk `cell` over time.
+
+    Args:
+        cell: one time step.
+        x: (T, B, D) features or (T, B) word indices, T at least 1.
+        state: the state before the first step: s (B, H), or the pair (h, c).
+        lengths: (B,) how many leading steps of each sequence count; the rest is padding and changes nothing, whatever
+            stands there. None: all T.
+        reverse: from each sequence's last step to its first.
+
+    Returns:
+        The outputs (T, B, H), zero where there is padding, and the state after each sequence's own last step.
+    """
+    valid = None
+    if lengths is not None:
+        steps = torch.arange(x.shape[0], device=x.device)
+        valid = steps[:, None] < lengths.to(x.device)  # (T, B)
+        padding = ~valid if x.dim() == 2 else ~valid[:, :, None]
+        x = x.masked_fill(padding, 0)  # a NaN in the padding would reach the gradients through 0·NaN
+    outputs: list[Tensor] = []
+    order = range(x.shape[0] - 1, -1, -1) if reverse else range(x.shape[0])
+    for t in order:
+        new = cell(x[t], state)
+        if valid is None:
+            state = new
+            outputs.append(_output(state))
+        else:
+            running = valid[t][:, None]
+            state = _where(running, new, state)
+            outputs.append(_output(state) * running)
+    if reverse:
+        outputs.reverse()
+    return torch.stack(outputs), state
+
+
+def _output(state: State) -> Tensor:
+    return state if isinstance(state, Tensor) else state[0]
+
+
+def _where(condition: Tensor, new: State, old: State) -> State:
+    if isinstance(new, Tensor):
+        return torch.where(condition, new, old)
+    return tuple(torch.where(condition, a, b) for a, b in zip(new, old, strict=True))

@@ -1,0 +1,123 @@
+"""The classifier: inputs -> recurrent layers -> logits = W_out h_T + b_out."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from unroll.cells import LSTMCell
+from unroll.cells.parameters import Initialisation
+from unroll.cells.rnn import Nonlinearity
+from unroll.engines import EngineName
+from unroll.errors import InputError
+from unroll.layers import LSTM, RNN
+
+CellName = Literal["rnn", "lstm"]
+Pooling = Literal["last", "mean", "max"]
+
+
+class SequenceClassifier(nn.Module):
+    """Reads a sequence, then names its class.
+
+        h_1 … h_T = layers(x_1 … x_T)
+        logits = W_out h_T + b_out
+
+    In two directions h_T is the last state of either walk, side by side. With `pooling` ``"mean"`` or ``"max"`` the
+    mean or maximum of h_t over all time steps takes the place of h_T.
+
+    Args:
+        cell: ``"rnn"`` or ``"lstm"``.
+        input_size: D features, or V words where the inputs are word indices.
+        hidden_size: H units in every layer and direction.
+        num_classes: C.
+        embedding_size: for word indices, read rows of a learnt (V, E) table in the place of one-hot vectors.
+        dropout: share of values dropped, in training, between layers, from embedded words and from what the readout
+            reads.
+    """
+
+    def __init__(
+        self,
+        cell: CellName,
+        input_size: int,
+        hidden_size: int,
+        num_classes: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        embedding_size: int | None = None,
+        pooling: Pooling = "last",
+        nonlinearity: Nonlinearity = "tanh",
+        engine: EngineName = "auto",
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise InputError(f"num_classes is {num_classes}, but a classifier needs at least 2 classes")
+        self.dropout = dropout
+        self.pooling = pooling
+        self.embedding = None if embedding_size is None else nn.Parameter(torch.empty(input_size, embedding_size))
+        width = input_size if embedding_size is None else embedding_size
+        self.layers: LSTM | RNN
+        if cell == "lstm":
+            self.layers = LSTM(
+                width, hidden_size, num_layers, dropout=dropout, bidirectional=bidirectional, engine=engine
+            )
+        else:
+            self.layers = RNN(
+                width, hidden_size, num_layers, nonlinearity, dropout=dropout, bidirectional=bidirectional, engine=engine
+            )
+        features = hidden_size * self.layers.directions
+        self.W_out = nn.Parameter(torch.empty(num_classes, features))
+        self.b_out = nn.Parameter(torch.empty(num_classes))
+        self.initialise("uniform")
+
+    @torch.no_grad()
+    def initialise(self, how: Initialisation, forget_bias: float | None = None) -> None:
+        """Draw all parameters anew, in the order W, U, b of each cell, W_out, b_out, embedding.
+
+        `how` is explained at `CellParameters.initialise`; the readout follows suit: uniform with bound 1/√fan-in for
+        ``uniform`` and ``linear``; for ``normal`` N(0, 1)/√fan-in, for ``orthogonal`` Glorot uniform, both with zero
+        bias. Embedded words are drawn from N(0, 0.1²).
+        """
+        for cells in self.layers.cells:
+            for cell in cells:
+                cell.initialise(how)
+                if forget_bias is not None and isinstance(cell, LSTMCell):
+                    cell.set_forget_bias(forget_bias)
+        bound = 1 / math.sqrt(self.W_out.shape[1])
+        if how == "normal":
+            self.W_out.normal_().mul_(bound)
+            self.b_out.zero_()
+        elif how == "orthogonal":
+            nn.init.xavier_uniform_(self.W_out)
+            self.b_out.zero_()
+        else:
+            self.W_out.uniform_(-bound, bound)
+            self.b_out.uniform_(-bound, bound)
+        if self.embedding is not None:
+            self.embedding.normal_(std=0.1)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """x (T, B, D) features or (T, B) word indices, lengths (B,) or None -> logits (B, C)."""
+        if self.embedding is not None:
+            x = nn.functional.embedding(x, self.embedding)  # (T, B, E)
+            x = nn.functional.dropout(x, self.dropout, self.training)
+        outputs, state = self.layers(x, lengths=lengths)
+        h = self._pool(outputs, state[0] if isinstance(state, tuple) else state, lengths)
+        h = nn.functional.dropout(h, self.dropout, self.training)
+        return h @ self.W_out.T + self.b_out
+
+    def _pool(self, outputs: Tensor, h_n: Tensor, lengths: Tensor | None) -> Tensor:
+        """outputs (T, B, H·directions), h_n (layers·directions, B, H) -> (B, H·directions)."""
+        if self.pooling == "last":
+            top = h_n[-self.layers.directions :]
+            return top[0] if len(top) == 1 else torch.cat(tuple(top), dim=-1)
+        if lengths is None:
+            return outputs.mean(0) if self.pooling == "mean" else outputs.amax(0)
+        steps = lengths.to(outputs.device)
+        if self.pooling == "mean":  # the outputs are zero beyond a sequence's length
+            return outputs.sum(0) / steps.clamp(min=1)[:, None]
+        padding = torch.arange(outputs.shape[0], device=outputs.device)[:, None] >= steps  # (T, B)
+        return outputs.masked_fill(padding[:, :, None], -torch.inf).amax(0)

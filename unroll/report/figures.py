@@ -1,0 +1,115 @@
+"""Figures of a run, drawn from its folder alone, as PNG and SVG; all can be read in greyscale."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")  # no window, no display
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from unroll.training.run import RunFolder, write_atomically
+
+INK, PAPER, ACCENT, WRONG = "#1a1a1a", "#ffffff", "#1f4e8c", "#c1440e"
+STYLE: dict[str, Any] = {
+    "figure.facecolor": PAPER,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.grid": False,
+    "grid.color": "#d9d9d9",
+    "grid.linewidth": 0.6,
+    "svg.hashsalt": "unroll",  # the same run gives the same bytes
+    "svg.fonttype": "path",
+}
+
+
+def draw_figures(folder: RunFolder) -> list[Path]:
+    """Draw everything that the run folder has the material for; the PNG files."""
+    from unroll.report.examples import draw_examples
+
+    drawn = []
+    with matplotlib.rc_context(STYLE):
+        figures: dict[str, Figure] = {"loss": draw_loss(folder)}
+        metrics = folder.metrics()
+        if "test" in metrics:
+            figures["confusion"] = draw_confusion(metrics["test"])
+            figures |= draw_examples(folder)
+        for name, figure in figures.items():
+            drawn.append(save_figure(figure, folder.path / "figures" / name))
+    return drawn
+
+
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write `path`.svg and `path`.png, and close the figure; the PNG."""
+    path.parent.mkdir(exist_ok=True)
+    metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": "unroll"}, "png": {"Software": "unroll"}}
+    for suffix in ("svg", "png"):
+        content = io.BytesIO()
+        figure.savefig(content, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata[suffix])
+        write_atomically(path.with_suffix(f".{suffix}"), content.getvalue())
+    plt.close(figure)
+    return path.with_suffix(".png")
+
+
+def draw_loss(folder: RunFolder) -> Figure:
+    """Training loss against epochs: single steps where they were kept, each epoch's mean, the held-out loss."""
+    history, recipe = folder.history(), folder.recipe
+    figure, axes = plt.subplots(figsize=(6.4, 3.8))
+    epochs = [row["epoch"] for row in history]
+    per_epoch = -(-folder.metrics()["training_sequences"] // recipe.batch_size)
+    if recipe.log == "epochs":
+        # The RNN lab's own plot: the sum over the training sentences, epoch by epoch.
+        axes.plot(epochs, [row["loss"] * per_epoch for row in history], color=ACCENT, linewidth=1.6)
+        axes.set(title="Training Loss Curve", xlabel="Epoch", ylabel="Total Loss")
+    else:
+        steps = [(row["epoch"] - 1 + step / per_epoch, loss) for row in history for step, loss in row["steps"]]
+        if steps:
+            axes.plot(*zip(*steps, strict=True), color="#9db7d6", linewidth=1, label="single batches", zorder=1)
+        axes.plot(epochs, [row["loss"] for row in history], color=ACCENT, marker="o", markersize=4, label="mean of the epoch")
+        if history and "validation_loss" in history[0]:
+            held_out = [row["validation_loss"] for row in history]
+            axes.plot(epochs, held_out, color=WRONG, marker="s", markersize=4, linestyle="--", label="held-out part")
+        axes.set(title="Training Loss Curve", xlabel="Epoch", ylabel="Loss (cross-entropy, nats)")
+        axes.legend(frameon=False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(True)
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    return figure
+
+
+def draw_confusion(test: dict[str, Any]) -> Figure:
+    """Confusion matrix: rows true, columns predicted; shaded by share of the row."""
+    counts, names = np.array(test["confusion"]), list(test["per_class"])
+    shares = counts / counts.sum(1, keepdims=True).clip(min=1)
+    size = min(12.0, 2.2 + 0.46 * len(names))
+    figure, axes = plt.subplots(figsize=(size, size))
+    # The diagonal would drown the mistakes: shade those on a scale of their own, up to the worst.
+    mistakes = shares * (1 - np.eye(len(names)))
+    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(mistakes.max() * 1.6, 1e-9))
+    for k in range(len(names)):
+        axes.add_patch(plt.Rectangle((k - 0.5, k - 0.5), 1, 1, color="#e3eaf3", zorder=1))
+    if len(names) <= 30:
+        for row, column in np.ndindex(counts.shape):
+            if counts[row, column]:
+                weight = "bold" if row == column else "normal"
+                axes.text(
+                    column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, fontweight=weight, color=INK
+                )
+    rotation = 0 if max(map(len, names)) <= 3 else 45
+    axes.set_xticks(range(len(names)), names, rotation=rotation, ha="center" if rotation == 0 else "right")
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="predicted", ylabel="true", title=f"{test['correct']} of {test['total']} correct")
+    return figure

@@ -1,0 +1,1 @@
+"""Training: a recipe goes in, a run folder comes out."""

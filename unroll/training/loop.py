@@ -1,0 +1,381 @@
+"""Training: a recipe goes in, a run folder comes out.
+
+The loop is the labs' own: forward, cross-entropy, backward, update, over and over. Around it stands what makes a run
+trustworthy: every epoch draws its order, distortions and dropout from a seed of its own, so that a run which was
+interrupted goes on from the end of its last saved epoch and ends with the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from unroll import optim
+from unroll.data.batches import Batch, Dataset, Sequences, batches
+from unroll.errors import RunError, TrainingError
+from unroll.models import SequenceClassifier
+from unroll.training.recipe import AnyRecipe, ImageRecipe
+from unroll.training.run import (
+    RunFolder,
+    load_tensors,
+    probabilities,
+    save_model,
+    save_tensors,
+    write_atomically,
+)
+from unroll.training.tasks import build_model, class_weights, load_dataset, test_lines
+
+SECONDS_BETWEEN_SAVES = 5.0  # an epoch that ends sooner after the last save is not saved: it is quickly run again
+Echo = Callable[[str], None]
+
+
+def train(
+    recipe: AnyRecipe,
+    folder: RunFolder,
+    echo: Echo = print,
+    test: bool = True,
+    tensorboard: bool = False,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train, test, and fill the run folder.
+
+    Args:
+        recipe: what to do.
+        folder: where to put it, made by `RunFolder.create`.
+        echo: receives every printed line.
+        test: whether to look at the test set at the end; leave it out while choosing between recipes.
+        tensorboard: write event files to `tensorboard/` in the folder too.
+        resume: go on where an interrupted run of the same recipe was last saved.
+
+    Returns:
+        What stands in metrics.json.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
+        UnrollError: the data or the recipe do not allow it.
+    """
+    started = time.perf_counter()
+    dataset = load_dataset(recipe)
+    if recipe.batch_size > len(dataset.train):
+        raise TrainingError(
+            f"batch_size is {recipe.batch_size}, but there are only {len(dataset.train)} training sequences; "
+            "choose a smaller one"
+        )
+    with Diary(folder.path, echo, tensorboard) as diary:
+        trainer = Trainer(recipe, dataset, folder, diary)
+        if resume:
+            trainer.restore()
+        else:
+            diary.truncate(0, 0)
+        trainer.run()
+        weights = folder.path / "model.safetensors"
+        with trainer.evaluation_weights():
+            save_model(weights, trainer.model, dataset.encoder, recipe)
+            metrics = trainer.outcome(test)
+        metrics["seconds"]["total"] = round(time.perf_counter() - started, 3)
+        write_atomically(folder.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        (folder.path / "resume.safetensors").unlink(missing_ok=True)
+    return metrics
+
+
+class Diary:
+    """log.txt, history.jsonl, what is printed, and TensorBoard's event files if wanted."""
+
+    def __init__(self, path: Path, echo: Echo, tensorboard: bool) -> None:
+        self._log = open(path / "log.txt", "a", encoding="utf-8")
+        self._history = open(path / "history.jsonl", "a", encoding="utf-8")
+        self._echo = echo
+        self._events = None
+        if tensorboard:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._events = SummaryWriter(path / "tensorboard")  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
+        self._history.close()
+        if self._events is not None:
+            self._events.close()  # type: ignore[no-untyped-call]
+
+    def line(self, text: str) -> None:
+        self._echo(text)
+        self._log.write(text + "\n")
+        self._log.flush()
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self._history.write(json.dumps(row) + "\n")
+        self._history.flush()
+        if self._events is not None:
+            for name, value in row.items():
+                if isinstance(value, float):
+                    self._events.add_scalar(name, value, row["epoch"])  # type: ignore[no-untyped-call]
+
+    def sizes(self) -> tuple[int, int]:
+        return self._log.tell(), self._history.tell()
+
+    def truncate(self, log: int, history: int) -> None:
+        """Take back what was written after a save: those epochs are about to be run again."""
+        self._log.truncate(log)
+        self._history.truncate(history)
+
+
+class Trainer:
+    """The state of a run under way."""
+
+    def __init__(self, recipe: AnyRecipe, dataset: Dataset, folder: RunFolder, diary: Diary) -> None:
+        self.recipe = recipe
+        self.dataset = dataset
+        self.folder = folder
+        self.diary = diary
+        torch.manual_seed(recipe.seed)
+        self.model = build_model(recipe, dataset.encoder)
+        torch.manual_seed(recipe.seed)  # the lab's printed losses follow from seed, W, U, b, W_out, b_out in this order
+        self.model.initialise(recipe.initialisation, recipe.forget_bias)
+        self.optimizer = _optimizer(recipe, self.model)
+        self.average = (
+            None if recipe.weight_average is None else optim.WeightAverage(self.optimizer.theta, recipe.weight_average)
+        )
+        self.schedule = optim.SCHEDULES[recipe.schedule]
+        self.class_weights = class_weights(recipe, dataset)
+        self.steps_per_epoch = math.ceil(len(dataset.train) / recipe.batch_size)
+        self.epoch = 0  # epochs done
+        self.seconds = 0.0  # spent in the epochs done
+        self.best_loss = math.inf
+        self.best_theta: Tensor | None = None
+        self.best_epoch = 0
+        self.saved_at = time.perf_counter()
+
+    # ------------------------------------------------------------------------------------------------- the loop
+
+    def run(self) -> None:
+        """All epochs that are left."""
+        recipe, total = self.recipe, len(self.dataset.train)
+        with tqdm(
+            total=recipe.epochs * total,
+            initial=self.epoch * total,
+            unit=" sequences",
+            unit_scale=True,
+            dynamic_ncols=True,
+            leave=False,
+            disable=not sys.stderr.isatty(),
+        ) as bar:
+            while self.epoch < recipe.epochs and not self._out_of_patience():
+                self._run_epoch(bar)
+                if time.perf_counter() - self.saved_at > SECONDS_BETWEEN_SAVES:
+                    self.save()
+
+    def _run_epoch(self, bar: Any) -> None:
+        recipe, began = self.recipe, time.perf_counter()
+        epoch = self.epoch
+        generator = self._seed_epoch(epoch)
+        augment = not (isinstance(recipe, ImageRecipe) and epoch >= recipe.epochs - recipe.plain_epochs)
+        head = f"Epoch [{epoch + 1}/{recipe.epochs}]"
+        losses: list[float] = []
+        norms: list[Tensor] = []
+        self.model.train()
+        if recipe.shuffle:
+            stream = batches(self.dataset.train, self.dataset.encoder, recipe.batch_size, generator, augment)
+        else:
+            stream = batches(self.dataset.train, self.dataset.encoder, recipe.batch_size)
+        for step, batch in enumerate(stream):
+            loss, norm = self._step(batch, epoch * self.steps_per_epoch + step)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss} at epoch {epoch + 1}, step {step + 1}; lower learning_rate or set "
+                    f"max_norm (folder {self.folder.path} is kept)"
+                )
+            losses.append(loss)
+            norms.append(norm)
+            bar.update(len(batch.y))
+            if recipe.log == "steps" and (step + 1) % recipe.log_every == 0:
+                with bar.external_write_mode():
+                    self.diary.line(f"{head}, Step [{step + 1}/{self.steps_per_epoch}], Loss: {loss:.4f}")
+        mean = sum(losses) / len(losses)
+        row = {
+            "epoch": epoch + 1,
+            "loss": mean,
+            "learning_rate": self.optimizer.learning_rate,
+            "gradient_norm": float(torch.stack(norms).mean()),
+        }
+        every = recipe.log_every if recipe.log == "steps" else max(1, self.steps_per_epoch)
+        row["steps"] = [[i + 1, losses[i]] for i in range(every - 1, len(losses), every)]
+        text = f"{head}, Average Loss: {mean:.4f}"
+        if self.dataset.validation is not None:
+            row.update(self._validate(self.dataset.validation))
+            text += (
+                f", Validation Loss: {row['validation_loss']:.4f}, "
+                f"Validation Accuracy: {100 * row['validation_accuracy']:.2f}%"
+            )
+        self.epoch = epoch + 1
+        self.seconds += time.perf_counter() - began
+        row["seconds"] = round(self.seconds, 3)
+        self.diary.epoch(row)
+        with bar.external_write_mode():
+            if recipe.log == "steps":
+                self.diary.line(text)
+            elif self.epoch % recipe.log_every == 0:
+                self.diary.line(f"{head} - Loss: {sum(losses):.4f}")
+
+    def _step(self, batch: Batch, step: int) -> tuple[float, Tensor]:
+        """One update; the loss before it, and the gradient's norm."""
+        recipe, optimizer = self.recipe, self.optimizer
+        optimizer.learning_rate = self.schedule(step, recipe.epochs * self.steps_per_epoch, recipe.learning_rate)
+        logits = self.model(batch.x, batch.lengths)
+        loss = torch.nn.functional.cross_entropy(
+            logits, batch.y, self.class_weights, label_smoothing=recipe.label_smoothing
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        norm = optimizer.step()
+        if self.average is not None:
+            self.average.update(optimizer.theta)
+        return loss.item(), norm
+
+    def _seed_epoch(self, epoch: int) -> torch.Generator:
+        """Seed everything random in this epoch from the recipe's seed and the epoch's number alone."""
+        order, dropout = np.random.SeedSequence([self.recipe.seed, epoch]).generate_state(2, np.uint64) >> 1
+        torch.manual_seed(int(dropout))
+        return torch.Generator().manual_seed(int(order))
+
+    # -------------------------------------------------------------------------------------------- held-out part
+
+    def _validate(self, data: Sequences) -> dict[str, float]:
+        with self._averaged():
+            p = probabilities(self.model, data, self.dataset.encoder)
+            loss = float(-p.gather(1, data.y[:, None]).clamp(min=1e-12).log().mean())
+            if self.recipe.patience is not None and loss < self.best_loss:
+                self.best_loss, self.best_epoch = loss, self.epoch + 1
+                self.best_theta = self.optimizer.theta.clone()
+        return {"validation_loss": loss, "validation_accuracy": float((p.argmax(1) == data.y).double().mean())}
+
+    def _out_of_patience(self) -> bool:
+        patience = self.recipe.patience
+        return patience is not None and self.epoch - self.best_epoch >= patience
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        return _weights(self.optimizer.theta, None if self.average is None else self.average.average)
+
+    def evaluation_weights(self) -> AbstractContextManager[None]:
+        """Within this context the model has the weights that count: the best epoch's, the averaged, or the last."""
+        if self.best_theta is not None:
+            return _weights(self.optimizer.theta, self.best_theta)
+        return self._averaged()
+
+    # -------------------------------------------------------------------------------------------------- outcome
+
+    def outcome(self, test: bool) -> dict[str, Any]:
+        """Test the model, print the outcome, and write predictions.npz."""
+        from unroll.training.outcome import measure, write_predictions
+
+        names = self.dataset.encoder.class_names
+        metrics: dict[str, Any] = {
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "training_sequences": len(self.dataset.train),
+            "epochs": self.epoch,
+            "seconds": {"training": round(self.seconds, 3)},
+        }
+        if self.dataset.validation is not None:
+            p = probabilities(self.model, self.dataset.validation, self.dataset.encoder)
+            metrics["validation"] = measure(p, self.dataset.validation.y, names)
+        if test and self.dataset.test is not None:
+            began = time.perf_counter()
+            p = probabilities(self.model, self.dataset.test, self.dataset.encoder)
+            metrics["seconds"]["test"] = round(time.perf_counter() - began, 3)
+            for line in test_lines(self.recipe, self.dataset, p):
+                self.diary.line(line)
+            metrics["test"] = measure(p, self.dataset.test.y, names)
+            write_predictions(self.folder.path / "predictions.npz", p, self.dataset.test)
+        return metrics
+
+    # --------------------------------------------------------------------------------------------- save, resume
+
+    def save(self) -> None:
+        """Write where to go on."""
+        tensors = {"theta": self.optimizer.theta}
+        tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        if self.best_theta is not None:
+            tensors["best"] = self.best_theta
+        log, history = self.diary.sizes()
+        position = {
+            "epoch": self.epoch,
+            "seconds": self.seconds,
+            "best_loss": self.best_loss if math.isfinite(self.best_loss) else None,
+            "best_epoch": self.best_epoch,
+            "log": log,
+            "history": history,
+            "threads": torch.get_num_threads(),
+            "shapes": {name: list(p.shape) for name, p in self.model.named_parameters()},
+        }
+        save_tensors(self.folder.path / "resume.safetensors", tensors, {"position": position})
+        self.saved_at = time.perf_counter()
+
+    def restore(self) -> None:
+        """Go back to the last save; without one, to the start.
+
+        Raises:
+            RunError: the save belongs to another architecture, or is damaged.
+        """
+        path = self.folder.path / "resume.safetensors"
+        if not path.is_file():
+            self.diary.truncate(0, 0)
+            return
+        tensors, metadata = load_tensors(path)
+        position = metadata.get("position", {})
+        shapes = {name: list(p.shape) for name, p in self.model.named_parameters()}
+        if position.get("shapes") != shapes or tensors["theta"].shape != self.optimizer.theta.shape:
+            raise RunError(
+                f"{path} belongs to another architecture: {position.get('shapes')} there, but the recipe makes it {shapes}"
+            )
+        torch.set_num_threads(position["threads"])  # sums are the same to the bit only with as many threads
+        self.optimizer.theta.copy_(tensors["theta"])
+        self.optimizer.load_state_dict(_part(tensors, "optimizer."))
+        if self.average is not None:
+            self.average.load_state_dict(_part(tensors, "average."))
+        self.best_theta = tensors.get("best")
+        self.best_loss = math.inf if position["best_loss"] is None else position["best_loss"]
+        self.best_epoch = position["best_epoch"]
+        self.epoch = position["epoch"]
+        self.seconds = position["seconds"]
+        self.diary.truncate(position["log"], position["history"])
+
+
+@contextmanager
+def _weights(theta: Tensor, weights: Tensor | None) -> Iterator[None]:
+    """Within this context theta holds `weights`, after it its own values again; None changes nothing."""
+    own = theta.clone()
+    if weights is not None:
+        theta.copy_(weights)
+    try:
+        yield
+    finally:
+        theta.copy_(own)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _optimizer(recipe: AnyRecipe, model: SequenceClassifier) -> optim.Optimiser:
+    shared = {"weight_decay": recipe.weight_decay, "max_norm": recipe.max_norm}
+    if recipe.optimizer == "sgd":
+        return optim.SGD(
+            model.parameters(), recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov, **shared
+        )
+    kind = optim.Adam if recipe.optimizer == "adam" else optim.AdamW
+    return kind(model.parameters(), recipe.learning_rate, **shared)

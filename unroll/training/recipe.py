@@ -1,0 +1,171 @@
+"""Recipes: everything that a training run depends on, as data.
+
+A recipe is a YAML file. Its `task` says what is classified; the fields are those of the task's class below. Any field
+can be replaced on the command line. The recipes that come with the package are in `unroll/recipes`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from unroll.errors import RecipeError, nearest
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Recipe(BaseModel):
+    """What all tasks share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    name: str = Field("unnamed", description="name of the recipe")
+    about: str = Field("", description="one line: what it is for")
+    task: str
+
+    cell: Literal["rnn", "lstm"] = Field("lstm", description="kind of cell")
+    nonlinearity: Literal["tanh", "relu"] = Field("tanh", description="of the vanilla RNN")
+    hidden_size: Positive = Field(128, description="hidden units H in each layer and direction")
+    num_layers: Positive = Field(1, description="layers on top of each other")
+    bidirectional: bool = Field(False, description="read the sequence in both directions")
+    dropout: Share = Field(0.0, description="share of values dropped between layers and before the readout")
+    pooling: Literal["last", "mean", "max"] = Field("last", description="what the readout reads: h_T, or h_t pooled over t")
+    initialisation: Literal["uniform", "linear", "normal", "orthogonal"] = Field(
+        "orthogonal", description="first values of the weights"
+    )
+    forget_bias: float | None = Field(None, description="first value of the forget gate's bias; none: as initialisation says")
+
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="update rule")
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(1e-3, description="(peak) learning rate")
+    momentum: Share = Field(0.0, description="of SGD")
+    nesterov: bool = Field(False, description="Nesterov's momentum in SGD")
+    weight_decay: NotNegative = Field(0.0, description="weight decay")
+    schedule: Literal["constant", "one_cycle", "cosine"] = Field("constant", description="learning rate over time")
+    max_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="clip the gradient to this norm; none: no clipping")
+    label_smoothing: Share = Field(0.0, description="share of the target spread over all classes")
+    weight_average: Share | None = Field(None, description="decay of the weights' moving average; none: no averaging")
+
+    batch_size: Positive = Field(64, description="sequences in a batch")
+    epochs: Positive = Field(5, description="passes over the training data")
+    shuffle: bool = Field(True, description="draw a new order every epoch")
+    validation: NotNegative = Field(
+        0.0, description="training sequences held out for choosing: a share (below 1) or a number; 0: none"
+    )
+    patience: Positive | None = Field(
+        None, description="stop after so many epochs without a better held-out loss, keep the best; none: never"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="seed of everything random")
+    engine: Literal["auto", "native", "reference"] = Field("auto", description="what walks the cells over time")
+    log: Literal["steps", "epochs"] = Field("steps", description="print losses within epochs, or of some epochs only")
+    log_every: Positive = Field(100, description="steps (or epochs) between printed losses")
+
+    data: str | None = Field(None, description="where the data is; none: what the package brings")
+
+
+class ImageRecipe(Recipe):
+    """Pictures read row by row: T rows of D pixels."""
+
+    task: Literal["images"] = "images"
+    standardise: bool = Field(True, description="scale pixels to mean 0 and deviation 1 over the training part; else to 0..1")
+    rotation: NotNegative = Field(0.0, description="augmentation: at most so many degrees to either side")
+    scaling: Share = Field(0.0, description="augmentation: at most this share larger or smaller")
+    shear: NotNegative = Field(0.0, description="augmentation: at most so many degrees of slant to either side")
+    translation: NotNegative = Field(0.0, description="augmentation: at most so many pixels in either direction")
+    elastic: NotNegative = Field(0.0, description="augmentation: elastic displacement in pixels")
+    plain_epochs: Annotated[int, Field(ge=0)] = Field(0, description="last epochs that run without augmentation")
+
+
+class SentenceRecipe(Recipe):
+    """Sentences read word by word."""
+
+    task: Literal["sentences"] = "sentences"
+    test_data: str | None = Field(None, description="a file of its own for testing")
+    test: NotNegative = Field(0.0, description="where there is no test_data: sequences split off for testing, share or number")
+    text_column: str = Field("text", description="column that holds the sentence")
+    label_column: str = Field("label", description="column that holds the label")
+    lowercase: bool = Field(True, description="read The and the as one word")
+    min_count: Positive = Field(1, description="times a word must occur in the training part to get an entry")
+    max_vocabulary: Positive | None = Field(None, description="keep only so many of the most frequent words")
+    max_length: Positive | None = Field(None, description="read only so many words of a sentence")
+    embedding_size: Positive | None = Field(None, description="learn a vector of this size for each word; none: one-hot")
+    word_dropout: Share = Field(0.0, description="share of words replaced by the unknown word in training")
+    class_weights: Literal["none", "balanced"] = Field("none", description="weigh classes by how rare they are")
+
+
+class SeriesRecipe(Recipe):
+    """Series of measurements: T steps of D features."""
+
+    task: Literal["series"] = "series"
+    test_data: str | None = Field(None, description="a file of its own for testing")
+    test: NotNegative = Field(0.0, description="where there is no test_data: sequences split off for testing, share or number")
+    id_column: str = Field("id", description="of a long CSV: column that says which series a line belongs to")
+    time_column: str = Field("time", description="of a long CSV: column that orders the lines of a series")
+    label_column: str = Field("label", description="of a long CSV: column that holds the series' label")
+    fill_missing: Literal["none", "zero", "last", "mean"] = Field("none", description="what takes the place of missing values")
+    class_weights: Literal["none", "balanced"] = Field("none", description="weigh classes by how rare they are")
+
+
+AnyRecipe = ImageRecipe | SentenceRecipe | SeriesRecipe
+KINDS: dict[str, type[AnyRecipe]] = {"images": ImageRecipe, "sentences": SentenceRecipe, "series": SeriesRecipe}
+
+
+def known_recipes() -> dict[str, Path]:
+    """Name and file of every recipe that comes with the package."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def load_recipe(name: str, changes: dict[str, Any] | None = None) -> AnyRecipe:
+    """A recipe by its name or its file, with some fields replaced.
+
+    Raises:
+        RecipeError: there is no such recipe or field, or a value makes no sense.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        known = known_recipes()
+        if name not in known:
+            raise RecipeError(f"unknown recipe {name!r}{nearest(name, known)}")
+        path = known[name]
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"recipe file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe file {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"recipe file {path}{place}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(fields, dict):
+        raise RecipeError(f"recipe file {path}: expected lines of the form 'field: value'")
+    return parse_recipe({"name": path.stem, **fields, **(changes or {})}, str(path) if path.parent != RECIPES else name)
+
+
+def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
+    """Fields -> recipe; `where` they come from begins every error message."""
+    task = fields.get("task")
+    if task not in KINDS:
+        raise RecipeError(f"recipe {where}: task is {task!r}; expected one of {', '.join(KINDS)}")
+    kind = KINDS[task]
+    for field in fields:
+        if field not in kind.model_fields:
+            raise RecipeError(f"recipe {where}: {task} have no field {field!r}{nearest(str(field), kind.model_fields)}")
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = str(first["loc"][0])
+        expected = first["msg"].removeprefix("Input should be ")
+        raise RecipeError(f"recipe {where}: {field} is {first['input']!r}; expected {expected}") from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML text that `load_recipe` reads back."""
+    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True, width=110)

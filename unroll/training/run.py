@@ -1,0 +1,252 @@
+"""The run folder: what training leaves behind, and all that figures, reports and predictions need.
+
+    recipe.yaml          everything needed to run it again, with versions, seed and machine
+    history.jsonl        one line an epoch
+    log.txt              what was printed
+    metrics.json         the test's outcome, with times
+    model.safetensors    the weights; labels, normalisation and architecture in its metadata
+    predictions.npz      class probabilities of every test sequence
+    resume.safetensors   where to go on, while training is under way
+    figures/             PNG and SVG
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from unroll.data.batches import Encoder, Sequences, batches
+from unroll.errors import RunError
+from unroll.models import SequenceClassifier
+from unroll.training.recipe import AnyRecipe, dump_recipe, parse_recipe
+from unroll.training.tasks import ENCODERS, build_model
+
+MODEL_FORMAT = "unroll-1"
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write beside and rename, so that the file is there whole or not at all."""
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """A safetensors file whose metadata are JSON values."""
+    contiguous = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    write_atomically(path, save(contiguous, {key: json.dumps(value) for key, value in metadata.items()}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_tensors` wrote.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged or no safetensors file: {str(error).splitlines()[0]}") from None
+
+
+class RunFolder:
+    """A run folder on disk.
+
+    Raises:
+        RunError: the folder does not exist or holds no recipe.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise RunError(f"run folder {self.path} does not exist")
+        if not (self.path / "recipe.yaml").is_file():
+            raise RunError(f"{self.path} is not a run folder: it holds no recipe.yaml")
+
+    @classmethod
+    def create(cls, path: str | Path, recipe: AnyRecipe, facts: dict[str, Any]) -> RunFolder:
+        """Make a new run folder with its recipe; `facts` are versions and machine.
+
+        Raises:
+            RunError: the folder already holds something, or cannot be made.
+        """
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise RunError(
+                    f"{path} is not empty; name another folder with --out, or go on with: unroll train --resume {path}"
+                )
+            text = dump_recipe(recipe) + yaml.safe_dump({"ran_with": facts}, sort_keys=False)
+            write_atomically(path / "recipe.yaml", text)
+        except (FileExistsError, NotADirectoryError):
+            raise RunError(f"{path} cannot be a run folder: a file stands in the way") from None
+        except PermissionError:
+            raise RunError(f"{path} cannot be written: permission denied") from None
+        return cls(path)
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """recipe.yaml as it is."""
+        try:
+            fields = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            fields = None
+        if not isinstance(fields, dict):
+            raise RunError(f"{self.path / 'recipe.yaml'} is damaged: expected lines of the form 'field: value'")
+        return fields
+
+    @property
+    def recipe(self) -> AnyRecipe:
+        return parse_recipe({k: v for k, v in self.saved.items() if k != "ran_with"}, str(self.path / "recipe.yaml"))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Versions, machine and time of the run."""
+        facts: dict[str, Any] = self.saved.get("ran_with", {})
+        return facts
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "metrics.json").is_file() and (self.path / "model.safetensors").is_file()
+
+    def history(self) -> list[dict[str, Any]]:
+        """One dictionary an epoch."""
+        path = self.path / "history.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json.
+
+        Raises:
+            RunError: the run is not finished.
+        """
+        path = self.path / "metrics.json"
+        if not path.is_file():
+            raise RunError(f"{self.path} is not finished; go on with: unroll train --resume {self.path}")
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return metrics
+
+
+def save_model(path: Path, model: SequenceClassifier, encoder: Encoder, recipe: AnyRecipe) -> None:
+    """The weights, with what is needed to use them."""
+    save_tensors(
+        path,
+        dict(model.state_dict()),
+        {
+            "format": MODEL_FORMAT,
+            "recipe": recipe.model_dump(),
+            "task": encoder.task,
+            "encoder": encoder.to_json(),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable class of one input, and the probability of every class."""
+
+    label: str
+    probabilities: dict[str, float]
+
+    @property
+    def probability(self) -> float:
+        return self.probabilities[self.label]
+
+
+class Classifier:
+    """A trained model with what it needs to read raw inputs."""
+
+    def __init__(self, model: SequenceClassifier, encoder: Encoder, recipe: AnyRecipe) -> None:
+        self.model = model.eval()
+        self.encoder = encoder
+        self.recipe = recipe
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.encoder.class_names
+
+    def predict(self, inputs: Sequence[Any]) -> list[Prediction]:
+        """Predict the class of each input.
+
+        Args:
+            inputs: for images picture files or uint8 arrays (T, D); for sentences strings; for series arrays (T, D).
+        """
+        if len(inputs) == 0:
+            return []
+        values, lengths = self.encoder.encode(inputs)
+        unlabelled = torch.zeros(len(inputs), dtype=torch.int64)
+        p = probabilities(self.model, Sequences(values, unlabelled, lengths), self.encoder)
+        return [
+            Prediction(self.class_names[int(row.argmax())], dict(zip(self.class_names, row.tolist(), strict=True)))
+            for row in p
+        ]
+
+
+def load(run: str | Path) -> Classifier:
+    """The trained classifier of a run folder, or of a `model.safetensors` file alone.
+
+    Raises:
+        RunError: there is none, it is damaged, or its weights do not fit its recipe.
+    """
+    path = Path(run)
+    if path.is_dir():
+        folder = RunFolder(path)
+        path = folder.path / "model.safetensors"
+        if not path.is_file():
+            raise RunError(f"{folder.path} holds no trained model yet; go on with: unroll train --resume {folder.path}")
+    tensors, metadata = load_tensors(path)
+    if metadata.get("format") != MODEL_FORMAT:
+        raise RunError(f"{path} is no model of this package: its format is {metadata.get('format')!r}, not {MODEL_FORMAT!r}")
+    recipe = parse_recipe(metadata["recipe"], str(path))
+    encoder = ENCODERS[metadata["task"]].from_json(metadata["encoder"])
+    model = build_model(recipe, encoder)
+    check_architecture(path, tensors, dict(model.state_dict()))
+    model.load_state_dict(tensors)
+    return Classifier(model, encoder, recipe)
+
+
+def check_architecture(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise RunError unless both hold the same names and shapes."""
+    for name in sorted(found.keys() | expected.keys()):
+        shapes = [tuple(side[name].shape) if name in side else "absent" for side in (found, expected)]
+        if shapes[0] != shapes[1]:
+            raise RunError(
+                f"{path} belongs to another architecture: {name} is {shapes[0]} there, but the recipe makes it {shapes[1]}"
+            )
+
+
+@torch.no_grad()
+def probabilities(model: SequenceClassifier, data: Sequences, encoder: Encoder, batch_size: int = 500) -> Tensor:
+    """Class probabilities (N, C) of every sequence, in order."""
+    was_training = model.training
+    model.eval()
+    rows = [model(batch.x, batch.lengths).softmax(-1) for batch in batches(data, encoder, batch_size)]
+    model.train(was_training)
+    return torch.cat(rows)
