@@ -58,9 +58,7 @@ class Optimiser(ABC):
     """(N,): all parameters end to end."""
     learning_rate: float
 
-    def __init__(
-        self, parameters: Iterable[Tensor], learning_rate: float, max_norm: float | None = None
-    ) -> None:
+    def __init__(self, parameters: Iterable[Tensor], learning_rate: float, max_norm: float | None = None) -> None:
         if not (learning_rate > 0 and math.isfinite(learning_rate)):
             raise InputError(f"learning_rate is {learning_rate}; expected a finite number above 0")
         if max_norm is not None and not max_norm > 0:
@@ -118,7 +116,7 @@ class Optimiser(ABC):
     def _gather(self) -> Tensor:
         if [p.data_ptr() for p in self._parameters] != self._addresses:
             raise InputError(
-                "parameters have moved since the optimiser was built (by model.to(...), .double() or a second "
+                "parameters have moved since the optimiser was built (by model.to(...), .double() or another "
                 "optimiser?); move the model first, then build one optimiser"
             )
         pieces, nothing, found = [], self._nothing, False
@@ -138,7 +136,7 @@ class Optimiser(ABC):
             p.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of all that the next step depends on, except theta: a flat dict that safetensors can save."""
+        """Copies of what the next step depends on, except theta: a flat dict that safetensors can save."""
         state = {name: vector.clone() for name, vector in self._state().items()}
         state["steps"] = torch.tensor(self.steps)
         state["learning_rate"] = torch.tensor(self.learning_rate, dtype=torch.float64)
@@ -153,7 +151,7 @@ class Optimiser(ABC):
         expected = {*own, "steps", "learning_rate"}
         if set(state) != expected:
             raise InputError(
-                f"optimiser state has the entries {', '.join(sorted(state)) or 'none'}; {type(self).__name__} "
+                f"optimiser state has entries {', '.join(sorted(state)) or 'none'}; {type(self).__name__} "
                 f"with these settings expects {', '.join(sorted(expected))}: use the recipe it was saved with"
             )
         for name, vector in own.items():
@@ -318,9 +316,7 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
         max_norm: float | None = None,
     ) -> None:
-        super().__init__(
-            parameters, learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, max_norm=max_norm
-        )
+        super().__init__(parameters, learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, max_norm=max_norm)
 
     def _decay(self, theta: Tensor, g: Tensor) -> None:
         theta.mul_(1 - self.learning_rate * self.weight_decay)
@@ -399,9 +395,7 @@ def cosine(step: int, total_steps: int, peak: float, *, warmup: int = 0, floor: 
     """
     _check_step(step, total_steps)
     if not 0 <= warmup < total_steps:
-        raise InputError(
-            f"warmup is {warmup} steps of {total_steps}; expected at least 0 and fewer than the run has"
-        )
+        raise InputError(f"warmup is {warmup} steps of {total_steps}; expected at least 0 and fewer than the run has")
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     return _half_cosine(peak, floor, (step - warmup) / (total_steps - warmup))
@@ -451,7 +445,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self, theta: Tensor) -> Iterator[None]:
-        """``with average.applied(optimiser.theta):`` the model has the averaged weights; after it, its own."""
+        """``with average.applied(optimiser.theta):`` the model has averaged weights; after it, its own."""
         own = theta.detach().clone()
         with torch.no_grad():
             theta.copy_(self.average)
@@ -469,8 +463,7 @@ class WeightAverage:
         """Take over what `state_dict` returned. Raises `InputError` when it is of a model of another size."""
         if set(state) != {"average", "updates"}:
             raise InputError(
-                f"weight-average state has the entries {', '.join(sorted(state)) or 'none'}; "
-                "expected average, updates"
+                f"weight-average state has the entries {', '.join(sorted(state)) or 'none'}; expected average, updates"
             )
         came, own = state["average"], self.average
         if came.shape != own.shape or came.dtype != own.dtype:
