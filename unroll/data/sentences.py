@@ -1,0 +1,308 @@
+"""Sentences with labels: files on disk -> words -> indices into the vocabulary.
+
+Not here: stemming, subwords, and the segmentation of languages that are written without spaces (Chinese and Japanese
+are read character by character; Thai, Lao, Khmer and Burmese want spaces between words put in beforehand).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from unroll.data import parts
+from unroll.data.batches import Dataset, Sequences
+from unroll.data.tables import read_records
+from unroll.errors import DataError, InputError
+
+UNKNOWN = "<unknown>"  # no word of a text can be this: the tokenizer parts brackets from letters
+
+LAB_WORDS = ("The", "movie", "is", "good", "bad")
+LAB_SENTENCES = (("The movie is good", "1"), ("The movie is bad", "0"))
+
+
+# ------------------------------------------------------------------------------------------------------------- words
+
+
+@cache
+def _token() -> re.Pattern[str]:
+    """What counts as one word, in the order in which it is tried."""
+    # Python's \w leaves out combining marks, and would cut Devanagari, Tamil or pointed Hebrew within syllables.
+    marks = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c).startswith("M"))
+    alone = "\u3040-\u30fa\u30fd-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana and Han
+    letter = rf"(?:(?![{alone}])[^\W_]|[{marks}\u200c\u200d])"
+    return re.compile(
+        rf"""
+          [{alone}]                             # scripts that put no space between words: each character
+        | \d+(?:[.,:/]\d+)+                     # 3.5, 10,000, 20:15, 9/11
+        | {letter}+(?:['\u2019]{letter}+)*      # words, with the apostrophes inside them: don't, l'heure
+        | [^\w\s] | _                           # every other character that is not a space: ! ? , " #
+        """,
+        re.VERBOSE,
+    )
+
+
+# The common case at several times the speed: nothing but ASCII.
+_ASCII_TOKEN = re.compile(r"\d+(?:[.,:/]\d+)+|[^\W_]+(?:'[^\W_]+)*|[^\w\s]|_")
+
+
+def tokenize(text: str, lowercase: bool = True) -> list[str]:
+    """The words, numbers and punctuation marks of a text, in order.
+
+    Composed and decomposed letters count as the same (Unicode NFC), and so do ' and ’.
+
+    >>> tokenize("It's not bad: 3.5 stars!")
+    ["it's", 'not', 'bad', ':', '3.5', 'stars', '!']
+    """
+    if lowercase:
+        text = text.lower()
+    if text.isascii():
+        return _ASCII_TOKEN.findall(text)
+    return [word.replace("\u2019", "'") for word in _token().findall(unicodedata.normalize("NFC", text))]
+
+
+def build_vocabulary(
+    sentences: Iterable[Sequence[str]], min_count: int = 1, max_vocabulary: int | None = None
+) -> tuple[str, ...]:
+    """The words that occur at least `min_count` times, the most frequent first, equally frequent ones by alphabet."""
+    counts = Counter(chain.from_iterable(sentences))
+    words = sorted((word for word, count in counts.items() if count >= min_count), key=lambda w: (-counts[w], w))
+    return tuple(words[:max_vocabulary])
+
+
+# ----------------------------------------------------------------------------------------------------------- encoder
+
+
+@dataclass(frozen=True)
+class SentenceEncoder:
+    """Sentences as word indices; each index stands for a one-hot vector of length V.
+
+    Attributes:
+        words: the vocabulary; index k stands for `words[k]`.
+        class_names: what the classes are called.
+        unknown: index 0 is `UNKNOWN` and stands for every word that the vocabulary lacks. Without it, as in the lab,
+            such words are left out.
+        lowercase: The and the are one word.
+        max_length: read only so many words of a sentence; None all.
+        word_dropout: share of words that `features` replaces by the unknown word in training, so that the model learns
+            to do without any single one, and what to make of unknown ones (Iyyer et al. 2015, section 3).
+    """
+
+    task: ClassVar[str] = "sentences"
+
+    words: tuple[str, ...]
+    class_names: tuple[str, ...]
+    unknown: bool = True
+    lowercase: bool = True
+    max_length: int | None = None
+    word_dropout: float = 0.0
+
+    @property
+    def input_size(self) -> int:
+        """V, the number of entries."""
+        return len(self.words)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """word -> its index."""
+        return {word: k for k, word in enumerate(self.words)}
+
+    def tokens(self, text: str) -> list[str]:
+        """The words of a text that the model reads, known or not."""
+        return tokenize(text, self.lowercase)[: self.max_length]
+
+    def words_of(self, indices: Tensor) -> list[str]:
+        """Word indices (T,) -> the words."""
+        return [self.words[k] for k in indices.tolist()]
+
+    def unknown_words(self, texts: Sequence[str]) -> list[list[str]]:
+        """For each text the words that the vocabulary lacks, in order, each once."""
+        return [[word for word in dict.fromkeys(self.tokens(text)) if word not in self.index] for text in texts]
+
+    def encode(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Texts -> word indices, in the form of `Sequences`: (N, T) and None, or (ΣT,) and lengths (N,).
+
+        Raises:
+            InputError: a text holds no word (or, without an unknown word, none that is known).
+        """
+        if isinstance(texts, str):
+            raise InputError(f"expected a list of sentences, got one string; write [{texts[:20]!r}]")
+        sentences: list[list[str]] = []
+        for n, text in enumerate(texts, start=1):
+            if not isinstance(text, str):
+                raise InputError(f"sentence {n} is of type {type(text).__name__}; expected text")
+            sentences.append(self.tokens(text))
+            if not sentences[-1]:
+                raise InputError(f"sentence {n} holds no word: {text[:40]!r}")
+        indices = self._indices(sentences)
+        for n, row in enumerate(indices):
+            if not row:
+                raise InputError(
+                    f"sentence {n + 1} holds no word of the vocabulary: {texts[n][:40]!r} "
+                    f"(the vocabulary: {', '.join(self.words[:12])}{', …' if self.input_size > 12 else ''})"
+                )
+        return _ragged(indices)
+
+    def sequences(self, sentences: Sequence[Sequence[str]], y: Sequence[int]) -> Sequences:
+        """Sentences as lists of words, with their classes."""
+        values, lengths = _ragged(self._indices(sentences))
+        return Sequences(values, torch.tensor(y, dtype=torch.int64), lengths)
+
+    def _indices(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
+        index = self.index
+        if self.unknown:
+            return [[index.get(word, 0) for word in sentence] for sentence in sentences]
+        return [[index[word] for word in sentence if word in index] for sentence in sentences]
+
+    def features(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """values (B, T) -> model inputs (T, B); with a generator, some words become the unknown word."""
+        if generator is not None and self.word_dropout > 0 and self.unknown:
+            values = values.masked_fill(torch.rand(values.shape, generator=generator) < self.word_dropout, 0)
+        return values.T
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "words": list(self.words),
+            "class_names": list(self.class_names),
+            "unknown": self.unknown,
+            "lowercase": self.lowercase,
+            "max_length": self.max_length,
+            "word_dropout": self.word_dropout,
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        """What `to_json` gave."""
+        return cls(**{**fields, "words": tuple(fields["words"]), "class_names": tuple(fields["class_names"])})
+
+
+def _ragged(rows: list[list[int]]) -> tuple[Tensor, Tensor | None]:
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    values = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
+    if len(rows) and bool((lengths == lengths[0]).all()):
+        return values.view(len(rows), -1), None
+    return values, lengths
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+class LabelledSentences(NamedTuple):
+    """What a file holds; `places` say where each sentence was read, for messages."""
+
+    sentences: list[list[str]]
+    labels: list[str]
+    places: list[str]
+
+
+def read_sentences(
+    path: Path,
+    text_column: str = "text",
+    label_column: str = "label",
+    lowercase: bool = True,
+    max_length: int | None = None,
+) -> LabelledSentences:
+    """A CSV, TSV or JSON-lines file of labelled sentences; see `unroll.data.tables.read_records`.
+
+    Raises:
+        DataError: the file or one of its lines is not as expected.
+    """
+    found = LabelledSentences([], [], [])
+    intern = sys.intern  # each word once in memory, and the dictionary look-ups later compare addresses
+    for line, (text, label) in read_records(path, (text_column, label_column)):
+        place = f"{path}, line {line}"
+        name = parts.label_text(label)
+        if name is None:
+            raise DataError(f"{place}: the label ({label_column}) is missing; expected text or a number, got {label!r}")
+        if not isinstance(text, str):
+            raise DataError(f"{place}: the sentence ({text_column}) is {text!r}; expected text")
+        words = tokenize(text, lowercase)[:max_length]
+        if not words:
+            raise DataError(f"{place}: the sentence holds no word: {text[:40]!r}; remove the line or give it a text")
+        found.sentences.append([intern(word) for word in words])
+        found.labels.append(name)
+        found.places.append(place)
+    return found
+
+
+def lab_dataset() -> Dataset:
+    """The lab's own two sentences, to train on and to test with: a vocabulary of five words, no unknown word."""
+    encoder = SentenceEncoder(LAB_WORDS, ("0", "1"), unknown=False, lowercase=False)
+    sentences = [text.split() for text, _ in LAB_SENTENCES]
+    both = encoder.sequences(sentences, [encoder.class_names.index(label) for _, label in LAB_SENTENCES])
+    return Dataset(encoder, both, None, both)
+
+
+def load_sentence_dataset(
+    data: str | None = None,
+    test_data: str | None = None,
+    *,
+    text_column: str = "text",
+    label_column: str = "label",
+    test: float = 0.0,
+    validation: float = 0.0,
+    seed: int = 0,
+    lowercase: bool = True,
+    min_count: int = 1,
+    max_vocabulary: int | None = None,
+    max_length: int | None = None,
+    word_dropout: float = 0.0,
+) -> Dataset:
+    """Labelled sentences, ready to train on.
+
+    Args:
+        data: file to train on; None for the lab's own two sentences, which take none of the other arguments.
+        test_data: file to test with; None to split off `test` of the sentences (below 1 a share, else a number).
+        text_column, label_column: which columns to read: names, or numbers from 1 in a file without header line.
+        validation: how much of what is left to hold out for choosing.
+        seed: of the split; see `unroll.data.parts.split`.
+        lowercase, min_count, max_vocabulary, max_length, word_dropout: see `build_vocabulary` and `SentenceEncoder`.
+            The vocabulary is built on the training part alone.
+
+    Raises:
+        DataError: the files are not as expected, or the parts do not fit together.
+    """
+    if data is None:
+        if test_data is not None:
+            raise DataError(f"test_data is {test_data}, but there is no data to train on; give both files")
+        return lab_dataset()
+    path = Path(data)
+    read = {"text_column": text_column, "label_column": label_column, "lowercase": lowercase, "max_length": max_length}
+    everything = read_sentences(path, **read)  # type: ignore[arg-type]
+    chosen = parts.split(everything.labels, 0.0 if test_data else test, validation, seed)
+    train, held_out, tested = (_choose(everything, numbers) for numbers in chosen)
+    if test_data is not None:
+        tested = read_sentences(Path(test_data), **read)  # type: ignore[arg-type]
+
+    names = parts.class_names(train.labels, path)
+    words = build_vocabulary(train.sentences, min_count, max_vocabulary)
+    if len(words) < 2:
+        remedy = "lower min_count" if min_count > 1 else "there is nothing to learn from"
+        raise DataError(f"the vocabulary of {path} has {len(words)} of the 2 words that it needs at least; {remedy}")
+    encoder = SentenceEncoder((UNKNOWN, *words), names, True, lowercase, max_length, word_dropout)
+
+    def sequences(part: LabelledSentences) -> Sequences | None:
+        if not part.sentences:
+            return None
+        return encoder.sequences(part.sentences, parts.classes(part.labels, names, part.places))
+
+    trained = sequences(train)
+    assert trained is not None
+    return Dataset(encoder, trained, sequences(held_out), sequences(tested))
+
+
+def _choose(everything: LabelledSentences, numbers: list[int]) -> LabelledSentences:
+    sentences, labels, places = everything
+    return LabelledSentences(
+        [sentences[i] for i in numbers], [labels[i] for i in numbers], [places[i] for i in numbers]
+    )

@@ -1,0 +1,191 @@
+"""Text files with one record a line -- CSV, TSV and JSON lines -- read so that every error names its line.
+
+Parsing is the standard library's `csv` and `json`; here are the choice between formats, the columns, and the messages.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unroll.errors import DataError
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+class Record(NamedTuple):
+    """One record: the wanted columns' values, and the number of the line that it begins on (the first is 1)."""
+
+    line: int
+    values: tuple[Any, ...]
+
+
+def read_text(path: Path) -> str:
+    """A whole text file, UTF-8 with or without byte order mark.
+
+    Raises:
+        DataError: there is no such file, it is empty, or it is in another encoding.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"data file {path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"data file {path} cannot be read: {error.strerror}") from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in the encoding UTF-8"
+        ) from None
+    if not text.strip():
+        raise DataError(f"{path} is empty; expected one record a line")
+    return text
+
+
+def read_records(path: Path, columns: Sequence[str]) -> list[Record]:
+    """The wanted columns of every record.
+
+    The format follows from the suffix (.csv, .tsv or .tab, .jsonl or .ndjson), else from the first line. In a CSV file
+    fields are parted by commas, or by semicolons or tabs where the first line says so. Quoted fields may hold
+    delimiters, quotes (doubled) and line ends. Blank lines are skipped.
+
+    Columns that are all given as numbers (1, 2, …, as text) are positions in a file without a header line; otherwise
+    the first line names the columns.
+
+    Raises:
+        DataError: a column is missing, a line does not parse, or there is no record.
+    """
+    if is_json_lines(path):
+        records = list(_json_records(path, columns))
+    else:
+        table = read_table(path)
+        where, body = _positions(path, columns, table)
+        records = [Record(line, tuple(fields[i] for i in where)) for line, fields in body]
+    if not records:
+        raise DataError(f"{path} holds no record after its header line; expected one a line")
+    return records
+
+
+def is_json_lines(path: Path) -> bool:
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return True
+    return path.suffix.lower() not in (".csv", ".tsv", ".tab") and read_text(path).lstrip().startswith("{")
+
+
+def read_table(path: Path) -> list[tuple[int, list[str]]]:
+    """Line number and fields of every line that is not blank; all have as many fields as the first.
+
+    Raises:
+        DataError: a line does not parse, or has another number of fields than the first.
+    """
+    text = read_text(path)
+    delimiter = _delimiter(path, text)
+    try:
+        rows = _parse(path, text, delimiter, csv.QUOTE_MINIMAL)
+    except DataError:
+        if delimiter != "\t":
+            raise
+        # Most programs that write TSV do not quote: there a quote is a character like any other.
+        rows = _parse(path, text, delimiter, csv.QUOTE_NONE)
+    width = len(rows[0][1])
+    for line, fields in rows:
+        if len(fields) != width:
+            raise DataError(
+                f"{path}, line {line}: found {_count(len(fields), 'field')}, expected {width} as in the first line; "
+                f'put text that holds {DELIMITERS[delimiter]} in "quotes"'
+            )
+    return rows
+
+
+def _delimiter(path: Path, text: str) -> str:
+    if path.suffix.lower() in (".tsv", ".tab"):
+        return "\t"
+    first = text.lstrip("\r\n").splitlines()[0]
+    if path.suffix.lower() != ".csv" and "\t" in first:
+        return "\t"
+    if "," in first:
+        return ","
+    return max(";\t", key=first.count) if any(d in first for d in ";\t") else ","
+
+
+def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[int, list[str]]]:
+    # The lines are split at line feeds only, as the csv module wants it: str.splitlines would also split at characters
+    # such as U+2028 that may stand within a sentence.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+    rows: list[tuple[int, list[str]]] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return rows
+        except csv.Error as error:
+            problem = str(error)
+            if "unexpected end of data" in problem or "field limit" in problem:
+                problem = "a quoted field begins here and does not end"
+            else:
+                problem = f"after a quoted field {problem}"
+            raise DataError(f'{path}, line {line}: {problem}; double quotes ("") that belong to the text') from None
+        if any(field.strip() for field in fields):
+            rows.append((line, fields))
+
+
+def _positions(
+    path: Path, columns: Sequence[str], table: list[tuple[int, list[str]]]
+) -> tuple[list[int], list[tuple[int, list[str]]]]:
+    """Where the wanted columns stand, and the lines below the header."""
+    header = [name.strip() for name in table[0][1]]
+    if all(column in header for column in columns):
+        for column in columns:
+            if header.count(column) > 1:
+                raise DataError(f"{path}: {header.count(column)} columns are named {column!r}; expected one")
+        return [header.index(column) for column in columns], table[1:]
+    if all(column.isdecimal() for column in columns):
+        for column in columns:
+            if not 1 <= int(column) <= len(header):
+                raise DataError(f"{path}: there is no column {column}; its lines have {_count(len(header), 'field')}")
+        return [int(column) - 1 for column in columns], table
+    missing = next(column for column in columns if column not in header)
+    raise DataError(missing_column(path, missing, header))
+
+
+def missing_column(path: Path, missing: str, found: Sequence[str]) -> str:
+    names = ", ".join(repr(_shorten(name)) for name in found[:8]) + (", …" if len(found) > 8 else "")
+    return (
+        f"{path} has no column {missing!r}; its first line names {names} "
+        "(say which to read, or give numbers 1, 2, … for a file without header line)"
+    )
+
+
+def _json_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
+    text = read_text(path)
+    for line, content in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if not content.strip():
+            continue
+        try:
+            fields = json.loads(content)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {line}: not valid JSON ({error.msg}, column {error.colno})") from None
+        if not isinstance(fields, dict):
+            raise DataError(
+                f'{path}, line {line}: expected an object such as {{"{columns[0]}": …}}, got {_shorten(content)}'
+            )
+        for column in columns:
+            if column not in fields:
+                names = ", ".join(map(repr, list(fields)[:8])) or "nothing"
+                raise DataError(f"{path}, line {line}: has no {column!r}; it holds {names}")
+        yield Record(line, tuple(fields[column] for column in columns))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _shorten(text: str, limit: int = 40) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
