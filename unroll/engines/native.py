@@ -1,23 +1,793 @@
-"""Placeholder until the compiled kernels are bound."""
+"""The native engine: LSTM and vanilla RNN walked over time by compiled CPU kernels, derivatives by hand.
+
+Same contract and same results as `unroll.engines.reference`, faster. The kernels (C++ under ``native/``) are a shared
+library without any tie to torch: tensors go in as pointers. Where the package was installed without them (environment
+variable ``UNROLL_NO_NATIVE=1`` at installation), `instruction_set()` is None and everything runs on the reference.
+
+Two ways lead to the kernels. Eager calls take the short one, an autograd function around the C calls. Tracing
+(`torch.compile`, `torch.export`, fake tensors) and autocast take the operators ``unroll::lstm`` and ``unroll::rnn``, which
+carry the rules that such tools need. Derivatives of derivatives go through the reference.
+
+``UNROLL_ISA`` (``avx512``, ``avx2``, ``neon``, ``portable``) forces an instruction set; by default the best is taken that the
+machine has.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from unroll.cells import Cell
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from unroll.cells import Cell, LSTMCell, RNNCell
 from unroll.engines import reference
 from unroll.engines.reference import State
+from unroll.errors import InputError
+
+_LIBRARY = "libunroll_native.so"
+_LSTM, _RNN_TANH, _RNN_RELU = 0, 1, 2
+_DTYPES = (torch.float32, torch.float64)
+
+# Gradients in the order of the inputs (x, h0, c0, W, U, b); None where nobody wants one.
+_Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
-def why_not(cell: Cell, x: Tensor) -> str | None:
-    return "no compiled kernel is installed"
+# --- the library ------------------------------------------------------------------------------------------------------
+
+
+def _find_library() -> Path | None:
+    # An editable installation keeps compiled files apart from the sources; the package's path lists both places.
+    for folder in sys.modules["unroll.engines"].__path__:
+        path = Path(folder) / _LIBRARY
+        if path.exists():
+            return path
+    return None
+
+
+def _lend_openmp(library: ctypes.CDLL) -> None:
+    """Let the kernels run on the OpenMP workers that torch has already started (see native/threads.cpp)."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return
+    paths = {line.split(maxsplit=5)[-1] for line in maps.splitlines() if "omp" in line and "/" in line}
+    names = ("libgomp", "libiomp5", "libomp")
+    found = [path for path in paths if Path(path).name.startswith(names)]
+    home = str(Path(torch.__file__).parent)
+    found.sort(key=lambda path: (not path.startswith(home), path))
+    for path in found:
+        try:
+            runtime = ctypes.CDLL(path)
+            functions = [
+                ctypes.cast(getattr(runtime, name), ctypes.c_void_p)
+                for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads", "omp_in_parallel")
+            ]
+        except (OSError, AttributeError):
+            continue
+        library.unroll_use_openmp(*functions)
+        return
+
+
+def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
+    path = _find_library()
+    if path is None:
+        return None, None, "the compiled kernels are not installed"
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        return None, None, f"the compiled kernels do not load ({error})"
+    library.unroll_select.argtypes = [ctypes.c_char_p]
+    library.unroll_select.restype = ctypes.c_char_p
+    library.unroll_use_openmp.argtypes = [ctypes.c_void_p] * 4
+    library.unroll_use_openmp.restype = None
+    for function in (library.unroll_forward, library.unroll_backward):
+        function.argtypes = [ctypes.c_void_p]
+        function.restype = ctypes.c_int
+    library.unroll_release.argtypes = [ctypes.c_void_p]
+    library.unroll_release.restype = None
+    library.unroll_trim.argtypes = []
+    library.unroll_trim.restype = None
+    library.unroll_multiply_add.argtypes = [ctypes.c_int64, ctypes.c_int]
+    library.unroll_multiply_add.restype = ctypes.c_int64
+    wanted = os.environ.get("UNROLL_ISA", "")
+    chosen = library.unroll_select(wanted.encode())
+    if chosen is None:
+        return None, None, f"UNROLL_ISA={wanted} is no instruction set of this machine"
+    _lend_openmp(library)
+    return library, chosen.decode(), ""
+
+
+_library, _instruction_set, _obstacle = _load()
+
+
+def instruction_set() -> str | None:
+    """``"avx512"``, ``"avx2"``, ``"neon"`` or ``"portable"``: what the kernels run on. None where there are none."""
+    return _instruction_set
+
+
+def available() -> str | None:
+    """None if the kernels are there, else why they are not."""
+    return _obstacle or None
 
 
 def describe() -> str:
-    return "reference (no compiled kernel)"
+    """The engine that ``auto`` takes on a CPU, in words."""
+    return f"native ({_instruction_set})" if _library is not None else f"reference ({_obstacle})"
+
+
+def trim() -> None:
+    """Give back the memory that the kernels keep from call to call."""
+    if _library is not None:
+        _library.unroll_trim()
+
+
+def why_not(cell: Cell, x: Tensor) -> str | None:
+    """What keeps this engine from walking `cell` over `x`; None if nothing does."""
+    if _library is None:
+        return _obstacle
+    if type(cell) is not LSTMCell and type(cell) is not RNNCell:
+        return f"no compiled kernel for a {type(cell).__name__}"
+    W = cell.W
+    if x.device.type != "cpu" or W.device.type != "cpu":
+        return f"the kernels run on the CPU, and these are on {x.device} and {W.device}"
+    if W.dtype not in _DTYPES:
+        return f"the kernels compute in float32 and float64, not in {W.dtype}"
+    if x.is_floating_point() and x.dtype != W.dtype and not torch.is_autocast_enabled("cpu"):
+        return f"the input is {x.dtype} and the weights are {W.dtype}"
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+        return "it stands inside a torch.func transform"
+    return None
+
+
+# --- calls into C -----------------------------------------------------------------------------------------------------
+
+# The fields of `Call` in native/engine.cpp, in its order; each 8 bytes.
+_FIELDS = (
+    "kind double reverse projected save threads T B H D lengths x x_time x_batch h0 c0 W U b out h_last c_last saved "
+    "d_out d_out_time d_out_batch d_h_last d_c_last d_x d_h0 d_c0 d_W d_U d_b"
+).split()
+_Call = ctypes.c_int64 * len(_FIELDS)
+_SAVED = _FIELDS.index("saved")
+
+
+class _Saved:
+    """Memory of the kernels that a forward pass has filled for its backward pass; given back when it is dropped."""
+
+    __slots__ = ("pointer",)
+
+    def __init__(self, pointer: int) -> None:
+        self.pointer = pointer
+
+    def __del__(self) -> None:
+        if self.pointer and _library is not None:
+            _library.unroll_release(self.pointer)
+            self.pointer = 0
+
+
+def _pointer(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """(T, B, N) with N contiguous; the kernels take any other strides as they are."""
+    return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
+
+
+def _check(status: int) -> None:
+    if status == 1:
+        raise MemoryError("not enough memory to walk over the sequences")
+    if status == 2:
+        raise InputError("lengths must lie between 0 and T, the number of steps")
+
+
+def _forward(
+    kind: int,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    W: Tensor,
+    U: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    projected: bool,
+    saved: Tensor | bool,
+) -> tuple[Tensor, Tensor, Tensor | None, int]:
+    """Outputs (T, B, H), final h and c, and a pointer to what the backward pass needs (LSTM).
+
+    `saved` is where to put that: a tensor, True for memory of the kernels' own, False for nowhere.
+    """
+    T, B, _ = x.shape
+    H = W.shape[1]
+    x = _rows(x)
+    h0 = h0.contiguous()
+    W = W.contiguous()
+    U = U.contiguous()
+    out = torch.empty((T, B, H), dtype=W.dtype)
+    h_last = torch.empty((B, H), dtype=W.dtype)
+    c_last = None
+    if c0 is not None:
+        c0 = c0.contiguous()
+        c_last = torch.empty((B, H), dtype=W.dtype)
+    if b is not None:
+        b = b.contiguous()
+    if lengths is not None:
+        lengths = lengths.contiguous()
+    call = _Call(
+        kind,
+        W.dtype == torch.float64,
+        reverse,
+        projected,
+        saved is not False,
+        torch.get_num_threads(),
+        T,
+        B,
+        H,
+        U.shape[1],
+        _pointer(lengths),
+        x.data_ptr(),
+        x.stride(0),
+        x.stride(1),
+        h0.data_ptr(),
+        _pointer(c0),
+        W.data_ptr(),
+        U.data_ptr(),
+        _pointer(b),
+        out.data_ptr(),
+        h_last.data_ptr(),
+        _pointer(c_last),
+        saved.data_ptr() if isinstance(saved, Tensor) else 0,
+    )
+    assert _library is not None
+    _check(_library.unroll_forward(call))
+    return out, h_last, c_last, call[_SAVED]
+
+
+def _backward(
+    kind: int,
+    d_out: Tensor | None,
+    d_h_last: Tensor | None,
+    d_c_last: Tensor | None,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    W: Tensor,
+    U: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    out: Tensor,
+    saved: int,
+    reverse: bool,
+    projected: bool,
+    needed: Sequence[bool],
+) -> _Gradients:
+    """Gradients of (x, h0, c0, W, U, b). Destroys what `saved` points to."""
+    T, B, _ = x.shape
+    H = W.shape[1]
+    x = _rows(x)
+    h0 = h0.contiguous()
+    W = W.contiguous()
+    U = U.contiguous()
+    out = out.contiguous()
+    if c0 is not None:
+        c0 = c0.contiguous()
+    if lengths is not None:
+        lengths = lengths.contiguous()
+    if d_out is not None:
+        d_out = _rows(d_out)
+    if d_h_last is not None:
+        d_h_last = d_h_last.contiguous()
+    if d_c_last is not None:
+        d_c_last = d_c_last.contiguous()
+    d_x = torch.empty(x.shape, dtype=W.dtype) if needed[0] else None
+    d_h0 = torch.empty((B, H), dtype=W.dtype) if needed[1] else None
+    d_c0 = torch.empty((B, H), dtype=W.dtype) if needed[2] and c0 is not None else None
+    d_W = torch.empty(W.shape, dtype=W.dtype) if needed[3] else None
+    # With the input projected already, U plays no part here.
+    d_U = torch.empty(U.shape, dtype=W.dtype) if needed[4] and not projected else None
+    d_b = torch.empty((W.shape[0],), dtype=W.dtype) if needed[5] and b is not None else None
+    call = _Call(
+        kind,
+        W.dtype == torch.float64,
+        reverse,
+        projected,
+        False,
+        torch.get_num_threads(),
+        T,
+        B,
+        H,
+        U.shape[1],
+        _pointer(lengths),
+        x.data_ptr(),
+        x.stride(0),
+        x.stride(1),
+        h0.data_ptr(),
+        _pointer(c0),
+        W.data_ptr(),
+        U.data_ptr(),
+        0,
+        out.data_ptr(),
+        0,
+        0,
+        saved,
+        _pointer(d_out),
+        0 if d_out is None else d_out.stride(0),
+        0 if d_out is None else d_out.stride(1),
+        _pointer(d_h_last),
+        _pointer(d_c_last),
+        _pointer(d_x),
+        _pointer(d_h0),
+        _pointer(d_c0),
+        _pointer(d_W),
+        _pointer(d_U),
+        _pointer(d_b),
+    )
+    assert _library is not None
+    _check(_library.unroll_backward(call))
+    return d_x, d_h0, d_c0, d_W, d_U, d_b
+
+
+# --- walking ----------------------------------------------------------------------------------------------------------
 
 
 def walk(
     cell: Cell, x: Tensor, state: State, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, State]:
-    return reference.walk(cell, x, state, lengths, reverse)
+    """Walk `cell` over time; see `unroll.engines.reference.walk` for arguments and results."""
+    lstm = type(cell) is LSTMCell
+    h0, c0 = state if isinstance(state, tuple) else (state, None)
+    W, U, b = cell.W, cell.U, cell.b
+    kind = _LSTM if lstm else _RNN_TANH if cell.nonlinearity == "tanh" else _RNN_RELU
+    projected = not x.is_floating_point()
+    if projected:
+        if lengths is not None:  # what stands in the padding need not be a word
+            x = x.masked_fill(torch.arange(x.shape[0])[:, None] >= lengths, 0)
+        x = cell.project(x)
+    _check_shapes(x, h0, c0, W, U, lengths, projected)
+
+    if (
+        torch.compiler.is_compiling()
+        or _get_current_dispatch_mode() is not None
+        or torch.is_autocast_enabled("cpu")
+        or type(x) is not Tensor
+        and type(x) is not torch.nn.Parameter
+    ):
+        tensors = (x, h0, c0, W, U, b)
+        if c0 is not None:
+            save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+            out, h, c, _ = torch.ops.unroll.lstm(x, h0, c0, W, U, b, lengths, reverse, projected, save)
+            return out, (h, c)
+        out, h = torch.ops.unroll.rnn(x, h0, W, U, b, lengths, reverse, projected, kind == _RNN_RELU)
+        return out, h
+
+    if torch.is_grad_enabled() and (
+        W.requires_grad
+        or x.requires_grad
+        or h0.requires_grad
+        or (c0 is not None and c0.requires_grad)
+        or U.requires_grad
+        or (b is not None and b.requires_grad)
+    ):
+        out, h, c = _Walk.apply(x, h0, c0, W, U, b, lengths, kind, reverse, projected)
+    else:
+        out, h, c, _ = _forward(kind, x, h0, c0, W, U, b, lengths, reverse, projected, False)
+    return out, (h if c is None else (h, c))
+
+
+def _check_shapes(
+    x: Tensor, h0: Tensor, c0: Tensor | None, W: Tensor, U: Tensor, lengths: Tensor | None, projected: bool
+) -> None:
+    """The kernels trust their pointers, so nothing that does not fit may pass."""
+    B, H = x.shape[1], W.shape[1]
+    features = W.shape[0] if projected else U.shape[1]
+    if x.dim() != 3 or x.shape[2] != features:
+        raise InputError(f"the input has shape {tuple(x.shape)}; expected (T, B, {features})")
+    for part in (h0,) if c0 is None else (h0, c0):
+        if part.shape != (B, H):
+            raise InputError(f"a state has shape {tuple(part.shape)}; expected (B, H) = ({B}, {H})")
+        if part.dtype != W.dtype and not torch.is_autocast_enabled("cpu"):
+            raise InputError(f"a state is {part.dtype} and the weights are {W.dtype}; give both the same dtype")
+        if part.device.type != "cpu":
+            raise InputError(f"a state is on {part.device}, and the weights are on the CPU")
+    if lengths is not None and (
+        lengths.shape != (B,) or lengths.dtype != torch.int64 or lengths.device.type != "cpu"
+    ):
+        raise InputError(
+            f"lengths is {tuple(lengths.shape)} {lengths.dtype} on {lengths.device}; expected ({B},) int64 on the CPU"
+        )
+
+
+class _Walk(torch.autograd.Function):
+    """The kernels under autograd, eager."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        h0: Tensor,
+        c0: Tensor | None,
+        W: Tensor,
+        U: Tensor,
+        b: Tensor | None,
+        lengths: Tensor | None,
+        kind: int,
+        reverse: bool,
+        projected: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        out, h_last, c_last, saved = _forward(
+            kind, x, h0, c0, W, U, b, lengths, reverse, projected, c0 is not None
+        )
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, h0, c0, W, U, b, lengths, out)
+        ctx.saved = _Saved(saved)
+        ctx.options = kind, reverse, projected
+        return out, h_last, c_last
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor | None, d_h_last: Tensor | None, d_c_last: Tensor | None) -> Any:
+        x, h0, c0, W, U, b, lengths, out = ctx.saved_tensors
+        kind, reverse, projected = ctx.options
+        if torch.is_grad_enabled():
+            gradients = _differentiable_backward(
+                kind, (d_out, d_h_last, d_c_last), (x, h0, c0, W, U, b), lengths, reverse, projected, ctx.needs_input_grad
+            )
+            return *gradients, None, None, None, None
+        saved, ctx.saved = ctx.saved, None
+        if saved is None and c0 is not None:
+            # A second time through the same graph: the first has used up what was saved.
+            saved = _Saved(_forward(kind, x, h0, c0, W, U, b, lengths, reverse, projected, True)[3])
+        gradients = _backward(
+            kind,
+            d_out,
+            d_h_last,
+            d_c_last,
+            x,
+            h0,
+            c0,
+            W,
+            U,
+            b,
+            lengths,
+            out,
+            saved.pointer if saved is not None else 0,
+            reverse,
+            projected,
+            ctx.needs_input_grad,
+        )
+        return *gradients, None, None, None, None
+
+
+def _differentiable_backward(
+    kind: int,
+    d_outputs: Sequence[Tensor | None],
+    inputs: Sequence[Tensor | None],
+    lengths: Tensor | None,
+    reverse: bool,
+    projected: bool,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients once more, by the reference, so that they can be differentiated themselves."""
+    # Aliases, so that only the way through this walk counts should one input depend on another.
+    inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+    x, h0, c0, W, U, b = inputs
+    assert x is not None and h0 is not None and W is not None and U is not None
+    lstm = kind == _LSTM
+    used = torch.eye(W.shape[0], dtype=W.dtype) if projected else U
+    cell: Cell = (
+        LSTMCell(1, 1, bias=b is not None, device="meta")
+        if lstm
+        else RNNCell(1, 1, bias=b is not None, nonlinearity="tanh" if kind == _RNN_TANH else "relu", device="meta")
+    )
+    parameters = {"W": W, "U": used} if b is None else {"W": W, "U": used, "b": b}
+
+    def step(x: Tensor, state: State) -> State:
+        return functional_call(cell, parameters, (x, state))
+
+    out, last = reference.walk(step, x, (h0, c0) if c0 is not None else h0, lengths, reverse)  # type: ignore[arg-type]
+    outputs = [out, *(last if isinstance(last, tuple) else (last,))]
+    pairs = [(o, d) for o, d in zip(outputs, d_outputs, strict=False) if d is not None and o.requires_grad]
+    wanted = [n for n in range(6) if needed[n] and inputs[n] is not None]
+    gradients: list[Tensor | None] = [None] * 6
+    if pairs and wanted:
+        found = torch.autograd.grad(
+            [o for o, _ in pairs],
+            [inputs[n] for n in wanted],  # type: ignore[misc]
+            [d for _, d in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+        for n, gradient in zip(wanted, found, strict=True):
+            gradients[n] = gradient
+    return gradients
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+# `saved` is a tensor here, for a traced graph knows nothing else; and the backward operator works on a copy of it, for
+# a graph may not be changed under its owner's feet.
+
+torch.library.define(
+    "unroll::lstm",
+    "(Tensor x, Tensor h0, Tensor c0, Tensor W, Tensor U, Tensor? b, Tensor? lengths, bool reverse, bool projected, "
+    "bool save) -> (Tensor out, Tensor h_last, Tensor c_last, Tensor saved)",
+)
+torch.library.define(
+    "unroll::lstm_backward",
+    "(Tensor? d_out, Tensor? d_h_last, Tensor? d_c_last, Tensor x, Tensor h0, Tensor c0, Tensor W, Tensor U, Tensor? b, "
+    "Tensor? lengths, Tensor out, Tensor saved, bool reverse, bool projected, bool[] needed) -> Tensor[]",
+)
+torch.library.define(
+    "unroll::rnn",
+    "(Tensor x, Tensor h0, Tensor W, Tensor U, Tensor? b, Tensor? lengths, bool reverse, bool projected, bool relu) "
+    "-> (Tensor out, Tensor h_last)",
+)
+torch.library.define(
+    "unroll::rnn_backward",
+    "(Tensor? d_out, Tensor? d_h_last, Tensor x, Tensor h0, Tensor W, Tensor U, Tensor? b, Tensor? lengths, Tensor out, "
+    "bool reverse, bool projected, bool relu, bool[] needed) -> Tensor[]",
+)
+
+
+def _saved_size(T: int, B: int, H: int) -> int:
+    # Four gates and c for every step of every sequence, H rounded up to the widest vector; a header of 64 bytes.
+    return T * B * 5 * ((H + 15) // 16 * 16) + 16
+
+
+@torch.library.impl("unroll::lstm", "CPU")
+def _lstm(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    W: Tensor,
+    U: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    projected: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _check_shapes(x, h0, c0, W, U, lengths, projected)
+    size = _saved_size(x.shape[0], x.shape[1], W.shape[1]) if save else 0
+    saved = torch.empty((size,), dtype=W.dtype)
+    out, h, c, _ = _forward(_LSTM, x, h0, c0, W, U, b, lengths, reverse, projected, saved if save else False)
+    assert c is not None
+    return out, h, c, saved
+
+
+@torch.library.register_fake("unroll::lstm")
+def _lstm_fake(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    W: Tensor,
+    U: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    projected: bool,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    T, B, H = x.shape[0], x.shape[1], W.shape[1]
+    saved = W.new_empty((_saved_size(T, B, H) if save else 0,))
+    return W.new_empty((T, B, H)), W.new_empty((B, H)), W.new_empty((B, H)), saved
+
+
+@torch.library.impl("unroll::rnn", "CPU")
+def _rnn(
+    x: Tensor,
+    h0: Tensor,
+    W: Tensor,
+    U: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    projected: bool,
+    relu: bool,
+) -> tuple[Tensor, Tensor]:
+    _check_shapes(x, h0, None, W, U, lengths, projected)
+    kind = _RNN_RELU if relu else _RNN_TANH
+    return _forward(kind, x, h0, None, W, U, b, lengths, reverse, projected, False)[:2]
+
+
+@torch.library.register_fake("unroll::rnn")
+def _rnn_fake(
+    x: Tensor,
+    h0: Tensor,
+    W: Tensor,
+    U: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    reverse: bool,
+    projected: bool,
+    relu: bool,
+) -> tuple[Tensor, Tensor]:
+    T, B, H = x.shape[0], x.shape[1], W.shape[1]
+    return W.new_empty((T, B, H)), W.new_empty((B, H))
+
+
+def _given(gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+@torch.library.impl("unroll::lstm_backward", "CPU")
+def _lstm_backward(
+    d_out: Tensor | None,
+    d_h_last: Tensor | None,
+    d_c_last: Tensor | None,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    W: Tensor,
+    U: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    out: Tensor,
+    saved: Tensor,
+    reverse: bool,
+    projected: bool,
+    needed: Sequence[bool],
+) -> list[Tensor]:
+    saved = saved.clone()
+    return _given(
+        _backward(
+            _LSTM,
+            d_out,
+            d_h_last,
+            d_c_last,
+            x,
+            h0,
+            c0,
+            W,
+            U,
+            b,
+            lengths,
+            out,
+            saved.data_ptr(),
+            reverse,
+            projected,
+            needed,
+        )
+    )
+
+
+@torch.library.impl("unroll::rnn_backward", "CPU")
+def _rnn_backward(
+    d_out: Tensor | None,
+    d_h_last: Tensor | None,
+    x: Tensor,
+    h0: Tensor,
+    W: Tensor,
+    U: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    out: Tensor,
+    reverse: bool,
+    projected: bool,
+    relu: bool,
+    needed: Sequence[bool],
+) -> list[Tensor]:
+    kind = _RNN_RELU if relu else _RNN_TANH
+    return _given(
+        _backward(
+            kind,
+            d_out,
+            d_h_last,
+            None,
+            x,
+            h0,
+            None,
+            W,
+            U,
+            b,
+            lengths,
+            out,
+            0,
+            reverse,
+            projected,
+            needed,
+        )
+    )
+
+
+def _backward_fake(
+    x: Tensor, h0: Tensor, c0: Tensor | None, W: Tensor, U: Tensor, b: Tensor | None, needed: Sequence[bool]
+) -> list[Tensor]:
+    like = (x, h0, c0, W, U, b)
+    return [
+        tensor.new_empty(tensor.shape) for tensor, want in zip(like, needed, strict=True) if want and tensor is not None
+    ]
+
+
+@torch.library.register_fake("unroll::lstm_backward")
+def _lstm_backward_fake(
+    d_out: Tensor | None,
+    d_h_last: Tensor | None,
+    d_c_last: Tensor | None,
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    W: Tensor,
+    U: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    out: Tensor,
+    saved: Tensor,
+    reverse: bool,
+    projected: bool,
+    needed: Sequence[bool],
+) -> list[Tensor]:
+    return _backward_fake(x, h0, c0, W, U, b, needed)
+
+
+@torch.library.register_fake("unroll::rnn_backward")
+def _rnn_backward_fake(
+    d_out: Tensor | None,
+    d_h_last: Tensor | None,
+    x: Tensor,
+    h0: Tensor,
+    W: Tensor,
+    U: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    out: Tensor,
+    reverse: bool,
+    projected: bool,
+    relu: bool,
+    needed: Sequence[bool],
+) -> list[Tensor]:
+    return _backward_fake(x, h0, None, W, U, b, needed)
+
+
+def _register_autograd(lstm: bool) -> None:
+    """Autograd for the operators: the same gradients as `_Walk`, through the backward operators."""
+    states = 2 if lstm else 1
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+        x, h0, *rest = inputs
+        c0 = rest.pop(0) if lstm else None
+        W, U, b, lengths, reverse, projected, last = rest
+        ctx.save_for_backward(x, h0, c0, W, U, b, lengths, output[0], output[3] if lstm else None)
+        ctx.options = (_LSTM if lstm else _RNN_RELU if last else _RNN_TANH), reverse, projected
+
+    def backward(ctx: Any, *d_outputs: Tensor | None) -> Any:
+        x, h0, c0, W, U, b, lengths, out, saved = ctx.saved_tensors
+        kind, reverse, projected = ctx.options
+        n = list(ctx.needs_input_grad)
+        inputs = (x, h0, c0, W, U, b)
+        if not lstm:
+            n.insert(2, False)
+        needed = [want and tensor is not None for want, tensor in zip(n, inputs, strict=False)]
+        needed[4] = needed[4] and not projected
+        d = d_outputs[: 1 + states]
+        gradients: list[Tensor | None]
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            gradients = _differentiable_backward(kind, d, inputs, lengths, reverse, projected, needed)
+        else:
+            if lstm:
+                found = torch.ops.unroll.lstm_backward(
+                    *d, x, h0, c0, W, U, b, lengths, out, saved, reverse, projected, needed
+                )
+            else:
+                found = torch.ops.unroll.rnn_backward(
+                    *d, x, h0, W, U, b, lengths, out, reverse, projected, kind == _RNN_RELU, needed
+                )
+            left = iter(found)
+            gradients = [next(left) if want else None for want in needed]
+        if not lstm:
+            del gradients[2]
+        return *gradients, *[None] * 4
+
+    name = "unroll::lstm" if lstm else "unroll::rnn"
+    torch.library.register_autograd(name, backward, setup_context=setup_context)
+    torch.library.register_autocast(name, "cpu", torch.float32)
+
+
+_register_autograd(lstm=True)
+_register_autograd(lstm=False)

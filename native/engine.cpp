@@ -1,0 +1,448 @@
+// The engine behind the kernels: which instruction set, which thread walks which sequences, which memory; and the C
+// interface that Python calls through ctypes (unroll/engines/native.py). No torch here: tensors come as pointers.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <numeric>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "kernels.hpp"
+#include "threads.hpp"
+
+#define UNROLL_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace unroll {
+namespace {
+
+// --- instruction sets -----------------------------------------------------------------------------------------------
+
+const InstructionSet* const all_sets[] = {
+#if defined(UNROLL_HAS_X86)
+    &avx512, &avx2,
+#endif
+#if defined(__aarch64__)
+    &neon,
+#else
+    &portable,
+#endif
+};
+
+bool runs_here(const InstructionSet& set) {
+#if defined(UNROLL_HAS_X86)
+  __builtin_cpu_init();
+  if (&set == &avx512)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
+  if (&set == &avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  (void)set;
+#endif
+  return true;
+}
+
+const InstructionSet* find_set(const char* name) {
+  for (const InstructionSet* set : all_sets)
+    if (runs_here(*set) && (!name || !*name || !std::strcmp(name, set->name))) return set;
+  return nullptr;
+}
+
+const InstructionSet* chosen = nullptr;
+
+template <class T>
+const Kernels<T>& kernels_of(const InstructionSet& set);
+template <>
+const Kernels<float>& kernels_of<float>(const InstructionSet& set) {
+  return set.single;
+}
+template <>
+const Kernels<double>& kernels_of<double>(const InstructionSet& set) {
+  return set.twice;
+}
+
+// --- memory ---------------------------------------------------------------------------------------------------------
+
+// Buffers go back to a shelf instead of to the system: fresh megabytes cost a page fault for every 4 KiB, a good part of
+// a training step. The shelf keeps what the last few steps used and frees the rest.
+class Shelf {
+ public:
+  void* take(size_t bytes) {
+    bytes = std::max<size_t>((bytes + line - 1) / line * line, line);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      size_t best = free_.size();
+      for (size_t n = 0; n < free_.size(); ++n)
+        if (free_[n].bytes >= bytes && free_[n].bytes <= bytes + bytes / 4 &&
+            (best == free_.size() || free_[n].bytes < free_[best].bytes))
+          best = n;
+      if (best < free_.size()) {
+        Buffer buffer = free_[best];
+        free_.erase(free_.begin() + static_cast<std::ptrdiff_t>(best));
+        taken_.push_back(buffer);
+        return buffer.memory;
+      }
+    }
+    const size_t alignment = bytes >= huge ? huge : line;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, alignment, bytes)) throw std::bad_alloc();
+    advise(memory, bytes);
+    std::lock_guard<std::mutex> lock(mutex_);
+    taken_.push_back({memory, bytes});
+    return memory;
+  }
+
+  void give(void* memory) {
+    if (!memory) return;
+    std::vector<void*> dropped;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      auto found = std::find_if(taken_.rbegin(), taken_.rend(), [&](const Buffer& b) { return b.memory == memory; });
+      if (found == taken_.rend()) return;
+      free_.push_back(*found);
+      taken_.erase(std::next(found).base());
+      while (free_.size() > kept) {
+        dropped.push_back(free_.front().memory);
+        free_.erase(free_.begin());
+      }
+    }
+    for (void* each : dropped) std::free(each);
+  }
+
+  void clear() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const Buffer& buffer : free_) std::free(buffer.memory);
+    free_.clear();
+  }
+
+  // Huge pages for what is large enough; the kernel takes it as a hint.
+  static void advise(void* memory, size_t bytes) {
+#if defined(__linux__)
+    if (bytes < 2 * huge) return;
+    const uintptr_t from = (reinterpret_cast<uintptr_t>(memory) + huge - 1) / huge * huge;
+    const uintptr_t to = (reinterpret_cast<uintptr_t>(memory) + bytes) / huge * huge;
+    if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+#else
+    (void)memory, (void)bytes;
+#endif
+  }
+
+ private:
+  struct Buffer {
+    void* memory;
+    size_t bytes;
+  };
+  static constexpr size_t line = 64, huge = size_t(2) << 20, kept = 16;
+  std::mutex mutex_;
+  std::vector<Buffer> free_, taken_;
+};
+
+Shelf shelf;
+
+// A buffer for the time of one call.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes) : memory_(bytes ? shelf.take(bytes) : nullptr) {}
+  ~Scratch() { shelf.give(memory_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(memory_);
+  }
+
+ private:
+  void* memory_;
+};
+
+// --- the plan -------------------------------------------------------------------------------------------------------
+
+// Sequences that one thread walks together. More of them use each panel of weights more often while it is in the
+// cache; but their states have to stay in the cache as well.
+constexpr int64_t most_sequences = 126;
+
+// Who walks what: every thread has its blocks, and nothing is shared between threads until the gradients are summed.
+class Plan {
+ public:
+  Plan(int64_t time, int64_t batch, const int64_t* lengths, int64_t threads) {
+    std::vector<int64_t> order(static_cast<size_t>(batch));
+    std::iota(order.begin(), order.end(), 0);
+    if (lengths)
+      std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+    index_.reserve(order.size());
+    length_.reserve(order.size());
+    struct Cut {
+      size_t from, to;
+    };
+    std::vector<Cut> cuts;
+    for (int64_t thread = 0; thread < threads; ++thread) {
+      const size_t begin = index_.size();
+      if (lengths) {
+        // Dealt out like cards, to and fro, so that all threads get as many steps.
+        for (int64_t n = 0; n < batch; ++n) {
+          const int64_t round = n / threads, seat = n % threads;
+          if ((round % 2 ? threads - 1 - seat : seat) == thread) index_.push_back(order[static_cast<size_t>(n)]);
+        }
+      } else {
+        for (int64_t n = batch * thread / threads; n < batch * (thread + 1) / threads; ++n) index_.push_back(n);
+      }
+      const int64_t mine = static_cast<int64_t>(index_.size() - begin), count = (mine + most_sequences - 1) / most_sequences;
+      first_.push_back(cuts.size());
+      for (int64_t n = 0; n < count; ++n)
+        cuts.push_back({begin + static_cast<size_t>(mine * n / count), begin + static_cast<size_t>(mine * (n + 1) / count)});
+    }
+    first_.push_back(cuts.size());
+    for (int64_t place : index_) length_.push_back(lengths ? lengths[place] : time);
+
+    size_t steps = 0;
+    for (const Cut& cut : cuts) steps += static_cast<size_t>(length_[cut.from]);
+    steps_.resize(2 * steps);
+    int64_t* next = steps_.data();
+    for (const Cut& cut : cuts) {
+      Block block;
+      block.sequences = static_cast<int64_t>(cut.to - cut.from);
+      block.index = index_.data() + cut.from;
+      block.length = length_.data() + cut.from;
+      block.steps = block.length[0];
+      block.cells = 0;
+      block.cells_before = cells_;
+      int64_t *active = next, *offset = next + block.steps;
+      next = offset + block.steps;
+      int64_t running = block.sequences;
+      for (int64_t step = 0; step < block.steps; ++step) {
+        while (block.length[running - 1] <= step) --running;
+        active[step] = running;
+        offset[step] = block.cells;
+        block.cells += running;
+      }
+      block.active = active;
+      block.offset = offset;
+      cells_ += block.cells;
+      most_ = std::max(most_, block.sequences);
+      blocks_.push_back(block);
+    }
+  }
+
+  int64_t cells() const { return cells_; }
+  int64_t most() const { return most_; }
+  size_t begin(int64_t thread) const { return first_[static_cast<size_t>(thread)]; }
+  size_t end(int64_t thread) const { return first_[static_cast<size_t>(thread) + 1]; }
+  const Block& block(size_t n) const { return blocks_[n]; }
+
+ private:
+  std::vector<int64_t> index_, length_, steps_;
+  std::vector<Block> blocks_;
+  std::vector<size_t> first_;
+  int64_t cells_ = 0, most_ = 0;
+};
+
+// --- calls ----------------------------------------------------------------------------------------------------------
+
+// What Python packs into one buffer (native.py: _CALL); 8 bytes each.
+struct Call {
+  int64_t kind, twice, reverse, projected, save, threads;
+  int64_t time, batch, hidden, inputs;
+  const void *lengths, *x;
+  int64_t x_time, x_batch;
+  const void *h0, *c0, *W, *U, *b;
+  void *out, *h_last, *c_last, *saved;
+  const void* d_out;
+  int64_t d_out_time, d_out_batch;
+  const void *d_h_last, *d_c_last;
+  void *d_x, *d_h0, *d_c0, *d_W, *d_U, *d_b;
+};
+
+// In front of the saved gates: the backward pass must cut the batch as the forward pass did, and with the same vectors,
+// even if the number of threads has been changed in between.
+struct Saved {
+  int64_t threads;
+  const InstructionSet* set;
+  int64_t unused[6];
+};
+static_assert(sizeof(Saved) == 64, "what follows has to be aligned to a vector");
+
+template <class T>
+Problem<T> problem_of(const Call& call) {
+  Problem<T> p{};
+  p.kind = static_cast<Kind>(call.kind);
+  p.reverse = call.reverse;
+  p.projected = call.projected;
+  p.time = call.time, p.batch = call.batch, p.hidden = call.hidden, p.inputs = call.projected ? 0 : call.inputs;
+  p.x = static_cast<const T*>(call.x), p.x_time = call.x_time, p.x_batch = call.x_batch;
+  p.h0 = static_cast<const T*>(call.h0), p.c0 = static_cast<const T*>(call.c0);
+  p.W = static_cast<const T*>(call.W), p.U = static_cast<const T*>(call.U), p.b = static_cast<const T*>(call.b);
+  p.out = static_cast<T*>(call.out);
+  p.h_last = static_cast<T*>(call.h_last), p.c_last = static_cast<T*>(call.c_last);
+  p.d_out = static_cast<const T*>(call.d_out), p.d_out_time = call.d_out_time, p.d_out_batch = call.d_out_batch;
+  p.d_h_last = static_cast<const T*>(call.d_h_last), p.d_c_last = static_cast<const T*>(call.d_c_last);
+  p.d_x = static_cast<T*>(call.d_x), p.d_h0 = static_cast<T*>(call.d_h0), p.d_c0 = static_cast<T*>(call.d_c0);
+  p.d_W = static_cast<T*>(call.d_W), p.d_U = static_cast<T*>(call.d_U), p.d_b = static_cast<T*>(call.d_b);
+  return p;
+}
+
+template <class Body>
+void in_parallel(int64_t threads, Body& body) {
+  parallel(static_cast<int>(threads), [](void* context, int n) { (*static_cast<Body*>(context))(n); }, &body);
+}
+
+// A thread is worth waking if it gets a few rows, and enough arithmetic to outweigh the waking (some microseconds).
+int64_t useful_threads(const Call& call) {
+  const int64_t gates = call.kind == LSTM ? 4 : 1;
+  const double work = 2.0 * double(call.time) * double(call.batch) * double(gates * call.hidden) *
+                      double(call.hidden + (call.projected ? 0 : call.inputs));
+  int64_t threads = std::max<int64_t>(call.threads, 1);
+  threads = std::min(threads, (call.batch + 3) / 4);
+  threads = std::min(threads, static_cast<int64_t>(work / 1e6) + 1);
+  return std::max<int64_t>(threads, 1);
+}
+
+// Elements, rounded up so that what follows is aligned again.
+size_t aligned(int64_t elements) { return static_cast<size_t>((elements + 63) / 64 * 64); }
+
+template <class T>
+void run_forward(Call& call) {
+  const Kernels<T>& k = kernels_of<T>(*chosen);
+  Problem<T> p = problem_of<T>(call);
+  const int64_t threads = useful_threads(call);
+  const Plan plan(p.time, p.batch, static_cast<const int64_t*>(call.lengths), threads);
+  if (call.save && p.kind == LSTM) {
+    if (!call.saved) call.saved = shelf.take(sizeof(Saved) + sizeof(T) * static_cast<size_t>(plan.cells() * (k.gate_row(p) + k.state_row(p))));
+    Saved saved{};
+    saved.threads = threads;
+    saved.set = chosen;
+    std::memcpy(call.saved, &saved, sizeof saved);
+    p.gates = reinterpret_cast<T*>(static_cast<char*>(call.saved) + sizeof(Saved));
+    p.memory = p.gates + plan.cells() * k.gate_row(p);
+  }
+  const size_t weights = aligned(k.forward_weights(p)), bias = aligned(k.bias_size(p)),
+               state = p.kind == LSTM ? aligned(plan.most() * k.state_row(p)) : 0;
+  const Scratch scratch(sizeof(T) * (weights + bias + state * static_cast<size_t>(threads)));
+  p.weights = scratch.as<T>();
+  p.bias = p.weights + weights;
+  T* const states = p.bias + bias;
+  Shelf::advise(p.out, sizeof(T) * static_cast<size_t>(p.time * p.batch * p.hidden));
+
+  auto pack = [&](int thread) { k.pack_forward(p, thread, threads); };
+  auto walk = [&](int thread) {
+    for (size_t n = plan.begin(thread); n < plan.end(thread); ++n)
+      k.forward(p, plan.block(n), states + state * static_cast<size_t>(thread));
+  };
+  in_parallel(threads, pack);
+  in_parallel(threads, walk);
+}
+
+template <class T>
+void run_backward(Call& call) {
+  const InstructionSet* set = chosen;
+  int64_t threads = useful_threads(call);
+  Problem<T> p = problem_of<T>(call);
+  if (p.kind == LSTM) {
+    Saved saved;
+    std::memcpy(&saved, call.saved, sizeof saved);
+    threads = saved.threads;
+    set = saved.set;
+  }
+  const Kernels<T>& k = kernels_of<T>(*set);
+  const Plan plan(p.time, p.batch, static_cast<const int64_t*>(call.lengths), threads);
+  // An RNN saves nothing but its outputs; its da need a place of their own.
+  const Scratch derivatives(p.kind == LSTM ? 0 : sizeof(T) * static_cast<size_t>(plan.cells() * k.gate_row(p)));
+  if (p.kind == LSTM) {
+    p.gates = reinterpret_cast<T*>(static_cast<char*>(call.saved) + sizeof(Saved));
+    p.memory = p.gates + plan.cells() * k.gate_row(p);
+  } else {
+    p.gates = derivatives.as<T>();
+  }
+  const bool input = p.d_x && !p.projected, weight = p.d_W || p.d_U || p.d_b;
+  const size_t back = aligned(k.backward_weights(p)), in = input ? aligned(k.input_weights(p)) : 0,
+               state = p.kind == LSTM ? aligned(plan.most() * k.state_row(p)) : 0,
+               partial = weight ? aligned(k.gradient_size(p)) : 0, strip = weight ? aligned(k.strip_size(p)) : 0;
+  const size_t each = state + partial + strip;
+  const Scratch scratch(sizeof(T) * (back + in + each * static_cast<size_t>(threads)));
+  p.weights_back = scratch.as<T>();
+  p.weights_in = input ? p.weights_back + back : nullptr;
+  T* const own = p.weights_back + back + in;
+  std::vector<T*> partials(static_cast<size_t>(threads));
+  for (size_t n = 0; n < partials.size(); ++n) partials[n] = own + each * n + state;
+
+  auto pack = [&](int thread) { k.pack_backward(p, thread, threads); };
+  auto walk = [&](int thread) {
+    T* const mine = own + each * static_cast<size_t>(thread);
+    if (weight && plan.begin(thread) == plan.end(thread))
+      std::memset(mine + state, 0, sizeof(T) * partial);  // an empty batch
+    for (size_t n = plan.begin(thread); n < plan.end(thread); ++n) {
+      k.backward(p, plan.block(n), mine);
+      if (weight) k.weight_gradient(p, plan.block(n), mine + state, mine + state + partial, n == plan.begin(thread));
+    }
+  };
+  auto sum = [&](int thread) { k.sum_gradients(p, partials.data(), threads, thread, threads); };
+  in_parallel(threads, pack);
+  in_parallel(threads, walk);
+  if (weight) in_parallel(threads, sum);
+}
+
+bool lengths_fit(const Call& call) {
+  const int64_t* lengths = static_cast<const int64_t*>(call.lengths);
+  return !lengths || std::all_of(lengths, lengths + call.batch,
+                                 [&](int64_t length) { return 0 <= length && length <= call.time; });
+}
+
+}  // namespace
+}  // namespace unroll
+
+using namespace unroll;
+
+// The name of the instruction set in use; null if `name` is none that this machine has. Null or "" asks for the best.
+UNROLL_EXPORT const char* unroll_select(const char* name) {
+  const InstructionSet* set = find_set(name);
+  if (!set) return nullptr;
+  chosen = set;
+  return set->name;
+}
+
+UNROLL_EXPORT void unroll_use_openmp(void* parallel, void* thread_num, void* num_threads, void* in_parallel) {
+  use_openmp(parallel, thread_num, num_threads, in_parallel);
+}
+
+// 0; 1 if there is not enough memory; 2 if a length is negative or longer than the sequences are.
+UNROLL_EXPORT int unroll_forward(Call* call) {
+  if (!lengths_fit(*call)) return 2;
+  try {
+    call->twice ? run_forward<double>(*call) : run_forward<float>(*call);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
+}
+
+UNROLL_EXPORT int unroll_backward(Call* call) {
+  if (!lengths_fit(*call)) return 2;
+  try {
+    call->twice ? run_backward<double>(*call) : run_backward<float>(*call);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
+}
+
+// Gives back what unroll_forward left in call->saved.
+UNROLL_EXPORT void unroll_release(void* saved) { shelf.give(saved); }
+
+// Frees all memory that is only kept for the next call.
+UNROLL_EXPORT void unroll_trim() { shelf.clear(); }
+
+// Runs multiply-adds on `threads` threads and returns how many float32 operations it did: the machine's peak, if timed.
+UNROLL_EXPORT int64_t unroll_multiply_add(int64_t rounds, int threads) {
+  std::vector<int64_t> done(static_cast<size_t>(threads));
+  auto work = [&](int thread) {
+    float sink[3] = {1.0f, 0.5f, 0.5f};
+    done[static_cast<size_t>(thread)] = chosen->multiply_add(rounds, sink);
+  };
+  in_parallel(threads, work);
+  return std::accumulate(done.begin(), done.end(), int64_t(0));
+}

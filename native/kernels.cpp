@@ -1,0 +1,661 @@
+// The arithmetic: walking an LSTM or a vanilla RNN over time, and the derivatives of that walk.
+//
+// Compiled once per instruction set with other flags and other values of
+//   UNROLL_SET           name of the set and of the exported table
+//   UNROLL_VECTOR_BYTES  width of a vector
+//   UNROLL_ROWS          rows of a register tile, so that the tile and its operands fit the vector registers
+//
+// Everything is a product of a few rows by a panel of weights, accumulated in a register tile of UNROLL_ROWS rows by
+// at most four vectors. For an LSTM the four vectors are the four gates of the same hidden units, so that the gates
+// meet in registers and the non-linearities are applied before anything is stored. A "group" is those four vectors
+// with their panel; an RNN, which has one gate, takes four vectors of hidden units as a group instead.
+//
+// Saved gates lie as [group][cell][vector][lane]: a tile is stored, and later read by the weight-gradient product,
+// as one contiguous stream. The backward pass overwrites them with the derivatives da of their arguments.
+//
+// Every element is summed in an order that depends on the shapes only, neither on the tile it falls into nor on timing.
+
+#include "kernels.hpp"
+
+#include <cstring>
+
+#define UNROLL_INLINE static inline __attribute__((always_inline))
+
+namespace unroll {
+namespace {
+
+#include "simd.hpp"
+
+// Cells per strip of the weight-gradient product: a strip of da for one group stays in the L1 cache.
+constexpr int64_t strip_cells = 128;
+
+UNROLL_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+UNROLL_INLINE int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The sizes that all functions need, worked out once per call.
+template <class S, class T = typename S::Scalar>
+struct Layout {
+  int64_t H, D, gates, units;  // units: vectors of hidden units
+  int64_t groups;              // groups of gates, see above
+  int64_t blocks;              // groups of four vectors of hidden units: the columns of dh
+  explicit Layout(const Problem<T>& p)
+      : H(p.hidden), D(p.projected ? 0 : p.inputs), gates(p.kind == LSTM ? 4 : 1), units(over(H, S::lanes)) {
+    blocks = over(units, 4);
+    groups = gates == 4 ? units : blocks;
+  }
+  int64_t vectors(int64_t group) const { return gates == 4 ? 4 : smaller(4, units - 4 * group); }
+  int64_t block_vectors(int64_t block) const { return smaller(4, units - 4 * block); }
+  int64_t padded() const { return units * S::lanes; }             // H rounded up
+  int64_t padded_gates() const { return gates * padded(); }       // columns of da
+  int64_t columns() const { return H + D + 1; }                   // rows of [dW, dU, db] transposed
+  // First of the lanes of vector v of a group, as a row of W; `unit` tells which hidden units they are.
+  int64_t unit(int64_t group, int64_t v) const { return (gates == 4 ? group : 4 * group + v) * S::lanes; }
+  int64_t row(int64_t group, int64_t v) const { return gates == 4 ? v * H + unit(group, v) : unit(group, v); }
+  int64_t lanes_left(int64_t group, int64_t v) const { return H - unit(group, v); }
+};
+
+UNROLL_INLINE int64_t time_of(bool reverse, const Block& block, int64_t sequence, int64_t step) {
+  return reverse ? block.length[sequence] - 1 - step : step;
+}
+
+// --- products -------------------------------------------------------------------------------------------------------
+
+// acc[m][n] += sum over k of row[m][k] * panel[k][n]
+template <class S, int M, int N>
+UNROLL_INLINE void accumulate(typename S::V (&acc)[M][N], const typename S::Scalar* const (&row)[M], int64_t count,
+                              const typename S::Scalar* panel) {
+  for (int64_t k = 0; k < count; ++k) {
+    typename S::V weight[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) weight[n] = load<S>(panel + (k * N + n) * S::lanes);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const typename S::V value = splat<S>(row[m][k]);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) acc[m][n] += weight[n] * value;
+    }
+  }
+}
+
+// A number as a type: the height and the width of a register tile have to be known to the compiler.
+template <int number>
+struct Constant {
+  static constexpr int value = number;
+};
+
+template <class Body>
+UNROLL_INLINE void dispatch_rows(int64_t rows, const Body& body) {
+  switch (rows) {
+    case 1: return body(Constant<1>());
+    case 2: return body(Constant<2>());
+    case 3: return body(Constant<3>());
+#if UNROLL_ROWS >= 4
+    case 4: return body(Constant<4>());
+    case 5: return body(Constant<5>());
+    case 6: return body(Constant<6>());
+#endif
+  }
+}
+
+template <class Body>
+UNROLL_INLINE void dispatch_vectors(int64_t vectors, const Body& body) {
+  switch (vectors) {
+    case 1: return body(Constant<1>());
+    case 2: return body(Constant<2>());
+    case 3: return body(Constant<3>());
+    case 4: return body(Constant<4>());
+  }
+}
+
+// Splits [from, to) into the fewest tiles, all of nearly the same height: 32 rows are 6+6+5+5+5+5, not 5 x 6 + 2.
+struct Tiles {
+  int64_t from, count, height, higher;
+  Tiles(int64_t from, int64_t to) : from(from) {
+    const int64_t rows = to - from;
+    count = over(rows, UNROLL_ROWS);
+    height = count ? rows / count : 0;
+    higher = count ? rows % count : 0;
+  }
+  int64_t first(int64_t tile) const { return from + tile * height + smaller(tile, higher); }
+  int64_t rows(int64_t tile) const { return height + (tile < higher); }
+};
+
+// --- packing --------------------------------------------------------------------------------------------------------
+
+// [W, U] as panels [group][k][vector][lane], k over H then D; the bias as [group][vector][lane]. Units beyond H are
+// zero, and stay zero through the walk: sigmoid(0) * tanh(0) = 0.
+template <class S, class T>
+void pack_forward(const Problem<T>& p, int64_t part, int64_t parts) {
+  const Layout<S> L(p);
+  constexpr int64_t lanes = S::lanes;
+  for (int64_t group = part; group < L.groups; group += parts) {
+    const int64_t vectors = L.vectors(group), width = vectors * lanes;
+    T* panel = p.weights + group * (L.H + L.D) * 4 * lanes;
+    T* bias = p.bias + group * 4 * lanes;
+    for (int64_t v = 0; v < vectors; ++v) {
+      const int64_t row = L.row(group, v), left = smaller(lanes, L.lanes_left(group, v));
+      for (int64_t lane = 0; lane < lanes; ++lane) bias[v * lanes + lane] = p.b && lane < left ? p.b[row + lane] : T(0);
+      // A few columns at a time, so that what is written stays in the cache while all lanes pass over it.
+      for (int source = 0; source < 2; ++source) {
+        const int64_t count = source ? L.D : L.H;
+        const T* from = source ? p.U : p.W;
+        T* to = panel + (source ? L.H * width : 0) + v * lanes;
+        for (int64_t k0 = 0; k0 < count; k0 += 16) {
+          const int64_t k1 = smaller(k0 + 16, count);
+          for (int64_t lane = 0; lane < left; ++lane)
+            for (int64_t k = k0; k < k1; ++k) to[k * width + lane] = from[(row + lane) * count + k];
+          for (int64_t k = k0; k < k1; ++k)
+            for (int64_t lane = left; lane < lanes; ++lane) to[k * width + lane] = T(0);
+        }
+      }
+    }
+  }
+}
+
+// Columns of a row-major (G*H, columns) matrix as panels [block of 4 vectors of columns][k][vector][lane], k over the
+// columns of da in the order they are saved in; rows of units beyond H are zero.
+template <class S, class T>
+void pack_columns(const Layout<S>& L, const T* matrix, int64_t columns, T* packed, int64_t part, int64_t parts) {
+  constexpr int64_t lanes = S::lanes;
+  const int64_t vectors = over(columns, lanes);
+  for (int64_t block = part; 4 * block < vectors; block += parts) {
+    const int64_t width = smaller(4, vectors - 4 * block) * lanes, first = 4 * block * lanes;
+    T* to = packed + block * 4 * lanes * L.padded_gates();
+    for (int64_t group = 0; group < L.groups; ++group)
+      for (int64_t v = 0; v < L.vectors(group); ++v)
+        for (int64_t lane = 0; lane < lanes; ++lane, to += width) {
+          const T* from = matrix + (L.row(group, v) + lane) * columns + first;
+          const bool there = lane < L.lanes_left(group, v);
+          for (int64_t n = 0; n < width; n += lanes)
+            store<S>(to + n, there ? load<S>(from + n, columns - first - n) : typename S::V{});
+        }
+  }
+}
+
+template <class S, class T>
+void pack_backward(const Problem<T>& p, int64_t part, int64_t parts) {
+  const Layout<S> L(p);
+  pack_columns<S>(L, p.W, L.H, p.weights_back, part, parts);
+  if (p.weights_in) pack_columns<S>(L, p.U, L.D, p.weights_in, part, parts);
+}
+
+// --- forward --------------------------------------------------------------------------------------------------------
+
+// `state`: c as [unit vector][sequence][lane] (LSTM only).
+template <class S, class T, int M, int N, bool lstm>
+UNROLL_INLINE void forward_tile(const Problem<T>& p, const Layout<S>& L, const Block& block, T* state, int64_t step,
+                                int64_t group, int64_t first) {
+  using V = typename S::V;
+  constexpr int64_t lanes = S::lanes;
+  const int64_t H = L.H, D = L.D;
+  const T *before[M], *input[M];
+  T* after[M];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    const int64_t sequence = first + m, place = block.index[sequence];
+    const int64_t t = time_of(p.reverse, block, sequence, step);
+    input[m] = p.x + t * p.x_time + place * p.x_batch;
+    after[m] = p.out + (t * p.batch + place) * H;
+    before[m] = step ? after[m] - (p.reverse ? -p.batch : p.batch) * H : p.h0 + place * H;
+  }
+
+  V acc[M][N];
+  const T* bias = p.bias + group * 4 * lanes;
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) acc[m][n] = load<S>(bias + n * lanes);
+  if (p.projected)
+    for (int m = 0; m < M; ++m)
+      for (int n = 0; n < N; ++n) acc[m][n] += load<S>(input[m] + L.row(group, n), L.lanes_left(group, n));
+
+  const T* panel = p.weights + group * (H + D) * 4 * lanes;
+  accumulate<S, M, N>(acc, before, H, panel);
+  accumulate<S, M, N>(acc, input, D, panel + H * N * lanes);
+
+  const int64_t cell = block.offset[step] + first;
+  if constexpr (lstm) {
+    const int64_t unit = group * lanes, left = H - unit;
+    T* c_row = state + (group * block.sequences + first) * lanes;
+    T* gates = p.gates ? p.gates + (block.cells_before * L.units + group * block.cells + cell) * 4 * lanes : nullptr;
+    T* memory = p.gates ? p.memory + (block.cells_before * L.units + group * block.cells + cell) * lanes : nullptr;
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const Quotient<S> a = sigmoid<S>(acc[m][0]), b = sigmoid<S>(acc[m][1]), g = hyperbolic_tangent<S>(acc[m][2]),
+                        d = sigmoid<S>(acc[m][3]);
+      // One division for i and c~. f has its own: saturated it must be exactly 1, or long memories leak.
+      const V both = splat<S>(1) / (a.bottom * g.bottom);
+      const V i = a.top * (g.bottom * both), c_tilde = g.top * (a.bottom * both), f = b.top / b.bottom;
+      const V c = f * load<S>(c_row + m * lanes) + i * c_tilde;
+      // And one for o and tanh(c).
+      const Quotient<S> e = hyperbolic_tangent<S>(c);
+      const V rest = splat<S>(1) / (d.bottom * e.bottom);
+      const V o = d.top * (e.bottom * rest), h = o * (e.top * (d.bottom * rest));
+      store<S>(c_row + m * lanes, c);
+      store<S>(after[m] + unit, h, left);
+      if (gates) {
+        store<S>(gates + (m * 4 + 0) * lanes, i);
+        store<S>(gates + (m * 4 + 1) * lanes, f);
+        store<S>(gates + (m * 4 + 2) * lanes, c_tilde);
+        store<S>(gates + (m * 4 + 3) * lanes, o);
+        store<S>(memory + m * lanes, c);
+      }
+    }
+  } else {
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) {
+        V s = acc[m][n];
+        if (p.kind == RNN_TANH) {
+          const Quotient<S> q = hyperbolic_tangent<S>(s);
+          s = q.top / q.bottom;
+        } else {
+          s = s < V{} ? V{} : s;  // in this order a NaN passes
+        }
+        store<S>(after[m] + L.unit(group, n), s, L.lanes_left(group, n));
+      }
+  }
+}
+
+template <class S, class T, bool lstm>
+void forward_block(const Problem<T>& p, const Block& block, T* state) {
+  const Layout<S> L(p);
+  constexpr int64_t lanes = S::lanes;
+  const int64_t H = L.H;
+  if (lstm)
+    for (int64_t u = 0; u < L.units; ++u)
+      for (int64_t r = 0; r < block.sequences; ++r)
+        store<S>(state + (u * block.sequences + r) * lanes,
+                 load<S>(p.c0 + block.index[r] * H + u * lanes, H - u * lanes));
+
+  for (int64_t step = 0; step < block.steps; ++step) {
+    const Tiles tiles(0, block.active[step]);
+    for (int64_t group = 0; group < L.groups; ++group)
+      for (int64_t tile = 0; tile < tiles.count; ++tile)
+        dispatch_rows(tiles.rows(tile), [&](auto m) {
+          if constexpr (lstm)
+            forward_tile<S, T, decltype(m)::value, 4, true>(p, L, block, state, step, group, tiles.first(tile));
+          else
+            dispatch_vectors(L.vectors(group), [&](auto n) {
+              forward_tile<S, T, decltype(m)::value, decltype(n)::value, false>(p, L, block, state, step, group,
+                                                                               tiles.first(tile));
+            });
+        });
+  }
+
+  for (int64_t r = 0; r < block.sequences; ++r) {
+    const int64_t place = block.index[r], length = block.length[r];
+    const T* last = length ? p.out + (time_of(p.reverse, block, r, length - 1) * p.batch + place) * H : p.h0 + place * H;
+    memcpy(p.h_last + place * H, last, H * sizeof(T));
+    if (lstm)
+      for (int64_t u = 0; u < L.units; ++u)
+        store<S>(p.c_last + place * H + u * lanes, load<S>(state + (u * block.sequences + r) * lanes), H - u * lanes);
+    for (int64_t t = length; t < p.time; ++t) memset(p.out + (t * p.batch + place) * H, 0, H * sizeof(T));
+  }
+}
+
+template <class S, class T>
+void forward(const Problem<T>& p, const Block& block, T* state) {
+  p.kind == LSTM ? forward_block<S, T, true>(p, block, state) : forward_block<S, T, false>(p, block, state);
+}
+
+// --- backward -------------------------------------------------------------------------------------------------------
+
+// The columns of `packed` in one block, of M rows of da at `cell`: acc = da @ packed.
+template <class S, class T, int M, int N>
+UNROLL_INLINE void derivative_product(typename S::V (&acc)[M][N], const Problem<T>& p, const Layout<S>& L,
+                                      const Block& block, int64_t cell, const T* packed) {
+  constexpr int64_t lanes = S::lanes;
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) acc[m][n] = typename S::V{};
+  const T* da = p.gates + block.cells_before * L.padded_gates();
+  for (int64_t group = 0; group < L.groups; ++group) {
+    const int64_t width = L.vectors(group) * lanes;
+    const T* from = da + group * block.cells * 4 * lanes + cell * width;
+    const T* row[M];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) row[m] = from + m * width;
+    accumulate<S, M, N>(acc, row, width, packed);
+    packed += width * N * lanes;
+  }
+}
+
+// One step back for M sequences and N vectors of hidden units. `later`: the step after exists for these sequences, and
+// dh is da_{t+1} W; otherwise it is the gradient of the final state. Either way the gradient of h_t as an output adds.
+template <class S, class T, int M, int N, bool lstm, bool later>
+UNROLL_INLINE void backward_tile(const Problem<T>& p, const Layout<S>& L, const Block& block, T* state, int64_t step,
+                                 int64_t column, int64_t first) {
+  using V = typename S::V;
+  constexpr int64_t lanes = S::lanes;
+  const int64_t H = L.H;
+  V acc[M][N];
+  if constexpr (later)
+    derivative_product<S, T, M, N>(acc, p, L, block, block.offset[step + 1] + first,
+                                   p.weights_back + column * 4 * lanes * L.padded_gates());
+  T* const da = p.gates + block.cells_before * L.padded_gates();
+  const T* const memory = p.memory + block.cells_before * L.padded();
+
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    const int64_t sequence = first + m, place = block.index[sequence], cell = block.offset[step] + sequence;
+    const int64_t t = time_of(p.reverse, block, sequence, step);
+    const T* d_out = p.d_out ? p.d_out + t * p.d_out_time + place * p.d_out_batch : nullptr;
+    const T* out = p.out + (t * p.batch + place) * H;
+    T* d_x = p.projected && p.d_x ? p.d_x + (t * p.batch + place) * L.gates * H : nullptr;
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      const int64_t u = 4 * column + n, unit = u * lanes, left = H - unit;
+      V dh;
+      if constexpr (later)
+        dh = acc[m][n];
+      else
+        dh = p.d_h_last ? load<S>(p.d_h_last + place * H + unit, left) : V{};
+      if (d_out) dh += load<S>(d_out + unit, left);
+      const V h = load<S>(out + unit, left);
+
+      if constexpr (lstm) {
+        T* d_c = state + (u * block.sequences + sequence) * lanes;
+        V dc;
+        if constexpr (later)
+          dc = load<S>(d_c);
+        else
+          dc = p.d_c_last ? load<S>(p.d_c_last + place * H + unit, left) : V{};
+        T* gate = da + (u * block.cells + cell) * 4 * lanes;
+        const V one = splat<S>(1), smallest = splat<S>(S::smallest);
+        const V i = load<S>(gate), f = load<S>(gate + lanes), c_tilde = load<S>(gate + 2 * lanes),
+                o = load<S>(gate + 3 * lanes);
+        // c of the step before: the cells of that step begin active[step - 1] earlier.
+        const V c_before = step ? load<S>(memory + (u * block.cells + block.offset[step - 1] + sequence) * lanes)
+                                : load<S>(p.c0 + place * H + unit, left);
+        // tanh(c) = h / o was not stored. Where o has underflowed h has too, and the product below is zero either way.
+        const V tanh_c = h / (o < smallest ? smallest : o);
+        dc += dh * (o - h * tanh_c);
+        const V di = dc * c_tilde * (i * (one - i)), df = dc * c_before * (f * (one - f)),
+                dg = dc * i * (one - c_tilde * c_tilde), d_o = dh * h * (one - o);
+        store<S>(d_c, dc * f);
+        store<S>(gate, di);
+        store<S>(gate + lanes, df);
+        store<S>(gate + 2 * lanes, dg);
+        store<S>(gate + 3 * lanes, d_o);
+        if (d_x) {
+          store<S>(d_x + unit, di, left);
+          store<S>(d_x + H + unit, df, left);
+          store<S>(d_x + 2 * H + unit, dg, left);
+          store<S>(d_x + 3 * H + unit, d_o, left);
+        }
+      } else {
+        const V zero{};
+        const V ds = p.kind == RNN_TANH ? dh * (splat<S>(1) - h * h) : (h <= zero ? zero : dh);
+        store<S>(da + column * block.cells * 4 * lanes + (cell * N + n) * lanes, ds);
+        if (d_x) store<S>(d_x + unit, ds, left);
+      }
+    }
+  }
+}
+
+// M rows of da at `cell` times N vectors of columns of U or W, to rows of the caller's.
+template <class S, class T, int M, int N>
+UNROLL_INLINE void store_product(const Problem<T>& p, const Layout<S>& L, const Block& block, int64_t cell,
+                                 const T* packed, int64_t columns, int64_t column, T* const (&to)[M]) {
+  typename S::V acc[M][N];
+  derivative_product<S, T, M, N>(acc, p, L, block, cell, packed + column * 4 * S::lanes * L.padded_gates());
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      const int64_t k = (4 * column + n) * S::lanes;
+      store<S>(to[m] + k, acc[m][n], columns - k);
+    }
+}
+
+template <class S, class T, bool lstm>
+void backward_block(const Problem<T>& p, const Block& block, T* state) {
+  const Layout<S> L(p);
+  constexpr int64_t lanes = S::lanes;
+  const int64_t H = L.H;
+
+  for (int64_t step = block.steps - 1; step >= 0; --step) {
+    const int64_t going_on = step + 1 < block.steps ? block.active[step + 1] : 0;
+    const Tiles tiles(0, going_on), ending(going_on, block.active[step]);
+    for (int64_t column = 0; column < L.blocks; ++column) {
+      dispatch_vectors(L.block_vectors(column), [&](auto n) {
+        constexpr int N = decltype(n)::value;
+        for (int64_t tile = 0; tile < tiles.count; ++tile)
+          dispatch_rows(tiles.rows(tile), [&](auto m) {
+            backward_tile<S, T, decltype(m)::value, N, lstm, true>(p, L, block, state, step, column, tiles.first(tile));
+          });
+        for (int64_t r = ending.from; r < block.active[step]; ++r)
+          backward_tile<S, T, 1, N, lstm, false>(p, L, block, state, step, column, r);
+      });
+    }
+    if (p.weights_in) {
+      const Tiles all(0, block.active[step]);
+      const int64_t vectors = over(L.D, lanes);
+      for (int64_t column = 0; 4 * column < vectors; ++column)
+        dispatch_vectors(smaller(4, vectors - 4 * column), [&](auto n) {
+          for (int64_t tile = 0; tile < all.count; ++tile)
+            dispatch_rows(all.rows(tile), [&](auto m) {
+              constexpr int M = decltype(m)::value;
+              const int64_t first = all.first(tile);
+              T* to[M];
+              for (int r = 0; r < M; ++r)
+                to[r] = p.d_x +
+                        (time_of(p.reverse, block, first + r, step) * p.batch + block.index[first + r]) * L.D;
+              store_product<S, T, M, decltype(n)::value>(p, L, block, block.offset[step] + first, p.weights_in, L.D,
+                                                         column, to);
+            });
+        });
+    }
+  }
+
+  const int64_t started = block.steps ? block.active[0] : 0;
+  if (p.d_h0) {
+    const Tiles tiles(0, started);
+    for (int64_t column = 0; column < L.blocks; ++column)
+      dispatch_vectors(L.block_vectors(column), [&](auto n) {
+        for (int64_t tile = 0; tile < tiles.count; ++tile)
+          dispatch_rows(tiles.rows(tile), [&](auto m) {
+            constexpr int M = decltype(m)::value;
+            T* to[M];
+            for (int r = 0; r < M; ++r) to[r] = p.d_h0 + block.index[tiles.first(tile) + r] * H;
+            store_product<S, T, M, decltype(n)::value>(p, L, block, tiles.first(tile), p.weights_back, H, column, to);
+          });
+      });
+  }
+  const int64_t input_row = p.projected ? L.gates * H : L.D;
+  for (int64_t r = 0; r < block.sequences; ++r) {
+    const int64_t place = block.index[r], length = block.length[r];
+    if (p.d_x)
+      for (int64_t t = length; t < p.time; ++t)
+        memset(p.d_x + (t * p.batch + place) * input_row, 0, input_row * sizeof(T));
+    if (r >= started && p.d_h0) {
+      if (p.d_h_last)
+        memcpy(p.d_h0 + place * H, p.d_h_last + place * H, H * sizeof(T));
+      else
+        memset(p.d_h0 + place * H, 0, H * sizeof(T));
+    }
+    if (lstm && p.d_c0) {
+      if (r < started)
+        for (int64_t u = 0; u < L.units; ++u)
+          store<S>(p.d_c0 + place * H + u * lanes, load<S>(state + (u * block.sequences + r) * lanes), H - u * lanes);
+      else if (p.d_c_last)
+        memcpy(p.d_c0 + place * H, p.d_c_last + place * H, H * sizeof(T));
+      else
+        memset(p.d_c0 + place * H, 0, H * sizeof(T));
+    }
+  }
+}
+
+template <class S, class T>
+void backward(const Problem<T>& p, const Block& block, T* state) {
+  p.kind == LSTM ? backward_block<S, T, true>(p, block, state) : backward_block<S, T, false>(p, block, state);
+}
+
+// --- weight gradient ------------------------------------------------------------------------------------------------
+
+// [dW, dU, db]^T, as [group][column][vector][lane], of one block: the sum over its cells of [h_{t-1}, x_t, 1]^T da_t.
+// `strip` holds [h_{t-1}, x_t, 1] of `strip_cells` cells as tiles [cell][column], read as one stream.
+template <class S, class T, int M, int N>
+UNROLL_INLINE void gradient_tile(const T* strip, const T* da, int64_t cells, T* to, bool first) {
+  using V = typename S::V;
+  constexpr int64_t lanes = S::lanes;
+  V acc[M][N];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) acc[m][n] = first ? V{} : load<S>(to + (m * N + n) * lanes);
+  for (int64_t k = 0; k < cells; ++k, strip += M, da += N * lanes) {
+    V derivative[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) derivative[n] = load<S>(da + n * lanes);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const V value = splat<S>(strip[m]);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) acc[m][n] += derivative[n] * value;
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) store<S>(to + (m * N + n) * lanes, acc[m][n]);
+}
+
+template <class S, class T>
+void weight_gradient(const Problem<T>& p, const Block& block, T* partial, T* strip, bool first) {
+  const Layout<S> L(p);
+  constexpr int64_t lanes = S::lanes;
+  const int64_t H = L.H, D = L.D, columns = L.columns();
+  const Tiles tiles(0, columns);
+  const T* da = p.gates + block.cells_before * L.padded_gates();
+  int64_t step = 0, sequence = 0;
+  if (first && !block.cells)
+    memset(partial, 0, L.groups * columns * 4 * lanes * sizeof(T));
+
+  for (int64_t start = 0; start < block.cells; start += strip_cells) {
+    const int64_t cells = smaller(strip_cells, block.cells - start);
+    for (int64_t cell = 0; cell < cells; ++cell) {
+      const int64_t place = block.index[sequence], t = time_of(p.reverse, block, sequence, step);
+      const T* h = step ? p.out + ((p.reverse ? t + 1 : t - 1) * p.batch + place) * H : p.h0 + place * H;
+      const T* x = p.x + t * p.x_time + place * p.x_batch;
+      for (int64_t tile = 0; tile < tiles.count; ++tile) {
+        const int64_t k0 = tiles.first(tile), height = tiles.rows(tile);
+        T* to = strip + k0 * cells + cell * height;
+        const T* from = k0 + height <= H ? h + k0 : k0 >= H && k0 + height <= H + D ? x + (k0 - H) : nullptr;
+        if (from && height == UNROLL_ROWS)
+          memcpy(to, from, UNROLL_ROWS * sizeof(T));
+        else if (from && height == UNROLL_ROWS - 1)
+          memcpy(to, from, (UNROLL_ROWS - 1) * sizeof(T));
+        else
+          for (int64_t k = k0; k < k0 + height; ++k) to[k - k0] = k < H ? h[k] : k < H + D ? x[k - H] : T(1);
+      }
+      if (++sequence == block.active[step]) sequence = 0, ++step;
+    }
+    for (int64_t group = 0; group < L.groups; ++group)
+      dispatch_vectors(L.vectors(group), [&](auto n) {
+        constexpr int N = decltype(n)::value;
+        const T* da_strip = da + group * block.cells * 4 * lanes + start * N * lanes;
+        T* to = partial + group * columns * 4 * lanes;
+        for (int64_t tile = 0; tile < tiles.count; ++tile)
+          dispatch_rows(tiles.rows(tile), [&](auto m) {
+            const int64_t k0 = tiles.first(tile);
+            gradient_tile<S, T, decltype(m)::value, N>(strip + k0 * cells, da_strip, cells, to + k0 * N * lanes,
+                                                       first && start == 0);
+          });
+      });
+  }
+}
+
+// The threads' partial sums, added in their order and laid out as the caller's dW, dU and db.
+template <class S, class T>
+void sum_gradients(const Problem<T>& p, T* const* partial, int64_t partials, int64_t part, int64_t parts) {
+  const Layout<S> L(p);
+  constexpr int64_t lanes = S::lanes;
+  constexpr int64_t chunk = 16;
+  const int64_t columns = L.columns(), H = L.H, D = L.D;
+  for (int64_t group = part; group < L.groups; group += parts) {
+    const int64_t vectors = L.vectors(group), width = vectors * lanes, base = group * columns * 4 * lanes;
+    for (int64_t k0 = 0; k0 < columns; k0 += chunk) {
+      const int64_t k1 = smaller(k0 + chunk, columns);
+      T* sum = partial[0] + base;
+      for (int64_t other = 1; other < partials; ++other)
+        for (int64_t n = k0 * width; n < k1 * width; n += lanes)
+          store<S>(sum + n, load<S>(sum + n) + load<S>(partial[other] + base + n));
+      for (int64_t v = 0; v < vectors; ++v) {
+        const int64_t left = smaller(lanes, L.lanes_left(group, v));
+        for (int64_t lane = 0; lane < left; ++lane) {
+          const int64_t row = L.row(group, v) + lane;
+          const T* from = sum + v * lanes + lane;
+          if (p.d_W)
+            for (int64_t k = k0; k < smaller(k1, H); ++k) p.d_W[row * H + k] = from[k * width];
+          if (p.d_U)
+            for (int64_t k = k0 > H ? k0 : H; k < smaller(k1, H + D); ++k) p.d_U[row * D + k - H] = from[k * width];
+          if (p.d_b && k1 == columns) p.d_b[row] = from[(columns - 1) * width];
+        }
+      }
+    }
+  }
+}
+
+// --- the table ------------------------------------------------------------------------------------------------------
+
+template <class T>
+constexpr Kernels<T> kernels() {
+  using S = Simd<T>;
+  Kernels<T> k{};
+  k.lanes = S::lanes;
+  k.forward_weights = [](const Problem<T>& p) {
+    const Layout<S> L(p);
+    return L.groups * (L.H + L.D) * 4 * S::lanes;
+  };
+  k.backward_weights = [](const Problem<T>& p) {
+    const Layout<S> L(p);
+    return L.blocks * 4 * S::lanes * L.padded_gates();
+  };
+  k.input_weights = [](const Problem<T>& p) {
+    const Layout<S> L(p);
+    return over(over(L.D, S::lanes), 4) * 4 * S::lanes * L.padded_gates();
+  };
+  k.gate_row = [](const Problem<T>& p) { return Layout<S>(p).padded_gates(); };
+  k.state_row = [](const Problem<T>& p) { return Layout<S>(p).padded(); };
+  k.bias_size = [](const Problem<T>& p) { return Layout<S>(p).groups * 4 * S::lanes; };
+  k.gradient_size = [](const Problem<T>& p) {
+    const Layout<S> L(p);
+    return L.groups * L.columns() * 4 * S::lanes;
+  };
+  k.strip_size = [](const Problem<T>& p) { return strip_cells * Layout<S>(p).columns(); };
+  k.pack_forward = pack_forward<S, T>;
+  k.pack_backward = pack_backward<S, T>;
+  k.forward = forward<S, T>;
+  k.backward = backward<S, T>;
+  k.weight_gradient = weight_gradient<S, T>;
+  k.sum_gradients = sum_gradients<S, T>;
+  return k;
+}
+
+int64_t multiply_add(int64_t rounds, float* sink) {
+  using S = Simd<float>;
+  constexpr int chains = UNROLL_ROWS * 4;  // enough to hide the latency, few enough for the registers
+  typename S::V sum[chains];
+  for (int n = 0; n < chains; ++n) sum[n] = splat<S>(sink[0] + n);
+  const typename S::V factor = splat<S>(sink[1]), addend = splat<S>(sink[2]);
+  for (int64_t round = 0; round < rounds; ++round)
+#pragma GCC unroll 24
+    for (int n = 0; n < chains; ++n) sum[n] = sum[n] * factor + addend;
+  typename S::V total{};
+  for (int n = 0; n < chains; ++n) total += sum[n];
+  sink[0] = total[0];
+  return rounds * chains * S::lanes * 2;
+}
+
+}  // namespace
+
+#define UNROLL_TEXT2(name) #name
+#define UNROLL_TEXT(name) UNROLL_TEXT2(name)
+// A constant, not an initialiser: no instruction of this file may run before the machine is known to have it.
+constexpr InstructionSet UNROLL_SET = {UNROLL_TEXT(UNROLL_SET), kernels<float>(), kernels<double>(), multiply_add};
+
+}  // namespace unroll
