@@ -191,8 +191,13 @@ class SeriesEncoder:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """What `to_json` gave."""
-        tuples = (tuple(fields[name]) for name in ("mean", "deviation", "features", "class_names"))
-        return cls(*tuples, fill_missing=fields["fill_missing"])
+        return cls(
+            tuple(fields["mean"]),
+            tuple(fields["deviation"]),
+            tuple(fields["features"]),
+            tuple(fields["class_names"]),
+            fields["fill_missing"],
+        )
 
 
 def _filled(steps: np.ndarray, lengths: np.ndarray, how: Fill, mean: np.ndarray) -> np.ndarray:

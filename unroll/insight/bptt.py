@@ -1,0 +1,231 @@
+"""Backpropagation through time by hand, for the vanilla RNN: what autograd does, formula by formula.
+
+Source: Werbos, "Backpropagation Through Time: What It Does and How to Do It", Proceedings of the IEEE 78(10), 1990; in
+these letters Goodfellow, Bengio & Courville, "Deep Learning", 2016, eqs. 10.8-10.11 (forward) and 10.18-10.28
+(backward).
+
+One sequence at a time, one layer, one direction, in NumPy and float64: to be read, not to be fast. The column vectors
+of the formulas are arrays with one axis. `np.outer(a, b)` is a bᵀ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from unroll.errors import InputError
+from unroll.models import SequenceClassifier
+
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Parameters:
+    """What is learnt, or the gradient of the loss by each; the shapes of both are the same."""
+
+    W: Array  # (H, H)
+    U: Array  # (H, D)
+    b: Array  # (H,)
+    W_out: Array  # (C, H)
+    b_out: Array  # (C,)
+
+    def items(self) -> list[tuple[str, Array]]:
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+
+class Walk(NamedTuple):
+    """What the forward walk computes and the backward walk needs."""
+
+    x: list[Array]  # x[t] (D,) is x_t; x[0] stands unused, so that the indices are those of the formulas
+    s: list[Array]  # s[t] (H,) is s_t; s[0] is the initial state
+    p: Array  # (C,)
+    loss: float
+
+
+def one_hot(word: int, size: int) -> Array:
+    """The vector (size,) that is 1 at `word` and 0 elsewhere."""
+    vector = np.zeros(size)
+    vector[word] = 1
+    return vector
+
+
+def forward(parameters: Parameters, x: Iterable[Array], y: int) -> Walk:
+    """From the first word to the loss.
+
+        s_0 = 0
+        s_t = tanh(W s_{t-1} + U x_t + b)          t = 1 … T
+        p   = softmax(W_out s_T + b_out)
+        loss = -log p_y
+
+    Args:
+        parameters: see `Parameters`.
+        x: the T inputs x_1 … x_T, each (D,).
+        y: the true class.
+    """
+    W, U, b = parameters.W, parameters.U, parameters.b
+    x = [np.zeros(U.shape[1]), *x]
+    s = [np.zeros(W.shape[0])]
+    for t in range(1, len(x)):
+        s.append(np.tanh(W @ s[t - 1] + U @ x[t] + b))
+    logits = parameters.W_out @ s[-1] + parameters.b_out
+    e = np.exp(logits - logits.max())  # the shift cancels out in p, and keeps exp from overflowing
+    p = e / e.sum()
+    return Walk(x, s, p, float(-np.log(p[y])))
+
+
+def backward(parameters: Parameters, walk: Walk, y: int) -> Parameters:
+    """From the loss back to the first word: the gradient of the loss by every parameter.
+
+    Softmax and cross-entropy together have a simple derivative by the logits: what the model said minus what is true,
+
+        δ_out = p - onehot(y)
+        ∂loss/∂W_out = δ_out s_Tᵀ                ∂loss/∂b_out = δ_out
+
+    With a_t = W s_{t-1} + U x_t + b, so that s_t = tanh(a_t) and tanh'(a_t) = 1 - s_t², let δ_t = ∂loss/∂a_t. The last
+    state is seen by the readout alone, every other one by the step after it alone:
+
+        δ_T = (W_outᵀ δ_out) ⊙ (1 - s_T²)
+        δ_t = (Wᵀ δ_{t+1})   ⊙ (1 - s_t²)        t = T-1 … 1
+
+    All steps use the same W, U and b, so their contributions add up:
+
+        ∂loss/∂W = Σ_t δ_t s_{t-1}ᵀ     ∂loss/∂U = Σ_t δ_t x_tᵀ     ∂loss/∂b = Σ_t δ_t
+    """
+    x, s, T = walk.x, walk.s, len(walk.s) - 1
+    gradient = Parameters(*(np.zeros_like(value) for _, value in parameters.items()))
+
+    delta_out = walk.p - one_hot(y, len(walk.p))
+    gradient.W_out = np.outer(delta_out, s[T])
+    gradient.b_out = delta_out
+
+    by_s = parameters.W_out.T @ delta_out  # ∂loss/∂s_t, from the readout into the last state
+    for t in range(T, 0, -1):
+        delta = by_s * (1 - s[t] ** 2)
+        gradient.W += np.outer(delta, s[t - 1])
+        gradient.U += np.outer(delta, x[t])
+        gradient.b += delta
+        by_s = parameters.W.T @ delta  # into the state before
+    return gradient
+
+
+def update(parameters: Parameters, gradient: Parameters, learning_rate: float) -> Parameters:
+    """p ← p - η ∂loss/∂p for every parameter: one step of gradient descent."""
+    steps = zip(parameters.items(), gradient.items(), strict=True)
+    return Parameters(*(p - learning_rate * g for (_, p), (_, g) in steps))
+
+
+# ----------------------------------------------------------------------------------------------------- against autograd
+
+
+def parameters_of(model: SequenceClassifier) -> Parameters:
+    """The weights of a model, in float64.
+
+    Raises:
+        InputError: the model is not one layer of a vanilla RNN with tanh in one direction that reads its last state.
+    """
+    layers = model.layers
+    cell: Any = layers.cells[0][0]  # type: ignore[index]
+    plain = (
+        cell.gates == 1
+        and cell.nonlinearity == "tanh"
+        and layers.num_layers == 1
+        and layers.directions == 1
+        and model.pooling == "last"
+        and model.embedding is None
+    )
+    if not plain:
+        raise InputError(
+            "backpropagation by hand is written for one layer of a vanilla RNN (tanh, one direction, the readout on the"
+            " last state, no embedding); expected a run such as that of rnn-sentences"
+        )
+    weights = (cell.W, cell.U, cell.b, model.W_out, model.b_out)
+    return Parameters(*(weight.detach().double().numpy().copy() for weight in weights))
+
+
+def autograd_gradient(parameters: Parameters, words: list[int], y: int) -> tuple[float, Parameters]:
+    """Loss and gradient for one sentence by torch's autograd, through the package's own model, in float64."""
+    H, D = parameters.U.shape
+    model = SequenceClassifier("rnn", D, H, len(parameters.b_out), engine="reference").double()
+    cell: Any = model.layers.cells[0][0]  # type: ignore[index]
+    weights = {"W": cell.W, "U": cell.U, "b": cell.b, "W_out": model.W_out, "b_out": model.b_out}
+    with torch.no_grad():
+        for name, value in parameters.items():
+            weights[name].copy_(torch.from_numpy(value))
+    loss = nn.functional.cross_entropy(model(torch.tensor(words)[:, None]), torch.tensor([y]))
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item(), Parameters(*(weight.grad.numpy() for weight in weights.values()))
+
+
+class Comparison(NamedTuple):
+    """One sentence: both gradients, and the loss before and after one update of all parameters."""
+
+    words: list[str]
+    label: str
+    walk: Walk
+    by_hand: Parameters
+    by_autograd: Parameters
+    loss_after: float
+
+    @property
+    def difference(self) -> float:
+        """The largest difference between any two numbers of the gradients."""
+        pairs = zip(self.by_hand.items(), self.by_autograd.items(), strict=True)
+        return max(float(np.abs(a - b).max()) for (_, a), (_, b) in pairs)
+
+
+def compare(
+    parameters: Parameters, words: list[str], indices: list[int], y: int, label: str, learning_rate: float
+) -> tuple[Comparison, Parameters]:
+    """Both gradients for one sentence, and the parameters after one update with the one made by hand."""
+    x = [one_hot(word, parameters.U.shape[1]) for word in indices]
+    walk = forward(parameters, x, y)
+    by_hand = backward(parameters, walk, y)
+    loss, by_autograd = autograd_gradient(parameters, indices, y)
+    assert abs(loss - walk.loss) < 1e-9
+    updated = update(parameters, by_hand, learning_rate)
+    after = forward(updated, x, y).loss
+    return Comparison(words, label, walk, by_hand, by_autograd, after), updated
+
+
+def lines(comparison: Comparison, learning_rate: float) -> list[str]:
+    """A comparison as text: the walk, then every gradient by hand and by autograd side by side."""
+    text = [f"Sentence: {comparison.words}  (class {comparison.label})", ""]
+    for t, s in enumerate(comparison.walk.s):
+        word = comparison.words[t - 1] if t else "(before the first word)"
+        text.append(f"  s_{t} = {_vector(s)}  {word}")
+    text += [f"  p   = {_vector(comparison.walk.p, sign='')}", ""]
+    for (name, a), (_, b) in zip(comparison.by_hand.items(), comparison.by_autograd.items(), strict=True):
+        left, right = ["by hand", *_matrix(a)], ["autograd", *_matrix(b)]
+        width = max(map(len, left))
+        for row, (one, other) in enumerate(zip(left, right, strict=True)):
+            head = f"∂loss/∂{name}" if row == 0 else ""
+            text.append(f"  {head:14} {one:{width}}   {other}".rstrip())
+    return [
+        *text,
+        "",
+        f"  largest difference between the two: {comparison.difference:.1e}",
+        f"  loss {comparison.walk.loss:.6f}; after p -= {learning_rate:g} * p.grad: {comparison.loss_after:.6f}",
+    ]
+
+
+LARGE = 8  # rows or columns beyond which a matrix is no longer shown number by number
+
+
+def _vector(values: Array, sign: str = "+") -> str:
+    shown = ", ".join(f"{value:{sign}.6f}" for value in values[:LARGE])
+    return f"({shown}{', …' if len(values) > LARGE else ''})"
+
+
+def _matrix(values: Array) -> list[str]:
+    """One line for each row; a vector is a column, as in the formulas."""
+    if max(values.shape) > LARGE:
+        size = " x ".join(map(str, values.shape))
+        return [f"{size}, of norm {np.linalg.norm(values):.6f}"]
+    rows = values if values.ndim == 2 else values[:, None]
+    return [" ".join(f"{value:+.6f}" for value in row) for row in rows]
