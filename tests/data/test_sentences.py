@@ -125,7 +125,8 @@ def test_the_lab_has_its_five_words_in_order_and_no_unknown_one() -> None:
     assert data.train.y.tolist() == [1, 0]
     assert data.encoder.class_names == ("0", "1")
     assert data.test is not None
-    assert data.test.values.tolist() == data.train.values.tolist()
+    assert data.test.values.tolist() == [[0, 1, 2, 4], [0, 1, 2, 3]]
+    assert data.test.y.tolist() == [0, 1]
 
 
 def test_without_an_unknown_word_others_are_left_out_but_something_must_remain() -> None:

@@ -81,7 +81,9 @@ class Encoder(Protocol):
     """How a task's raw inputs become the model's inputs; saved with the weights, so that a run can be used alone."""
 
     task: ClassVar[str]
-    class_names: tuple[str, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
 
     @property
     def input_size(self) -> int:

@@ -521,3 +521,16 @@ def load_series_dataset(
     trained = sequences(train)
     assert trained is not None
     return Dataset(encoder, trained, sequences(held_out), sequences(tested))
+
+
+def load_test_series(
+    data: str, encoder: SeriesEncoder, id_column: str = "id", time_column: str = "time", label_column: str = "label"
+) -> Sequences:
+    """A file of labelled series to test a trained model with.
+
+    Raises:
+        DataError: the file is not as expected, or holds features or labels that the model does not know.
+    """
+    found = read_series(Path(data), id_column, time_column, label_column).with_features(encoder.feature_names)
+    values, lengths = encoder.standardise(found.series, found.places, found.features)
+    return Sequences(values, torch.tensor(parts.classes(found.labels, encoder.class_names, found.places)), lengths)

@@ -19,8 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from unroll.data.sentences import SentenceEncoder
 from unroll.errors import InputError
 from unroll.models import SequenceClassifier
+from unroll.training.recipe import SentenceRecipe, load_recipe
+from unroll.training.run import load
+from unroll.training.tasks import first_model, load_dataset
 
 Array = NDArray[np.float64]
 
@@ -212,6 +216,43 @@ def lines(comparison: Comparison, learning_rate: float) -> list[str]:
         f"  largest difference between the two: {comparison.difference:.1e}",
         f"  loss {comparison.walk.loss:.6f}; after p -= {learning_rate:g} * p.grad: {comparison.loss_after:.6f}",
     ]
+
+
+def demonstrate(run: str | None = None) -> list[str]:
+    """Backpropagation by hand beside autograd, for two training sentences one after the other.
+
+    Args:
+        run: a run folder, whose weights to begin with; None for the RNN lab's first weights.
+
+    Raises:
+        RunError: there is no such run.
+        InputError: it is not one of sentences, or not of a plain vanilla RNN.
+    """
+    if run is None:
+        recipe = load_recipe("rnn-sentences")
+        dataset = load_dataset(recipe)
+        parameters = parameters_of(first_model(recipe, dataset.encoder))
+        beginning = "the first weights of rnn-sentences"
+    else:
+        classifier = load(run)
+        recipe = classifier.recipe
+        if not isinstance(recipe, SentenceRecipe):
+            raise InputError(f"run {run} is about {recipe.task}; expected a run about sentences")
+        parameters = parameters_of(classifier.model)
+        dataset = load_dataset(recipe)
+        beginning = f"the weights of {run}"
+    encoder, train = dataset.encoder, dataset.train
+    assert isinstance(encoder, SentenceEncoder)
+    text = [f"Backpropagation through time, one sentence after the other, beginning with {beginning}.", ""]
+    for n in range(min(2, len(train))):
+        values, _ = train.take(torch.tensor([n]))
+        indices = values[0].tolist()
+        y = int(train.y[n])
+        comparison, parameters = compare(
+            parameters, encoder.words_of(values[0]), indices, y, encoder.class_names[y], recipe.learning_rate
+        )
+        text += [*lines(comparison, recipe.learning_rate), ""]
+    return text[:-1]
 
 
 LARGE = 8  # rows or columns beyond which a matrix is no longer shown number by number

@@ -36,6 +36,7 @@ STYLE: dict[str, Any] = {
 def draw_figures(folder: RunFolder) -> list[Path]:
     """Draw everything that the run folder has the material for; the PNG files."""
     from unroll.report.examples import draw_examples
+    from unroll.report.paths import draw_paths
 
     drawn = []
     with matplotlib.rc_context(STYLE):
@@ -44,6 +45,7 @@ def draw_figures(folder: RunFolder) -> list[Path]:
         if "test" in metrics:
             figures["confusion"] = draw_confusion(metrics["test"])
             figures |= draw_examples(folder)
+            figures |= draw_paths(folder)
         for name, figure in figures.items():
             drawn.append(save_figure(figure, folder.path / "figures" / name))
     return drawn

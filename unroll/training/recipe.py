@@ -19,6 +19,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Column = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
 class Recipe(BaseModel):
@@ -88,8 +89,8 @@ class SentenceRecipe(Recipe):
     task: Literal["sentences"] = "sentences"
     test_data: str | None = Field(None, description="a file of its own for testing")
     test: NotNegative = Field(0.0, description="where there is no test_data: sequences split off for testing, share or number")
-    text_column: str = Field("text", description="column that holds the sentence")
-    label_column: str = Field("label", description="column that holds the label")
+    text_column: Column = Field("text", description="column of the sentence: a name, or a number where there is no header")
+    label_column: Column = Field("label", description="column of the label: a name, or a number where there is no header")
     lowercase: bool = Field(True, description="read The and the as one word")
     min_count: Positive = Field(1, description="times a word must occur in the training part to get an entry")
     max_vocabulary: Positive | None = Field(None, description="keep only so many of the most frequent words")

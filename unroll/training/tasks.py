@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,16 +11,39 @@ from torch import Tensor
 from unroll.data.augment import Augmentation
 from unroll.data.batches import Dataset, Encoder, Sequences
 from unroll.data.images import ImageEncoder, load_image_dataset, load_test_images
+from unroll.data.sentences import SentenceEncoder, load_sentence_dataset, load_test_sentences
+from unroll.data.series import SeriesEncoder, load_series_dataset, load_test_series, read_series
+from unroll.errors import DataError
 from unroll.models import SequenceClassifier
-from unroll.training.recipe import AnyRecipe, ImageRecipe
+from unroll.training.recipe import AnyRecipe, ImageRecipe, SentenceRecipe, SeriesRecipe
 
-ENCODERS: dict[str, Any] = {"images": ImageEncoder}
+ENCODERS: dict[str, Any] = {"images": ImageEncoder, "sentences": SentenceEncoder, "series": SeriesEncoder}
 
 
 def load_dataset(recipe: AnyRecipe) -> Dataset:
     """The data of a recipe, in memory."""
-    assert isinstance(recipe, ImageRecipe)
-    return load_image_dataset(recipe.data, recipe.standardise, recipe.validation, augmentation_of(recipe))
+    if isinstance(recipe, ImageRecipe):
+        return load_image_dataset(recipe.data, recipe.standardise, recipe.validation, augmentation_of(recipe))
+    parts: dict[str, Any] = {"test": recipe.test, "validation": recipe.validation, "seed": recipe.seed}
+    if isinstance(recipe, SentenceRecipe):
+        return load_sentence_dataset(
+            recipe.data,
+            recipe.test_data,
+            **parts,
+            **_columns(recipe),
+            lowercase=recipe.lowercase,
+            min_count=recipe.min_count,
+            max_vocabulary=recipe.max_vocabulary,
+            max_length=recipe.max_length,
+            word_dropout=recipe.word_dropout,
+        )
+    return load_series_dataset(
+        recipe.data, recipe.test_data, **parts, **_columns(recipe), fill_missing=recipe.fill_missing
+    )
+
+
+def _columns(recipe: SentenceRecipe | SeriesRecipe) -> dict[str, Any]:
+    return {name: value for name, value in recipe.model_dump().items() if name.endswith("_column")}
 
 
 def augmentation_of(recipe: ImageRecipe) -> Augmentation:
@@ -28,7 +52,7 @@ def augmentation_of(recipe: ImageRecipe) -> Augmentation:
 
 def build_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceClassifier:
     """The model of a recipe, with its first weights drawn from torch's generator."""
-    model = SequenceClassifier(
+    return SequenceClassifier(
         recipe.cell,
         encoder.input_size,
         recipe.hidden_size,
@@ -41,6 +65,17 @@ def build_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceClassifier:
         nonlinearity=recipe.nonlinearity,
         engine=recipe.engine,
     )
+
+
+def first_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceClassifier:
+    """The model as training begins with it: its weights follow from the recipe and its seed alone.
+
+    The RNN lab's printed losses follow from seed 42 with W, U, b, W_out, b_out drawn in this order.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(recipe, encoder)
+        torch.manual_seed(recipe.seed)
+        model.initialise(recipe.initialisation, recipe.forget_bias)
     return model
 
 
@@ -55,11 +90,63 @@ def class_weights(recipe: AnyRecipe, dataset: Dataset) -> Tensor | None:
 def test_lines(recipe: AnyRecipe, dataset: Dataset, p: Tensor) -> list[str]:
     """What the labs print about the test set; p (N, C) are its class probabilities."""
     assert dataset.test is not None
+    if isinstance(recipe, SentenceRecipe) and recipe.data is None:
+        assert isinstance(dataset.encoder, SentenceEncoder)
+        lines = ["=== Testing ==="]
+        for words, k in zip(dataset.test.values, p.argmax(1).tolist(), strict=True):
+            sentence = dataset.encoder.words_of(words)
+            lines.append(f"Sentence: {sentence} -> Prediction: {dataset.encoder.class_names[k]}")
+        return lines
     correct = int((p.argmax(1) == dataset.test.y).sum())
     return [f"Test Accuracy: {100 * correct / len(p):.2f}%"]
 
 
 def load_test_part(recipe: AnyRecipe, encoder: Encoder, data: str | None) -> Sequences:
-    """The test part of `data` (None: of the recipe's own data), its labels numbered as the encoder's."""
-    assert isinstance(encoder, ImageEncoder)
-    return load_test_images(data or recipe.data, encoder)
+    """The test part of `data` (None: of the recipe's own data), its labels numbered as the encoder's.
+
+    Files of sentences and series are test data as a whole.
+
+    Raises:
+        DataError: the data do not fit the model, or the recipe's own have no test part.
+    """
+    if isinstance(encoder, ImageEncoder):
+        return load_test_images(data or recipe.data, encoder)
+    assert not isinstance(recipe, ImageRecipe)
+    if data is None:
+        test = load_dataset(recipe).test
+        if test is None:
+            raise DataError("the run set no test part aside; give a file with --data FILE")
+        return test
+    if isinstance(encoder, SentenceEncoder):
+        return load_test_sentences(data, encoder, **_columns(recipe))
+    assert isinstance(encoder, SeriesEncoder)
+    return load_test_series(data, encoder, **_columns(recipe))
+
+
+def read_inputs(recipe: AnyRecipe, encoder: Encoder, given: list[str]) -> tuple[list[str], list[Any]]:
+    """What the command line was given to predict -> what to call each input, and the inputs for `Classifier.predict`.
+
+    A file of series may hold many; pictures and sentences are taken as they are.
+    """
+    if not isinstance(encoder, SeriesEncoder):
+        return given, list(given)
+    assert isinstance(recipe, SeriesRecipe)
+    names: list[str] = []
+    series: list[Any] = []
+    for path in given:
+        found = read_series(Path(path), **_columns(recipe), labelled=False).with_features(encoder.feature_names)
+        names += found.places
+        series += found.series
+    return names, series
+
+
+def warnings_about(encoder: Encoder, inputs: list[Any]) -> list[str]:
+    """What a person should know of these inputs: the words that the vocabulary lacks."""
+    if not isinstance(encoder, SentenceEncoder):
+        return []
+    fate = "read as the unknown word" if encoder.unknown else "left out"
+    unknown = dict.fromkeys(word for words in encoder.unknown_words(inputs) for word in words)
+    if not unknown:
+        return []
+    shown = ", ".join(list(unknown)[:20]) + (f" and {len(unknown) - 20} more" if len(unknown) > 20 else "")
+    return [f"not in the vocabulary, {fate}: {shown}"]
