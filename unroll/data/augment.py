@@ -8,9 +8,9 @@ The positions are linear in the numbers drawn: the entries of M and t, and the s
 of. So the positions of a whole batch are one product of those numbers (2B, K) with a fixed basis (K, rows x columns).
 
 Sources: Simard, Steinkraus, Platt: Best practices for convolutional neural networks applied to visual document
-analysis. ICDAR 2003, section 2 (elastic fields; theirs are white noise smoothed by a Gaussian of sigma 4 pixels and scaled by
-alpha = 34, which is a displacement of about 1.4 pixels); Ciresan, Meier, Gambardella, Schmidhuber: Deep, big, simple
-neural nets for handwritten digit recognition. Neural Computation 22(12), 2010 (the two scalings drawn apart).
+analysis. ICDAR 2003, section 2 (elastic fields; theirs are white noise smoothed by a Gaussian of sigma 4 pixels and
+scaled by alpha = 34, which is a displacement of about 1.4 pixels); Ciresan, Meier, Gambardella, Schmidhuber: Deep, big,
+simple neural nets for handwritten digit recognition. Neural Computation 22(12), 2010 (the two scalings drawn apart).
 
 What it does not do: flips, noise, cropping, changes of brightness.
 """
@@ -146,7 +146,9 @@ def _bumps(rows: int, columns: int, smoothness: float) -> tuple[int, Tensor]:
         places = (torch.arange(count) - (count - 1) / 2) * (1.25 * smoothness)
         pixels = torch.arange(size) - (size - 1) / 2
         heights = torch.exp(-((pixels[:, None] - places) ** 2) / (2 * smoothness**2))
-        return heights / heights.norm(dim=1, keepdim=True)  # (size, count), unit variance at every pixel
+        # Every pixel then moves with the same variance, at the border too.
+        unit: Tensor = heights / torch.linalg.vector_norm(heights, dim=1, keepdim=True)
+        return unit  # (size, count)
 
     bumps = torch.einsum("yi,xj->ijyx", along(rows), along(columns)).reshape(-1, rows * columns)
     return len(bumps), torch.cat((_plane(rows, columns), bumps))

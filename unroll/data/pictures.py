@@ -1,0 +1,201 @@
+"""A picture file of one handwritten sign -> an image as those of MNIST.
+
+MNIST's own images were made like this (LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document
+recognition. Proc. IEEE 86(11), 1998, section III.A): scaled to fit a box of 20 x 20 pixels with their proportions kept,
+which makes them grey by anti-aliasing, then laid into a field of 28 x 28 pixels with their centre of mass in the
+middle; ink is 255, paper 0. In the files the middle is row 14, column 14, counted from 0, to whole pixels; here too.
+
+What it does not do: find several signs in one picture, straighten slanted ones, even out shadows across a photograph,
+or thicken strokes that are much thinner than those of the training images.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from unroll.errors import DataError, InputError
+
+Grey = NDArray[np.float32]
+"""(height, width), 0 to 255."""
+
+LARGEST_SIDE = 1024
+"""Pixels; larger pictures are reduced to it first, which also averages their noise away."""
+FAINTEST = 12.0
+"""The least difference between ink and paper, of 255 levels, that counts as something drawn."""
+
+
+def load_picture(path: str | Path, rows: int = 28, columns: int = 28) -> Tensor:
+    """The picture as a uint8 image (rows, columns): ink 255 on paper 0, scaled and centred as MNIST's were.
+
+    Any size, colours, transparency and orientation tag; dark on light or light on dark: what the border of the picture
+    has most is the paper. Specks far smaller than the sign are left out when its extent is measured.
+
+    Raises `DataError` when the file is missing, no picture, damaged, or blank; `InputError` for a size below 1.
+    """
+    path = Path(path)
+    if rows < 1 or columns < 1:
+        raise InputError(f"rows x columns is {rows} x {columns}; expected at least 1 x 1")
+    ink = _ink(_read_grey(path))
+    if ink is None:
+        raise DataError(f"{path}: blank: nothing stands out from the paper; expected one sign drawn on it")
+    top, bottom, left, right = _extent(ink)
+    # 20 of 28 pixels, or the same share of another size.
+    box_rows, box_columns = max(1, round(rows * 20 / 28)), max(1, round(columns * 20 / 28))
+    scale = min(box_rows / (bottom - top), box_columns / (right - left))
+    height, width = max(1, round((bottom - top) * scale)), max(1, round((right - left) * scale))
+    cut = Image.fromarray(ink[top:bottom, left:right])
+    # Pillow widens this filter when it reduces: that is the anti-aliasing.
+    sign = np.asarray(cut.resize((width, height), Image.Resampling.BILINEAR))
+    sign = sign * (255 / sign.max())
+    return torch.from_numpy(_centred(sign, rows, columns).round().astype(np.uint8))
+
+
+def _read_grey(path: Path) -> Grey:
+    """The picture upright, without colours, on paper where it was transparent."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of files it can still read and of very large ones; the largest it refuses by an error.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as opened:
+                # Before anything else touches all pixels: a JPEG is decoded at a fraction of its size right away.
+                opened.draft(None, (LARGEST_SIDE, LARGEST_SIDE))
+                picture = ImageOps.exif_transpose(opened)
+                picture.load()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; expected a picture (PNG, JPEG, ...)") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder; expected a picture file (PNG, JPEG, ...)") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not a picture in a format that Pillow knows; expected PNG, JPEG, ...") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: {_one_line(error)}; reduce the picture first") from None
+    except Exception as error:  # decoders of damaged files raise nearly anything
+        raise DataError(f"{path}: cannot be read as a picture ({_one_line(error)}); is the file damaged?") from None
+
+    if picture.mode.startswith(("I", "F")):  # 16 bits and more: Pillow's own conversion would cut off at 255
+        deep = np.nan_to_num(np.asarray(picture, dtype=np.float32))
+        deep = deep - deep.min()
+        picture = Image.fromarray((deep * (255 / max(float(deep.max()), 1e-30))).astype(np.uint8))
+    alpha: Grey | None = None
+    if "A" in picture.getbands() or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        alpha = np.asarray(_reduced(picture.getchannel("A")), dtype=np.float32) / np.float32(255)
+        picture = picture.convert("RGB")
+    picture = _reduced(picture.convert("L"))
+    if alpha is not None and alpha.min() < 1:
+        grey = np.asarray(picture, dtype=np.float32)
+        if np.median(_border(alpha)) >= 0.5:
+            paper = float(np.median(_border(grey)))
+        else:  # drawn on nothing: the paper that it shows best on
+            visible = float((grey * alpha).sum() / max(float(alpha.sum()), 1e-30))
+            paper = 0.0 if visible > 127 else 255.0
+        picture = Image.fromarray((grey * alpha + paper * (1 - alpha)).round().astype(np.uint8))
+    if min(picture.size) >= 84:  # strokes of a smaller picture may be too thin to survive it
+        picture = picture.filter(ImageFilter.MedianFilter(3))
+    return np.asarray(picture, dtype=np.float32)
+
+
+def _reduced(picture: Image.Image) -> Image.Image:
+    picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)
+    return picture
+
+
+def _ink(grey: Grey) -> Grey | None:
+    """How much each pixel differs from the paper, 0 to 255 for the most, noise cut off; None where nothing does."""
+    border = _border(grey)
+    paper = np.median(border)
+    noise = 1.4826 * float(np.median(np.abs(border - paper)))  # a standard deviation, whatever else is on the border
+    difference = grey - paper
+    # Dark on light or light on dark: whichever side reaches further from the paper.
+    ink = difference if difference.max() > -difference.min() else -difference
+    floor = 3 * noise
+    strongest = float(ink.max())
+    if strongest < max(FAINTEST, 2 * floor):
+        return None
+    cut: Grey = np.clip((ink - floor) * (255 / (strongest - floor)), 0, 255).astype(np.float32)
+    return cut
+
+
+def _border(grey: Grey) -> Grey:
+    """The pixels within 2% of the edge, at least one row or column on each side, as a vector."""
+    width = max(1, min(grey.shape) // 50)
+    inside = np.zeros(grey.shape, dtype=bool)
+    inside[width:-width, width:-width] = True
+    return grey[~inside]
+
+
+def _extent(ink: Grey) -> tuple[int, int, int, int]:
+    """Rows top to bottom - 1 and columns left to right - 1 are those of the sign, specks aside.
+
+    A speck is a connected piece of less than a fiftieth of the area of the largest piece. Pieces are found on a grid of
+    at most 128 x 128 cells, so that broken strokes hold together and large pictures cost no more than small ones.
+    """
+    marked = ink > 255 / 4
+    height, width = marked.shape
+    side = -(-max(height, width) // 128)  # rounded up
+    padded = np.pad(marked, ((0, -height % side), (0, -width % side)))
+    cells = padded.reshape(padded.shape[0] // side, side, padded.shape[1] // side, side).sum((1, 3))
+    pieces = _connected(cells > 0)
+    areas = np.bincount(pieces.ravel(), weights=cells.ravel())
+    areas[0] = 0
+    kept = np.flatnonzero(areas >= areas.max() / 50)
+    kept = kept[kept > 0]
+    sign = np.isin(pieces, kept).repeat(side, 0).repeat(side, 1)[:height, :width]
+    # Faint edge pixels belong to the sign where they touch it: anti-aliased outlines would shrink otherwise.
+    sign = (ink > 255 / 16) & _grown(sign & marked)
+    in_rows, in_columns = np.flatnonzero(sign.any(1)), np.flatnonzero(sign.any(0))
+    return int(in_rows[0]), int(in_rows[-1]) + 1, int(in_columns[0]), int(in_columns[-1]) + 1
+
+
+def _connected(cells: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Cells that touch, corners included, get the same number from 1 on; empty ones get 0."""
+    pieces = np.zeros(cells.shape, dtype=np.int64)
+    left = {(int(row), int(column)) for row, column in np.argwhere(cells)}
+    number = 0
+    while left:
+        number += 1
+        front = [left.pop()]
+        while front:
+            row, column = front.pop()
+            pieces[row, column] = number
+            for near in ((row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
+                if near in left:
+                    left.remove(near)
+                    front.append(near)
+    return pieces
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask and all pixels that touch it, corners included."""
+    grown = mask.copy()
+    grown[1:] |= mask[:-1]
+    grown[:-1] |= mask[1:]
+    tall = grown.copy()
+    grown[:, 1:] |= tall[:, :-1]
+    grown[:, :-1] |= tall[:, 1:]
+    return grown
+
+
+def _centred(sign: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
+    """The sign on empty paper, its centre of mass as near to the middle as whole pixels and the edges allow."""
+    height, width = sign.shape
+    mass = sign.sum()
+    row = (sign.sum(1) @ np.arange(height)) / mass
+    column = (sign.sum(0) @ np.arange(width)) / mass
+    top = min(max(round(rows // 2 - row), 0), rows - height)
+    left = min(max(round(columns // 2 - column), 0), columns - width)
+    field = np.zeros((rows, columns), dtype=sign.dtype)
+    field[top : top + height, left : left + width] = sign
+    return field
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
