@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 import unroll
-from unroll.errors import InputError, UnrollError
+from unroll.errors import InputError, UnrollError, nearest
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -70,7 +70,16 @@ def train(
         raise InputError("--resume takes the run folder alone: recipe and fields are those that the run began with")
     if resume is None and recipe is None:
         raise InputError("name a recipe, as in: unroll train lstm-mnist (unroll recipes lists them)")
+    if tensorboard:
+        _require("tensorboard", "tensorboard")
     from unroll.training.recipe import load_recipe
+
+    if resume is None:
+        assert recipe is not None
+        chosen = load_recipe(recipe, changes)  # before torch is imported: a misspelt name is answered at once
+    from unroll.training.facts import facts
+    from unroll.training.loop import prepare
+    from unroll.training.loop import train as run_training
     from unroll.training.run import RunFolder
 
     if resume is not None:
@@ -78,19 +87,19 @@ def train(
         if folder.finished:
             raise InputError(f"{folder.path} is finished; there is nothing to resume")
         chosen = folder.recipe
+        dataset = prepare(chosen)
     else:
-        assert recipe is not None
-        chosen = load_recipe(recipe, changes)
-        from unroll.training.facts import facts
-
+        dataset = prepare(chosen)  # before the folder is made: bad data leave nothing behind
         folder = RunFolder.create(out or _free_folder(chosen.name), chosen, facts())
-    if tensorboard:
-        _require("tensorboard", "tensorboard")
-    from unroll.training.loop import train as run_training
-
     try:
         metrics = run_training(
-            chosen, folder, echo=click.echo, test=not no_test, tensorboard=tensorboard, resume=resume is not None
+            chosen,
+            folder,
+            echo=click.echo,
+            test=not no_test,
+            tensorboard=tensorboard,
+            resume=resume is not None,
+            dataset=dataset,
         )
     except KeyboardInterrupt:
         click.echo(f"interrupted; go on with: unroll train --resume {folder.path}", err=True)
@@ -127,26 +136,48 @@ def evaluate(run: str, data: str | None, as_json: bool) -> None:
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
 def predict(run: str, inputs: tuple[str, ...], as_json: bool) -> None:
-    """Name the class of each input: picture files, sentences, or - for one a line from stdin."""
+    """Name the class of each input.
+
+    INPUTS are picture files, sentences, or files of series, as the run's data were; - reads them from stdin, one a
+    line.
+    """
     from unroll.training.run import load
+    from unroll.training.tasks import read_inputs, warnings_about
 
     classifier = load(run)
     given: list[str] = []
     for item in inputs:
         if item == "-":
-            given += [line.rstrip("\n") for line in sys.stdin if line.strip()]
+            given += [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
         else:
             given.append(item)
     if not given:
         raise InputError("stdin held no line to predict")
-    for item, prediction in zip(given, classifier.predict(given), strict=True):
+    names, values = read_inputs(classifier.recipe, classifier.encoder, given)
+    for warning in warnings_about(classifier.encoder, values):
+        click.echo(f"unroll: {warning}", err=True)
+    for name, prediction in zip(names, classifier.predict(values), strict=True):
         if as_json:
-            row = {"input": item, "label": prediction.label, "probabilities": prediction.probabilities}
+            row = {"input": name, "label": prediction.label, "probabilities": prediction.probabilities}
             click.echo(json.dumps(row, ensure_ascii=False))
             continue
         ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
-        listed = "  ".join(f"{name} {100 * p:.1f}%" for name, p in ranked[:3])
-        click.echo(f"{item}: {prediction.label}  ({listed})")
+        listed = "  ".join(f"{label} {100 * p:.1f}%" for label, p in ranked[:3])
+        click.echo(f"{name}: {prediction.label}  ({listed})")
+
+
+@cli.command(context_settings=HELP)
+@click.argument("run", required=False)
+def bptt(run: str | None) -> None:
+    """Show backpropagation through time by hand, beside autograd.
+
+    Two sentences of the RNN lab: hidden states, every gradient both ways, and the loss after p -= lr * p.grad. It
+    begins with the lab's first weights, or with those of RUN.
+    """
+    from unroll.insight.bptt import demonstrate
+
+    for line in demonstrate(run):
+        click.echo(line)
 
 
 @cli.command(context_settings=HELP)
@@ -208,11 +239,16 @@ def _require(module: str, extra: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 broken pipe, 2 bad input, 130 interrupted."""
+    # torch's threads wait for each other by spinning, for milliseconds unless told otherwise. That gains nothing, and
+    # when something else runs on the same cores it made a training run 50 times slower (docs/log.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         result = cli.main(args=arguments, prog_name="unroll", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(2)
+    except click.NoSuchOption as error:
+        _fail(f"no such option {error.option_name!r}{nearest(error.option_name, error.possibilities or ['--help'])}")
     except click.ClickException as error:
         _fail(error.format_message())
     except UnrollError as error:

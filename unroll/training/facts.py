@@ -19,7 +19,7 @@ def facts() -> dict[str, Any]:
     return {
         "unroll": unroll.__version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": version("numpy"),
         "platform": platform.platform(terse=True),
         "processor": _processor(),

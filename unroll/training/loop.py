@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from unroll import optim
 from unroll.data.batches import Batch, Dataset, Sequences, batches
-from unroll.errors import RunError, TrainingError
+from unroll.errors import RecipeError, RunError, TrainingError
 from unroll.models import SequenceClassifier
 from unroll.training.recipe import AnyRecipe, ImageRecipe
 from unroll.training.run import (
@@ -34,10 +34,26 @@ from unroll.training.run import (
     save_tensors,
     write_atomically,
 )
-from unroll.training.tasks import build_model, class_weights, load_dataset, test_lines
+from unroll.training.tasks import class_weights, first_model, load_dataset, test_lines
 
 SECONDS_BETWEEN_SAVES = 5.0  # an epoch that ends sooner after the last save is not saved: it is quickly run again
 Echo = Callable[[str], None]
+
+
+def prepare(recipe: AnyRecipe) -> Dataset:
+    """The recipe's data, in memory; after this a run of the recipe can begin.
+
+    Raises:
+        DataError: the data are missing or damaged.
+        RecipeError: a batch is larger than the training part.
+    """
+    dataset = load_dataset(recipe)
+    if recipe.batch_size > len(dataset.train):
+        raise RecipeError(
+            f"batch_size is {recipe.batch_size}, but there are only {len(dataset.train)} training sequences; "
+            "choose a smaller one"
+        )
+    return dataset
 
 
 def train(
@@ -47,12 +63,14 @@ def train(
     test: bool = True,
     tensorboard: bool = False,
     resume: bool = False,
+    dataset: Dataset | None = None,
 ) -> dict[str, Any]:
     """Train, test, and fill the run folder.
 
     Args:
         recipe: what to do.
         folder: where to put it, made by `RunFolder.create`.
+        dataset: what `prepare` gave, where it has been called already.
         echo: receives every printed line.
         test: whether to look at the test set at the end; leave it out while choosing between recipes.
         tensorboard: write event files to `tensorboard/` in the folder too.
@@ -66,12 +84,7 @@ def train(
         UnrollError: the data or the recipe do not allow it.
     """
     started = time.perf_counter()
-    dataset = load_dataset(recipe)
-    if recipe.batch_size > len(dataset.train):
-        raise TrainingError(
-            f"batch_size is {recipe.batch_size}, but there are only {len(dataset.train)} training sequences; "
-            "choose a smaller one"
-        )
+    dataset = dataset or prepare(recipe)
     with Diary(folder.path, echo, tensorboard) as diary:
         trainer = Trainer(recipe, dataset, folder, diary)
         if resume:
@@ -141,10 +154,7 @@ class Trainer:
         self.dataset = dataset
         self.folder = folder
         self.diary = diary
-        torch.manual_seed(recipe.seed)
-        self.model = build_model(recipe, dataset.encoder)
-        torch.manual_seed(recipe.seed)  # the lab's printed losses follow from seed, W, U, b, W_out, b_out in this order
-        self.model.initialise(recipe.initialisation, recipe.forget_bias)
+        self.model = first_model(recipe, dataset.encoder)
         self.optimizer = _optimizer(recipe, self.model)
         self.average = (
             None if recipe.weight_average is None else optim.WeightAverage(self.optimizer.theta, recipe.weight_average)

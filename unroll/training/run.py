@@ -52,9 +52,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """A safetensors file whose metadata are JSON values."""
+    """A safetensors file with `metadata` as JSON in the one entry ``unroll``.
+
+    One entry, because safetensors writes several in an order that changes from run to run.
+    """
     contiguous = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    write_atomically(path, save(contiguous, {key: json.dumps(value) for key, value in metadata.items()}))
+    write_atomically(path, save(contiguous, {"unroll": json.dumps(metadata)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -65,7 +68,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            metadata = json.loads((file.metadata() or {}).get("unroll", "{}"))
             return {name: file.get_tensor(name) for name in file.keys()}, metadata
     except FileNotFoundError:
         raise RunError(f"{path} does not exist") from None
@@ -95,13 +98,13 @@ class RunFolder:
             RunError: the folder already holds something, or cannot be made.
         """
         path = Path(path)
+        text = dump_recipe(recipe) + yaml.safe_dump({"ran_with": facts}, sort_keys=False)
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise RunError(
                     f"{path} is not empty; name another folder with --out, or go on with: unroll train --resume {path}"
                 )
-            text = dump_recipe(recipe) + yaml.safe_dump({"ran_with": facts}, sort_keys=False)
             write_atomically(path / "recipe.yaml", text)
         except (FileExistsError, NotADirectoryError):
             raise RunError(f"{path} cannot be a run folder: a file stands in the way") from None
@@ -216,7 +219,7 @@ def load(run: str | Path) -> Classifier:
         RunError: there is none, it is damaged, or its weights do not fit its recipe.
     """
     path = Path(run)
-    if path.is_dir():
+    if path.suffix != ".safetensors":
         folder = RunFolder(path)
         path = folder.path / "model.safetensors"
         if not path.is_file():

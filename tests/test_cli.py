@@ -1,0 +1,204 @@
+"""The command line: what is printed, and that bad input meets one line and exit status 2."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unroll.cli import main
+from unroll.training.run import RunFolder
+
+
+@pytest.fixture
+def unroll(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty folder; its exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return run
+
+
+SMALL = ["--hidden-size", "8", "--batch-size", "20", "--epochs", "1"]
+
+
+def test_training_fills_a_run_folder_named_after_the_recipe(unroll, bars_folder):
+    status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL, "--seed", "3")
+    assert (status, err) == (0, "")
+    assert re.search(r"^Test Accuracy: \d+\.\d\d%$", out, re.M)
+    assert out.splitlines()[-1] == "Run folder: runs/lstm-mnist"
+    folder = RunFolder("runs/lstm-mnist")
+    assert folder.recipe.seed == 3
+    assert folder.recipe.hidden_size == 8
+    assert {path.name for path in folder.path.iterdir()} == {
+        "recipe.yaml",
+        "history.jsonl",
+        "log.txt",
+        "metrics.json",
+        "model.safetensors",
+        "predictions.npz",
+        "figures",
+    }
+    assert folder.facts["torch"]
+    status, out, _ = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL, "--no-figures")
+    assert out.splitlines()[-1] == "Run folder: runs/lstm-mnist-2"
+
+
+def test_figures_are_drawn_as_png_and_svg(bars_run):
+    for name in ("loss", "confusion", "digits"):
+        with Image.open(bars_run / "figures" / f"{name}.png") as picture:
+            assert np.asarray(picture.convert("L")).std() > 5
+        assert (bars_run / "figures" / f"{name}.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_evaluate_prints_accuracy_interval_and_classes(unroll, bars_run):
+    status, out, err = unroll("evaluate", bars_run)
+    assert (status, err) == (0, "")
+    test = RunFolder(bars_run).metrics()["test"]
+    lines = out.splitlines()
+    assert lines[0] == f"Test Accuracy: {100 * test['accuracy']:.2f}%"
+    low, high = (100 * bound for bound in test["interval95"])
+    assert lines[1] == f"95% interval: {low:.2f}% to {high:.2f}% ({test['correct']} of 60 correct)"
+    assert len(lines) == 5
+    status, out, _ = unroll("evaluate", bars_run, "--json")
+    assert json.loads(out)["confusion"] == test["confusion"]
+
+
+def test_evaluate_takes_another_data_set(unroll, bars_run, tmp_path, bars_folder):
+    for path in bars_folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with np.load(bars_run / "predictions.npz") as saved:
+        predicted = saved["p"].argmax(1)
+    labels = tmp_path / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:8] + bytes(predicted.tolist()))
+    status, out, _ = unroll("evaluate", bars_run, "--data", tmp_path)
+    assert status == 0
+    assert out.startswith("Test Accuracy: 100.00%\n")
+
+
+def test_predict_names_the_class_of_a_picture(unroll, bars_run, tmp_path):
+    picture = np.full((40, 60), 255, np.uint8)
+    picture[10:30, 20:40] = 0
+    Image.fromarray(picture).save(tmp_path / "block.png")
+    status, out, err = unroll("predict", bars_run, "block.png")
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r"block\.png: [012]  \(\d \d+\.\d%  \d \d+\.\d%  \d \d+\.\d%\)\n", out)
+    status, out, _ = unroll("predict", bars_run, "--json", "block.png", "block.png")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 2
+    assert sum(rows[0]["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+    assert rows[0]["label"] == max(rows[0]["probabilities"], key=rows[0]["probabilities"].get)
+
+
+def test_recipes_are_listed_with_what_they_are_for(unroll):
+    status, out, _ = unroll("recipes")
+    assert status == 0
+    assert re.search(r"^lstm-mnist-template +the lab's starting point$", out, re.M)
+
+
+def test_info_names_the_engine(unroll):
+    status, out, _ = unroll("info")
+    assert status == 0
+    assert re.search(r"^engine: (native|reference)", out, re.M)
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; from unroll.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "No such command 'trian'"),
+        (["train"], "name a recipe, as in: unroll train lstm-mnist"),
+        (["train", "lstm-mnst"], "unknown recipe 'lstm-mnst'; did you mean 'lstm-mnist'?"),
+        (["train", "lstm-mnist", "--hiden-size", "3"], "no such option '--hiden-size'; did you mean '--hidden-size'?"),
+        (["train", "lstm-mnist", "--hidden-size", "0"], "hidden_size is 0; expected greater than or equal to 1"),
+        (["train", "lstm-mnist", "--learning-rate", "-1e-3"], "learning_rate is -0.001; expected greater than 0"),
+        (["train", "lstm-mnist", "--embedding-size", "3"], "images have no field 'embedding_size'"),
+        (["train", "lstm-mnist", "--data", "nowhere"], "nowhere"),
+        (["train", "--resume", "nowhere"], "run folder nowhere does not exist"),
+        (["train", "lstm-mnist", "--resume", "nowhere"], "--resume takes the run folder alone"),
+        (["evaluate", "nowhere"], "run folder nowhere does not exist"),
+        (["evaluate", "."], "is not a run folder: it holds no recipe.yaml"),
+        (["predict", "."], "Missing argument 'INPUTS...'"),
+    ],
+)
+def test_bad_input_meets_one_line_and_exit_status_2(unroll, tmp_path, arguments, message):
+    status, out, err = unroll(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("unroll: ")
+    assert message in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_data_files_meet_one_line_and_leave_nothing_behind(unroll, bars_folder, tmp_path):
+    for change in ("truncate", "remove", "count"):
+        folder = tmp_path / change
+        folder.mkdir()
+        for path in bars_folder.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        images = folder / "train-images-idx3-ubyte"
+        if change == "truncate":
+            images.write_bytes(images.read_bytes()[:-1])
+        elif change == "remove":
+            images.unlink()
+        else:
+            images.write_bytes((folder / "t10k-images-idx3-ubyte").read_bytes())
+        status, out, err = unroll("train", "lstm-mnist", "--data", folder, *SMALL)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert "train-images-idx3-ubyte" in err or "train-images" in err
+        assert not Path("runs").exists()
+
+
+def test_a_batch_larger_than_the_set_leaves_nothing_behind(unroll, bars_folder):
+    status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, "--batch-size", "201")
+    assert status == 2
+    assert err == "unroll: batch_size is 201, but there are only 200 training sequences; choose a smaller one\n"
+    assert not Path("runs").exists()
+
+
+def test_a_loss_that_is_no_number_keeps_the_folder(unroll, bars_folder):
+    fields = ["--optimizer", "sgd", "--learning-rate", "1e38", "--cell", "rnn", "--nonlinearity", "relu"]
+    status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, "--max-norm", "none", *SMALL, *fields)
+    assert status == 2
+    assert re.search(r"^unroll: the loss became (nan|inf) at epoch 1, step \d+; lower learning_rate or set max_norm", err)
+    assert Path("runs/lstm-mnist/recipe.yaml").is_file()
+
+
+def test_what_is_no_picture_is_named(unroll, bars_run, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    status, out, err = unroll("predict", bars_run, "text.png")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "text.png" in err
+
+
+def test_a_finished_run_is_not_resumed(unroll, bars_run):
+    status, _, err = unroll("train", "--resume", bars_run)
+    assert status == 2
+    assert "is finished; there is nothing to resume" in err
+
+
+def test_an_interruption_says_how_to_go_on(unroll, bars_folder, monkeypatch):
+    from unroll.training import loop
+
+    def interrupt(self, batch, step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Trainer, "_step", interrupt)
+    status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL)
+    assert status == 130
+    assert err == "interrupted; go on with: unroll train --resume runs/lstm-mnist\n"

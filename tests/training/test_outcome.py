@@ -1,0 +1,28 @@
+"""What a test says, on an example counted by hand."""
+
+import math
+
+import pytest
+import torch
+
+from unroll.training.outcome import measure, wilson
+
+
+def test_accuracy_classes_and_confusion_of_an_example_counted_by_hand():
+    y = torch.tensor([0, 0, 1, 1, 1, 2])
+    read_as = torch.tensor([0, 1, 1, 1, 0, 2])
+    p = torch.nn.functional.one_hot(read_as, 4) * 0.6 + 0.1
+    found = measure(p, y, ("a", "b", "c", "d"))
+    assert (found["correct"], found["total"], found["accuracy"]) == (4, 6, 4 / 6)
+    assert found["confusion"] == [[1, 1, 0, 0], [1, 2, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert found["per_class"]["b"] == {"correct": 2, "total": 3, "accuracy": 2 / 3}
+    assert found["per_class"]["d"] == {"correct": 0, "total": 0, "accuracy": None}
+    assert found["loss"] == pytest.approx(-(4 * math.log(0.7) + 2 * math.log(0.1)) / 6)
+
+
+@pytest.mark.parametrize(("correct", "total"), [(9814, 10000), (0, 10), (10, 10), (5, 7)])
+def test_the_interval_is_wilsons(correct, total):
+    z, share = 1.959963984540054, correct / total
+    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    assert wilson(correct, total) == pytest.approx((centre - half, centre + half), abs=1e-12)

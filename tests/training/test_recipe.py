@@ -1,0 +1,101 @@
+"""Recipes: what can be written, what is refused, and with which words."""
+
+import pytest
+import yaml
+
+from unroll.errors import RecipeError
+from unroll.training.recipe import KINDS, dump_recipe, known_recipes, load_recipe, parse_recipe
+
+
+@pytest.mark.parametrize("name", known_recipes())
+def test_every_packaged_recipe_loads_and_says_what_it_is_for(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.about
+
+
+def test_the_template_is_the_labs_starting_point():
+    recipe = load_recipe("lstm-mnist-template")
+    assert (recipe.hidden_size, recipe.optimizer, recipe.learning_rate) == (32, "adam", 6e-5)
+    assert (recipe.batch_size, recipe.epochs) == (128, 2)
+
+
+def test_the_tuned_recipe_is_the_labs_tuned_run():
+    recipe = load_recipe("lstm-mnist-tuned")
+    assert (recipe.hidden_size, recipe.optimizer, recipe.learning_rate) == (128, "adam", 1e-3)
+    assert (recipe.batch_size, recipe.epochs) == (64, 5)
+
+
+def test_ours_keeps_within_the_labs_frame():
+    recipe = load_recipe("lstm-mnist")
+    assert (recipe.cell, recipe.hidden_size, recipe.num_layers, recipe.bidirectional) == ("lstm", 128, 1, False)
+    assert (recipe.epochs, recipe.pooling) == (5, "last")
+
+
+def test_a_recipe_written_out_reads_back_the_same(tmp_path):
+    recipe = load_recipe("lstm-mnist", {"seed": 7, "max_norm": None})
+    path = tmp_path / "mine.yaml"
+    path.write_text(dump_recipe(recipe))
+    assert load_recipe(str(path)) == recipe
+
+
+def test_the_later_value_wins():
+    assert load_recipe("lstm-mnist", {"hidden_size": 64}).hidden_size == 64
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_size": 0}, "hidden_size is 0; expected greater than or equal to 1"),
+        ({"learning_rate": -0.1}, "learning_rate is -0.1; expected greater than 0"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'; expected a valid number"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"dropout": 1}, "dropout is 1; expected less than 1"),
+        ({"cell": "gru"}, "cell is 'gru'; expected 'rnn' or 'lstm'"),
+        ({"hiden_size": 3}, "images have no field 'hiden_size'; did you mean 'hidden_size'?"),
+        ({"embedding_size": 3}, "images have no field 'embedding_size'"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(changes, message):
+    with pytest.raises(RecipeError) as error:
+        load_recipe("lstm-mnist", changes)
+    assert str(error.value).startswith("recipe lstm-mnist: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(RecipeError, match=r"^unknown recipe 'lstm-mnst'; did you mean 'lstm-mnist'\?$"):
+        load_recipe("lstm-mnst")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "does not exist"),
+        ("task: images\nepochs: [", "line 2: not valid YAML"),
+        ("- 1\n- 2\n", "expected lines of the form 'field: value'"),
+        ("epochs: 3\n", "task is None; expected one of images, sentences, series"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_named(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(RecipeError) as error:
+        load_recipe(str(path))
+    assert str(path) in str(error.value)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_every_field_is_described(task):
+    for name, field in KINDS[task].model_fields.items():
+        assert name == "task" or field.description, name
+
+
+def test_recipes_hold_no_field_twice():
+    for path in known_recipes().values():
+        keys = [line.split(":")[0] for line in path.read_text().splitlines() if ":" in line and not line.startswith(" ")]
+        assert len(keys) == len(set(keys)), path
+        parse_recipe({"name": path.stem, **yaml.safe_load(path.read_text())}, path.stem)
