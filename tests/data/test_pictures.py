@@ -187,6 +187,8 @@ def test_noise_and_specks_do_not_move_the_sign(tmp_path: Path, ink: int) -> None
     noisy = loaded(Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), tmp_path)
     assert abs(extent(noisy)[0] - extent(plain)[0]) <= 1
     assert difference(noisy, plain) < 25
+    far_from_ink = torch.nn.functional.max_pool2d(plain[None].float(), 5, 1, 2)[0] == 0
+    assert float(noisy[far_from_ink].double().mean()) < 0.02
 
 
 def test_a_sign_in_two_pieces_stays_whole(tmp_path: Path) -> None:
