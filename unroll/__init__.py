@@ -15,11 +15,13 @@ _PUBLIC = {
     "LSTMCell": "unroll.cells",
     "SequenceClassifier": "unroll.models",
     "load": "unroll.training.run",
+    "trace": "unroll.insight.trace",
 }
 
 if TYPE_CHECKING:
     from unroll.cells import LSTMCell as LSTMCell
     from unroll.cells import RNNCell as RNNCell
+    from unroll.insight.trace import trace as trace
     from unroll.layers import LSTM as LSTM
     from unroll.layers import RNN as RNN
     from unroll.models import SequenceClassifier as SequenceClassifier

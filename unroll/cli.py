@@ -181,6 +181,40 @@ def bptt(run: str | None) -> None:
 
 
 @cli.command(context_settings=HELP)
+@click.argument("run")
+@click.argument("given", metavar="[INPUT]", required=False)
+@click.option("--number", type=int, metavar="N", help="look at test sequence N, counted from 0")
+@click.option("--layer", type=int, default=-1, metavar="L", help="layer to draw, from 0; the top one if left out")
+@click.option("--direction", default="forward", metavar="WAY", help="of two directions: forward or backward")
+@click.option("--out", metavar="FOLDER", help="where to put the figure and the numbers; RUN/figures if left out")
+def look(run: str, given: str | None, number: int | None, layer: int, direction: str, out: str | None) -> None:
+    """Draw what every gate and state of RUN does while it reads INPUT, a picture file or a sentence.
+
+    Without INPUT it reads a sequence of the test set. The numbers behind the figure go to look.npz.
+    """
+    from unroll.insight.look import look as run_look
+    from unroll.insight.trace import decided
+    from unroll.report.insight import draw_look, save_insight
+
+    seen = run_look(run, given, number)
+    trace = seen.trace
+    figure = draw_look(trace, seen.words, seen.picture, seen.truth, layer=layer, direction=direction)
+    folder = Path(out) if out is not None else Path(run) / "figures"
+    png = save_insight(figure, folder / "look")
+    trace.save(folder / "look.npz")
+    if trace.p is not None:
+        p, T = trace.p[:, 0], int(trace.lengths[0])
+        step, best = decided(p[:T]), int(p[T - 1].argmax())
+        truth = "" if seen.truth is None else f" (it is {seen.truth})"
+        click.echo(
+            f"It says {trace.class_names[best]} with probability {p[T - 1, best]:.4f}{truth}; "
+            f"from step {step} of {T} on it never says anything else"
+        )
+    click.echo(f"Figure: {png}")
+    click.echo(f"Numbers: {folder / 'look.npz'}")
+
+
+@cli.command(context_settings=HELP)
 def recipes() -> None:
     """List the recipes that come with the package."""
     from unroll.training.recipe import known_recipes, load_recipe

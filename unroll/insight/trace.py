@@ -1,0 +1,249 @@
+"""Trace: everything a model computes at each time step.
+
+The walk here is the cell's own `equations`, step by step, so the numbers are those of the textbook page; they equal
+what the engines compute while training. Nothing is drawn here (`unroll.report.insight`), and nothing can be
+differentiated (`unroll.insight.gradients`).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unroll.cells import Cell, LSTMCell
+from unroll.errors import InputError, RunError, nearest
+from unroll.layers import Recurrent
+from unroll.models import SequenceClassifier
+from unroll.training.run import Classifier, load, write_atomically
+
+Array = NDArray[Any]
+DIRECTIONS = ("forward", "backward")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a model computed, step by step.
+
+    Attributes:
+        quantities: for every layer and direction, by names such as ``"layer0.forward.f"``, the arrays (T, B, H): of an
+            LSTM i, f, c_tilde, o, c and h, of a vanilla RNN s. Zero beyond a sequence's own length.
+        p: (T, B, C) class probabilities after each step: what the model would say had the sequence ended there. None
+            for layers without a readout.
+        x: what the first layer read, (T, B, D) or words (T, B).
+        lengths: (B,) steps of each sequence.
+        class_names: of the C classes; empty where nobody named them.
+    """
+
+    quantities: Mapping[str, Array]
+    p: Array | None
+    x: Array
+    lengths: Array
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> int:
+        return 1 + max(int(key.split(".")[0].removeprefix("layer")) for key in self.quantities)
+
+    def __call__(self, name: str, layer: int = -1, direction: str = "forward") -> Array:
+        """One quantity (T, B, H); layer -1 is the top one.
+
+        Raises:
+            InputError: there is no such quantity, layer or direction.
+        """
+        key = f"layer{layer % self.layers if -self.layers <= layer < self.layers else layer}.{direction}.{name}"
+        if key not in self.quantities:
+            raise InputError(f"the trace holds no {key!r}{nearest(key, self.quantities)}")
+        return self.quantities[key]
+
+    def names(self) -> list[str]:
+        """The quantities that each layer and direction has, in the order of the equations."""
+        return [key.split(".")[2] for key in self.quantities if key.startswith("layer0.forward.")]
+
+    def save(self, path: str | Path) -> Path:
+        """Write one `.npz`: each quantity under its name, and p, x, lengths, class_names."""
+        arrays = {**self.quantities, "x": self.x, "lengths": self.lengths}
+        if self.p is not None:
+            arrays["p"] = self.p
+        content = io.BytesIO()
+        arrays["class_names"] = np.array(json.dumps(self.class_names))
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        write_atomically(Path(path), content.getvalue())
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """What `save` wrote.
+
+        Raises:
+            RunError: the file is missing, damaged or something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}
+            names = tuple(json.loads(str(arrays.pop("class_names"))))
+            return cls(arrays, arrays.pop("p", None), arrays.pop("x"), arrays.pop("lengths"), names)
+        except FileNotFoundError:
+            raise RunError(f"{path} does not exist; make a trace with: unroll look RUN") from None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            raise RunError(f"{path} is damaged or no trace; make one with: unroll look RUN") from None
+
+
+def trace(
+    model: str | Path | Classifier | SequenceClassifier | Recurrent, x: Any, lengths: Tensor | None = None
+) -> Trace:
+    """Every gate, state and class probability at every time step.
+
+        LSTM: i_t, f_t, c̃_t, o_t, c_t, h_t      vanilla RNN: s_t      p_t = softmax(W_out h_t + b_out)
+
+    p_t is what the model would say had the sequence ended after step t. With `pooling` mean or max the readout sees h_1
+    … h_t pooled; in two directions the backward walk is begun anew at every t, so that p_t has seen x_1 … x_t and no
+    more.
+
+    Args:
+        model: a run folder or a loaded classifier; or a `SequenceClassifier`, `RNN` or `LSTM` of one's own.
+        x: for a run what `predict` takes: one picture (file or uint8 (T, D)), sentence or series, or a list of them;
+            or, as for a model, a tensor of what it reads: (T, B, D) features or (T, B) word indices.
+        lengths: (B,) steps of each sequence, with a tensor; None: all T.
+
+    Returns:
+        A `Trace`; `save` writes it to one `.npz`.
+
+    Raises:
+        InputError: x does not fit the model.
+        RunError: the run holds no trained model.
+
+    >>> from unroll import LSTM
+    >>> trace(LSTM(28, 16), torch.zeros(28, 1, 28))("f").shape
+    (28, 1, 16)
+    """
+    if isinstance(model, str | Path):
+        model = load(model)
+    names: tuple[str, ...] = ()
+    if isinstance(model, Classifier):
+        names = model.class_names
+        if not isinstance(x, Tensor):
+            x, lengths = _encoded(model, x)
+        model = model.model
+    elif not isinstance(x, Tensor):
+        raise InputError(f"x is a {type(x).__name__}; expected a tensor (T, B, D) or (T, B) of word indices")
+    if lengths is not None:
+        lengths = torch.as_tensor(lengths, dtype=torch.int64)
+    with torch.no_grad():
+        return _trace(model, x, lengths, names)
+
+
+def _encoded(classifier: Classifier, given: Any) -> tuple[Tensor, Tensor | None]:
+    """Raw inputs -> what the model reads, padded, time first."""
+    from unroll.data.batches import Sequences
+
+    # A sentence is a string, a picture or a series an array: only a list holds several inputs.
+    many = isinstance(given, Sequence) and not isinstance(given, str)
+    inputs = list(given) if many else [given]
+    if not inputs:
+        raise InputError("the list of inputs is empty; give at least one")
+    values, lengths = classifier.encoder.encode(inputs)
+    values, lengths = Sequences(values, torch.zeros(len(inputs), dtype=torch.int64), lengths).take(
+        torch.arange(len(inputs))
+    )
+    return classifier.encoder.features(values), lengths
+
+
+def _trace(model: SequenceClassifier | Recurrent, x: Tensor, lengths: Tensor | None, names: tuple[str, ...]) -> Trace:
+    classifier = model if isinstance(model, SequenceClassifier) else None
+    layers: Recurrent = model.layers if isinstance(model, SequenceClassifier) else model
+    embedded = x
+    if classifier is not None and classifier.embedding is not None:
+        _check_words(x, classifier.embedding.shape[0])
+        embedded = nn.functional.embedding(x, classifier.embedding)
+    elif not x.is_floating_point():
+        _check_words(x, layers.input_size)
+    if x.dim() != (3 if x.is_floating_point() else 2):
+        raise InputError(f"x has shape {tuple(x.shape)}; expected (T, B, D) features or (T, B) word indices")
+    layers._check_input(embedded)
+    T, B = x.shape[:2]
+    if T == 0 or B == 0:
+        raise InputError(f"x has shape {tuple(x.shape)}; expected at least one time step and one sequence")
+    checked = layers._check_lengths(lengths, T, B)
+    running = torch.arange(T)[:, None] < (torch.full((B,), T) if checked is None else checked)  # (T, B)
+
+    quantities: dict[str, Tensor] = {}
+    h = embedded
+    for layer, cells in enumerate(layers.cells):
+        ways = []
+        for direction, cell in zip(DIRECTIONS, cells, strict=False):  # type: ignore[call-overload]
+            found = walk(cell, h, running, reverse=direction == "backward")
+            quantities |= {f"layer{layer}.{direction}.{name}": value for name, value in found.items()}
+            ways.append(found["h"] if "h" in found else found["s"])
+        h = torch.cat(ways, dim=-1)  # (T, B, H·directions)
+    p = None if classifier is None else _probabilities(classifier, x, h, running)
+    return Trace(
+        {name: value.numpy() for name, value in quantities.items()},
+        None if p is None else p.numpy(),
+        x.numpy(),
+        (torch.full((B,), T) if checked is None else checked).numpy(),
+        names,
+    )
+
+
+def _check_words(x: Tensor, known: int) -> None:
+    if x.is_floating_point() or (x.numel() and (int(x.min()) < 0 or int(x.max()) >= known)):
+        raise InputError(f"x holds numbers that are no word indices; expected whole numbers from 0 to {known - 1}")
+
+
+def walk(cell: Cell, x: Tensor, running: Tensor, reverse: bool = False) -> dict[str, Tensor]:
+    """Walk `cell` over x (T, B, …) and keep all that its equations name, each (T, B, H); zero where not `running`.
+
+    Args:
+        running: (T, B), true within each sequence's own length.
+        reverse: from each sequence's last step to its first.
+    """
+    T, B = running.shape
+    state: Any = cell.initial_state(B)
+    steps: list[dict[str, Tensor]] = [{}] * T
+    for t in reversed(range(T)) if reverse else range(T):
+        now = running[t][:, None]
+        if isinstance(cell, LSTMCell):
+            gates = cell.equations(x[t], *state)
+            state = torch.where(now, gates.h, state[0]), torch.where(now, gates.c, state[1])
+            steps[t] = {name: value * now for name, value in gates._asdict().items()}
+        else:
+            s = cell(x[t], state)
+            state = torch.where(now, s, state)
+            steps[t] = {"s": s * now}
+    return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+
+
+def _probabilities(model: SequenceClassifier, x: Tensor, h: Tensor, running: Tensor) -> Tensor:
+    """(T, B, C) what the model would say after each step; zero where not running."""
+    T, B = running.shape
+    if model.layers.directions == 1:
+        if model.pooling == "mean":
+            h = h.cumsum(0) / torch.arange(1, T + 1)[:, None, None]
+        elif model.pooling == "max":
+            h = h.cummax(0).values
+        logits = h @ model.W_out.T + model.b_out
+    else:
+        # What the backward walk brings depends on where the sequence ends: every prefix is a sequence of its own.
+        was_training = model.training
+        model.eval()
+        ends = torch.arange(1, T + 1)
+        logits = torch.stack([model(x[:, n : n + 1].expand(-1, T, *x.shape[2:]), ends) for n in range(B)], dim=1)
+        model.train(was_training)
+    return logits.softmax(-1) * running[:, :, None]
+
+
+def decided(p: Array) -> int:
+    """The step (counted from 1) after which p (T, C) names the final class and no longer changes its mind."""
+    said = p.argmax(-1)
+    other = np.flatnonzero(said != said[-1])
+    return int(other[-1]) + 2 if len(other) else 1

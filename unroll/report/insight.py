@@ -1,0 +1,213 @@
+"""Figures of what happens inside: traces, gradients through time, ablations, memory. All can be read in greyscale."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import leaves_list, linkage
+
+from unroll.errors import InputError
+from unroll.insight.trace import Trace, decided
+from unroll.report.figures import ACCENT, INK, STYLE, WRONG, save_figure
+
+Array = NDArray[Any]
+P = ParamSpec("P")
+
+# Both maps grow steadily in lightness, so that a grey print keeps their order.
+SHARE, SIGNED = "Greys", "cividis"
+TITLES = {
+    "f": "forget gate f: share of c that is kept",
+    "i": "input gate i: share of the candidate let in",
+    "o": "output gate o: share of tanh(c) shown",
+    "c_tilde": "candidate c̃: what could be written",
+    "c": "cell state c: what is remembered",
+    "h": "hidden state h: what the next step and the readout see",
+    "s": "hidden state s",
+}
+LINES: list[dict[str, Any]] = [
+    {"color": INK, "linestyle": "-"},
+    {"color": ACCENT, "linestyle": "--"},
+    {"color": WRONG, "linestyle": "-."},
+    {"color": "#7a7a7a", "linestyle": "-"},
+    {"color": "#4f8f4f", "linestyle": ":"},
+    {"color": "#8c6bb1", "linestyle": (0, (6, 2, 1, 2, 1, 2))},
+]
+
+
+def save_insight(figure: Figure, path: Path) -> Path:
+    """Write `path`.png and `path`.svg, making the folder; the PNG.
+
+    Raises:
+        InputError: the folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{path.parent} cannot be a folder: a file stands in the way; name another") from None
+    return save_figure(figure, path)
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """The house style for everything that `draw` makes."""
+
+    style: Any = STYLE
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with plt.rc_context(style):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def unit_order(values: Array) -> Array:
+    """An order of the H units in which those with similar courses stand together; values (T, H).
+
+    Ward's clustering with the leaves turned so that neighbours are as near as possible (Bar-Joseph, Gifford & Jaakkola,
+    Bioinformatics 17, 2001).
+    """
+    if values.shape[1] < 3:
+        return np.arange(values.shape[1])
+    return np.asarray(leaves_list(linkage(values.T.astype(float), "ward", optimal_ordering=True)))
+
+
+@styled
+def draw_look(
+    trace: Trace,
+    words: Sequence[str] | None = None,
+    picture: bool = False,
+    truth: str | None = None,
+    sequence: int = 0,
+    layer: int = -1,
+    direction: str = "forward",
+) -> Figure:
+    """One sequence of a trace: its input, the probability of each class after each step, every gate and state.
+
+    Args:
+        trace: what `unroll.insight.trace.trace` found.
+        words: the sentence, if it is one.
+        picture: whether the sequence is a picture read row by row.
+        truth: the true class, if it is known.
+        sequence, layer, direction: which ones to draw.
+    """
+    T = int(trace.lengths[sequence])
+    names = [name for name in ("f", "i", "c_tilde", "o", "c", "h", "s") if name in trace.names()]
+    found: dict[str, Array] = {name: trace(name, layer, direction)[:T, sequence] for name in names}
+    state = "c" if "c" in found else "s"
+    order = unit_order(found[state])
+    rows = -(-len(names) // 2) if len(names) > 1 else 1
+    heights = [1.45 if picture else 0.5 if words else 1.1, 1.9, *[1.9] * rows, 2.1]
+    step = "row read, t" if picture else "word read, t" if words else "time step, t"
+    figure = plt.figure(figsize=(11, sum(heights) + 0.55 * len(heights)), layout="constrained")
+    bands: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
+
+    x = trace.x[:T, sequence]
+    if picture:
+        _filmstrip(bands[0], x, None if trace.p is None else trace.p[:T, sequence], trace.class_names)
+    elif words:
+        bands[0].text(0.5, 0.35, " ".join(words[:40]), ha="center", fontsize=12)
+    else:
+        axes = bands[0].subplots()
+        axes.imshow(x.T, cmap="Greys", extent=(0.5, T + 0.5, -0.5, x.shape[1] - 0.5), **_MAP)
+        axes.set(title="input x", ylabel="feature")
+        _time_axis(axes, T, words)
+    if trace.p is not None:
+        _probabilities(bands[1].subplots(), trace.p[:T, sequence], trace.class_names, words, step, truth)
+    columns = 2 if len(names) > 1 else 1
+    for number, name in enumerate(names):
+        if number % columns == 0:
+            pair = bands[2 + number // columns].subplots(1, columns, squeeze=False)[0]
+        _heat_map(bands[2 + number // columns], pair[number % columns], name, found[name][:, order], words, step)
+    _busiest(bands[-1].subplots(), found[state], state, words, step)
+    return figure
+
+
+_MAP: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "origin": "lower"}
+
+
+def _filmstrip(figure: Any, x: Array, p: Array | None, names: Sequence[str]) -> None:
+    """The picture at some moments: rows read in ink, rows to come in pale grey, the row being read in a frame."""
+    T, D = x.shape
+    moments = np.unique(np.linspace(1, T, 8).round().astype(int))[1:]
+    shade = (x - x.min()) / max(float(np.ptp(x)), 1e-9)
+    for axes, t in zip(figure.subplots(1, len(moments)), moments, strict=True):
+        ink = 1 - shade
+        ink[t:] = 1 - 0.12 * shade[t:] - 0.05
+        axes.imshow(ink, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.add_patch(Rectangle((-0.5, t - 1.5), D, 1, fill=False, edgecolor=WRONG, linewidth=1.6))
+        title = f"after row {t}"
+        if p is not None:
+            best = int(p[t - 1].argmax())
+            title += f"\nsays {names[best] if names else best} ({100 * p[t - 1, best]:.0f}%)"
+        axes.set_title(title, fontsize=9)
+        axes.axis("off")
+
+
+def _time_axis(axes: Axes, T: int, words: Sequence[str] | None) -> None:
+    if words is not None and T <= 40:
+        slant: dict[str, Any] = {"rotation": 45, "ha": "right"} if T > 8 else {}
+        axes.set_xticks(range(1, T + 1), list(words[:T]), **slant)
+        return
+    ticks = [t for t in axes.get_xticks() if 1 <= t <= T and t == int(t)] if T > 40 else [1, *range(4, T + 1, 4)]
+    axes.set_xticks(ticks)
+
+
+def _probabilities(
+    axes: Axes, p: Array, names: Sequence[str], words: Sequence[str] | None, step: str, truth: str | None
+) -> None:
+    T, C = p.shape
+    image = axes.imshow(p.T, cmap=SHARE, vmin=0, vmax=1, extent=(0.5, T + 0.5, -0.5, C - 0.5), **_MAP)
+    leader = p.argmax(1)
+    axes.plot(range(1, T + 1), leader, linestyle="none", marker="o", markersize=4, color=WRONG, markeredgecolor="white")
+    axes.axvline(decided(p) - 0.5, color=ACCENT, linewidth=1.5, linestyle="--")
+    label = names[leader[-1]] if names else str(leader[-1])
+    known = "" if truth is None else f", it is {truth}"
+    axes.set_title(
+        f"When did it know? It says {label} (p = {p[-1].max():.2f}{known}); from step {decided(p)} on it never says"
+        " anything else"
+    )
+    if C <= 30:
+        axes.set_yticks(range(C), list(names) if names else None)
+    axes.set(xlabel=step, ylabel="class")
+    _time_axis(axes, T, words)
+    axes.figure.colorbar(image, ax=axes, label="probability", pad=0.01)
+
+
+def _heat_map(figure: Any, axes: Axes, name: str, values: Array, words: Sequence[str] | None, step: str) -> None:
+    T, H = values.shape
+    gate = name in ("f", "i", "o")
+    bound = 1.0 if name != "c" else max(1.0, float(np.abs(values).max()))
+    image = axes.imshow(
+        values.T,
+        cmap=SHARE if gate else SIGNED,
+        vmin=0 if gate else -bound,
+        vmax=bound,
+        extent=(0.5, T + 0.5, 0.5, H + 0.5),
+        **_MAP,
+    )
+    axes.set(title=TITLES[name], xlabel=step, ylabel="unit (similar ones together)")
+    axes.set_yticks([1, H] if H > 8 else range(1, H + 1))
+    _time_axis(axes, T, words)
+    figure.colorbar(image, ax=axes, pad=0.01)
+
+
+def _busiest(axes: Axes, values: Array, name: str, words: Sequence[str] | None, step: str, shown: int = 5) -> None:
+    """The units whose state moves most between the first step and the last, added up."""
+    T = len(values)
+    travelled = np.abs(np.diff(values, axis=0, prepend=0)).sum(0)
+    for unit, style in zip(np.argsort(-travelled)[:shown], LINES, strict=False):
+        axes.plot(range(1, T + 1), values[:, unit], linewidth=1.5, label=f"unit {unit + 1}", **style)
+    axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set(title=f"The {min(shown, values.shape[1])} units whose {name} changes most", xlabel=step, ylabel=name)
+    axes.set_xlim(0.5, T + 0.5)
+    _time_axis(axes, T, words)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
