@@ -11,6 +11,8 @@ from torch import Tensor
 
 from unroll.errors import DataError
 
+POOL = 50  # batches whose sequences are sorted by length together
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -37,7 +39,8 @@ class Sequences:
         if self.lengths is None:
             assert len(self.values) == len(self.y)
         else:
-            assert len(self.lengths) == len(self.y) and len(self.values) == int(self.lengths.sum())
+            assert len(self.lengths) == len(self.y)
+            assert len(self.values) == int(self.lengths.sum())
             object.__setattr__(self, "_starts", self.lengths.cumsum(0) - self.lengths)
 
     def __len__(self) -> int:
@@ -72,7 +75,9 @@ class Sequences:
         """
         count = round(amount * len(self)) if amount < 1 else round(amount)
         if not 0 < count < len(self):
-            raise DataError(f"holding out {amount:g} of {len(self)} sequences leaves nothing on one side; choose another")
+            raise DataError(
+                f"holding out {amount:g} of {len(self)} sequences leaves nothing on one side; choose another"
+            )
         everyone = torch.arange(len(self))
         return self.subset(everyone[:-count]), self.subset(everyone[-count:])
 
@@ -117,7 +122,23 @@ def batches(
     data: Sequences, encoder: Encoder, batch_size: int, generator: torch.Generator | None = None, augment: bool = False
 ) -> Iterator[Batch]:
     """All sequences once, in batches; shuffled by the generator where one is given, else in order."""
-    order = torch.arange(len(data)) if generator is None else torch.randperm(len(data), generator=generator)
-    for index in order.split(batch_size):
+    for index in _order(data, batch_size, generator):
         values, lengths = data.take(index)
         yield Batch(encoder.features(values, generator if augment else None), data.y[index], lengths)
+
+
+def _order(data: Sequences, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:
+    """Which sequences go into which batch.
+
+    Shuffled sequences of unequal length share a batch with others of about their own, or half of the work would be done
+    on padding: stretches of POOL batches are sorted by length, and the batches that come of it are shuffled once more.
+    """
+    if generator is None:
+        return list(torch.arange(len(data)).split(batch_size))
+    order = torch.randperm(len(data), generator=generator)
+    if data.lengths is None:
+        return list(order.split(batch_size))
+    found: list[Tensor] = []
+    for pool in order.split(POOL * batch_size):
+        found += pool[data.lengths[pool].argsort(stable=True)].split(batch_size)
+    return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]
