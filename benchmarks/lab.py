@@ -191,9 +191,7 @@ def run_unroll(epochs: int) -> None:
 
     recipe = load_recipe("lstm-mnist", {"epochs": epochs})
     with tempfile.TemporaryDirectory() as place:
-        metrics = train(
-            recipe, RunFolder.create(f"{place}/run", recipe, {}), echo=lambda line: print(line, flush=True)
-        )
+        metrics = train(recipe, RunFolder.create(f"{place}/run", recipe, {}), echo=lambda line: print(line, flush=True))
     finish(metrics["seconds"]["training"], epochs)
 
 

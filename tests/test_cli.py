@@ -175,7 +175,9 @@ def test_a_loss_that_is_no_number_keeps_the_folder(unroll, bars_folder):
     fields = ["--optimizer", "sgd", "--learning-rate", "1e38", "--cell", "rnn", "--nonlinearity", "relu"]
     status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, "--max-norm", "none", *SMALL, *fields)
     assert status == 2
-    assert re.search(r"^unroll: the loss became (nan|inf) at epoch 1, step \d+; lower learning_rate or set max_norm", err)
+    assert re.search(
+        r"^unroll: the loss became (nan|inf) at epoch 1, step \d+; lower learning_rate or set max_norm", err
+    )
     assert Path("runs/lstm-mnist/recipe.yaml").is_file()
 
 

@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 import torch
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pack_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
-from unroll.engines import ENGINES, native
 from unroll.cells import LSTMCell
+from unroll.engines import ENGINES, native
 from unroll.errors import InputError
 from unroll.layers import LSTM, RNN
 
@@ -211,7 +211,10 @@ def test_dropout_acts_between_layers_in_training_only(kind):
         (lambda: LSTM(3, 6)(torch.zeros(5, 4, 2)), "2 features in its last axis; expected input_size = 3"),
         (lambda: LSTM(3, 6)(torch.zeros(0, 4, 3)), "no time step (T = 0)"),
         (lambda: RNN(3, 6)(torch.zeros(5)), "shape (5,); expected (T, D) or (T, B, D)"),
-        (lambda: RNN(3, 6)(torch.zeros(5, 4, 3), torch.zeros(1, 3, 6)), "expected (layers·directions, B, H) = (1, 4, 6)"),
+        (
+            lambda: RNN(3, 6)(torch.zeros(5, 4, 3), torch.zeros(1, 3, 6)),
+            "expected (layers·directions, B, H) = (1, 4, 6)",
+        ),
         (lambda: RNN(3, 6)(torch.zeros(5, 4, 3), lengths=torch.tensor([1, 2])), "expected one for each sequence, (4,)"),
         (
             lambda: RNN(3, 6)(torch.zeros(5, 4, 3), lengths=torch.tensor([1, 2, 9, 1])),

@@ -125,7 +125,9 @@ def evaluate(run: str, data: str | None, as_json: bool) -> None:
         return
     low, high = metrics["interval95"]
     click.echo(f"Test Accuracy: {100 * metrics['accuracy']:.2f}%")
-    click.echo(f"95% interval: {100 * low:.2f}% to {100 * high:.2f}% ({metrics['correct']} of {metrics['total']} correct)")
+    click.echo(
+        f"95% interval: {100 * low:.2f}% to {100 * high:.2f}% ({metrics['correct']} of {metrics['total']} correct)"
+    )
     for name, row in metrics["per_class"].items():
         if row["total"]:
             click.echo(f"  {name}: {100 * row['accuracy']:.2f}% of {row['total']}")
@@ -215,6 +217,35 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
 
 
 @cli.command(context_settings=HELP)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("--inputs", type=int, default=200, metavar="N", help="test sequences to measure on; 200 if left out")
+@click.option("--no-pixels", is_flag=True, help="do not read pictures pixel by pixel as well")
+@click.option("--out", metavar="FOLDER", help="where to put the figure and the numbers; the first RUN's figures if left out")
+def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | None) -> None:
+    """Measure how much of the loss's gradient reaches every time step: each RUN untrained and trained.
+
+    Beside them stand untrained RNNs and LSTMs of the same size: small and large recurrent weights, forget biases 0, 1, 3.
+    """
+    from tqdm import tqdm
+
+    from unroll.insight.gradients import measure_runs, text_table
+    from unroll.report.insight import draw_gradients, save_insight
+    from unroll.training.run import write_atomically
+
+    def progress(items: Any) -> Any:
+        return tqdm(items, unit=" models", leave=False, disable=not sys.stderr.isatty())
+
+    curves = measure_runs(runs, inputs, not no_pixels, progress)
+    folder = Path(out) if out is not None else Path(runs[0]) / "figures"
+    png = save_insight(draw_gradients(curves), folder / "gradients")
+    write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
+    for line in text_table(curves):
+        click.echo(line)
+    click.echo(f"Figure: {png}")
+    click.echo(f"Numbers: {folder / 'gradients.json'}")
+
+
+@cli.command(context_settings=HELP)
 def recipes() -> None:
     """List the recipes that come with the package."""
     from unroll.training.recipe import known_recipes, load_recipe
@@ -296,7 +327,9 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        _fail(f"{error.strerror}: {error.filename or 'while writing'}; make room or choose another folder and try again")
+        _fail(
+            f"{error.strerror}: {error.filename or 'while writing'}; make room or choose another folder and try again"
+        )
     sys.exit(result or 0)
 
 

@@ -7,6 +7,7 @@ batches, integer inputs as word indices, and the choice of an engine. Not here: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -27,8 +28,9 @@ class Recurrent(nn.Module):
     """
 
     cell_type: ClassVar[type[RNNCell] | type[LSTMCell]]
-    torch_type: ClassVar[type[nn.RNNBase]]
+    torch_type: ClassVar[type[nn.RNN] | type[nn.LSTM]]
     parts: ClassVar[int]  # tensors in a state: s, or h and c
+    cells: Sequence[Sequence[Any]]  # by layer and direction
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class Recurrent(nn.Module):
         self.bidirectional = bidirectional
         self.engine = engine
         self.directions = 2 if bidirectional else 1
-        self.cells = nn.ModuleList(
+        self.cells = nn.ModuleList(  # type: ignore[assignment]
             nn.ModuleList(
                 self.cell_type(
                     input_size if layer == 0 else hidden_size * self.directions,
@@ -146,7 +148,7 @@ class Recurrent(nn.Module):
         lengths = torch.as_tensor(lengths, dtype=torch.int64, device="cpu")
         if lengths.shape != (B,):
             raise InputError(f"lengths has shape {tuple(lengths.shape)}; expected one for each sequence, ({B},)")
-        if B and not (0 <= int(lengths.min()) and int(lengths.max()) <= T):
+        if B and not (int(lengths.min()) >= 0 and int(lengths.max()) <= T):
             raise InputError(
                 f"lengths run from {int(lengths.min())} to {int(lengths.max())}; expected 0 to {T}, the number of steps"
             )
@@ -193,6 +195,7 @@ class Recurrent(nn.Module):
             raise InputError(f"from_torch got a {type(theirs).__name__}; expected torch.nn.{cls.torch_type.__name__}")
         if theirs.proj_size:
             raise InputError(f"the layer has proj_size = {theirs.proj_size}; layers with projections are not supported")
+        weight = next(theirs.parameters())
         ours = cls(
             theirs.input_size,
             theirs.hidden_size,
@@ -202,8 +205,8 @@ class Recurrent(nn.Module):
             dropout=theirs.dropout,
             bidirectional=theirs.bidirectional,
             engine=engine,
-            device=theirs.weight_hh_l0.device,
-            dtype=theirs.weight_hh_l0.dtype,
+            device=weight.device,
+            dtype=weight.dtype,
             **cls._options_of(theirs),
         )
         with torch.no_grad():

@@ -66,7 +66,13 @@ class SequenceClassifier(nn.Module):
             )
         else:
             self.layers = RNN(
-                width, hidden_size, num_layers, nonlinearity, dropout=dropout, bidirectional=bidirectional, engine=engine
+                width,
+                hidden_size,
+                num_layers,
+                nonlinearity,
+                dropout=dropout,
+                bidirectional=bidirectional,
+                engine=engine,
             )
         features = hidden_size * self.layers.directions
         self.W_out = nn.Parameter(torch.empty(num_classes, features))

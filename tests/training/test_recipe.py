@@ -96,6 +96,8 @@ def test_every_field_is_described(task):
 
 def test_recipes_hold_no_field_twice():
     for path in known_recipes().values():
-        keys = [line.split(":")[0] for line in path.read_text().splitlines() if ":" in line and not line.startswith(" ")]
+        keys = [
+            line.split(":")[0] for line in path.read_text().splitlines() if ":" in line and not line.startswith(" ")
+        ]
         assert len(keys) == len(set(keys)), path
         parse_recipe({"name": path.stem, **yaml.safe_load(path.read_text())}, path.stem)

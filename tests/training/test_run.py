@@ -66,7 +66,9 @@ def test_weights_of_another_architecture_are_refused(bars_run, tmp_path):
     tensors, metadata = load_tensors(bars_run / "model.safetensors")
     metadata["recipe"]["hidden_size"] = 13
     save_tensors(tmp_path / "model.safetensors", tensors, metadata)
-    with pytest.raises(RunError, match=r"belongs to another architecture: W_out is \(3, 12\) there, .* makes it \(3, 13\)"):
+    with pytest.raises(
+        RunError, match=r"belongs to another architecture: W_out is \(3, 12\) there, .* makes it \(3, 13\)"
+    ):
         unroll.load(tmp_path / "model.safetensors")
 
 

@@ -99,5 +99,7 @@ def load_test_images(folder: str | None, encoder: ImageEncoder) -> Sequences:
     if size != (encoder.rows, encoder.columns):
         raise DataError(f"{where}: pictures of {size}, but the model reads ({encoder.rows}, {encoder.columns})")
     if int(part.labels.max()) >= len(encoder.class_names):
-        raise DataError(f"{where}: label {int(part.labels.max())}, but the model knows {len(encoder.class_names)} classes")
+        raise DataError(
+            f"{where}: label {int(part.labels.max())}, but the model knows {len(encoder.class_names)} classes"
+        )
     return Sequences(part.images, part.labels)

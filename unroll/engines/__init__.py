@@ -51,8 +51,9 @@ def walk(
     engine: EngineName = "auto",
 ) -> tuple[Tensor, State]:
     """Walk `cell` over time with the engine chosen; see `unroll.engines.reference.walk` for shapes and meaning."""
-    chosen = native if choose(engine, cell, x) == "native" else reference
-    return chosen.walk(cell, x, state, lengths, reverse)
+    if choose(engine, cell, x) == "native":
+        return native.walk(cell, x, state, lengths, reverse)
+    return reference.walk(cell, x, state, lengths, reverse)
 
 
 __all__ = ["ENGINES", "EngineName", "State", "check_engine", "choose", "walk"]

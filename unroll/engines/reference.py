@@ -57,5 +57,6 @@ def _output(state: State) -> Tensor:
 
 def _where(condition: Tensor, new: State, old: State) -> State:
     if isinstance(new, Tensor):
+        assert isinstance(old, Tensor)
         return torch.where(condition, new, old)
     return tuple(torch.where(condition, a, b) for a, b in zip(new, old, strict=True))

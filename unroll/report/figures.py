@@ -13,11 +13,13 @@ matplotlib.use("agg")  # no window, no display
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from unroll.training.run import RunFolder, write_atomically
 
 INK, PAPER, ACCENT, WRONG = "#1a1a1a", "#ffffff", "#1f4e8c", "#c1440e"
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "figure.facecolor": PAPER,
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -77,13 +79,15 @@ def draw_loss(folder: RunFolder) -> Figure:
         steps = [(row["epoch"] - 1 + step / per_epoch, loss) for row in history for step, loss in row["steps"]]
         if steps:
             axes.plot(*zip(*steps, strict=True), color="#9db7d6", linewidth=1, label="single batches", zorder=1)
-        axes.plot(epochs, [row["loss"] for row in history], color=ACCENT, marker="o", markersize=4, label="mean of the epoch")
+        axes.plot(
+            epochs, [row["loss"] for row in history], color=ACCENT, marker="o", markersize=4, label="mean of the epoch"
+        )
         if history and "validation_loss" in history[0]:
             held_out = [row["validation_loss"] for row in history]
             axes.plot(epochs, held_out, color=WRONG, marker="s", markersize=4, linestyle="--", label="held-out part")
         axes.set(title="Training Loss Curve", xlabel="Epoch", ylabel="Loss (cross-entropy, nats)")
         axes.legend(frameon=False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(True)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
@@ -100,13 +104,20 @@ def draw_confusion(test: dict[str, Any]) -> Figure:
     mistakes = shares * (1 - np.eye(len(names)))
     axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(mistakes.max() * 1.6, 1e-9))
     for k in range(len(names)):
-        axes.add_patch(plt.Rectangle((k - 0.5, k - 0.5), 1, 1, color="#e3eaf3", zorder=1))
+        axes.add_patch(Rectangle((k - 0.5, k - 0.5), 1, 1, color="#e3eaf3", zorder=1))
     if len(names) <= 30:
         for row, column in np.ndindex(counts.shape):
             if counts[row, column]:
                 weight = "bold" if row == column else "normal"
                 axes.text(
-                    column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, fontweight=weight, color=INK
+                    column,
+                    row,
+                    str(counts[row, column]),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    fontweight=weight,
+                    color=INK,
                 )
     rotation = 0 if max(map(len, names)) <= 3 else 45
     axes.set_xticks(range(len(names)), names, rotation=rotation, ha="center" if rotation == 0 else "right")

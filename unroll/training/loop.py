@@ -106,14 +106,14 @@ class Diary:
     """log.txt, history.jsonl, what is printed, and TensorBoard's event files if wanted."""
 
     def __init__(self, path: Path, echo: Echo, tensorboard: bool) -> None:
-        self._log = open(path / "log.txt", "a", encoding="utf-8")
-        self._history = open(path / "history.jsonl", "a", encoding="utf-8")
+        self._log = open(path / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+        self._history = open(path / "history.jsonl", "a", encoding="utf-8")  # noqa: SIM115
         self._echo = echo
         self._events = None
         if tensorboard:
             from torch.utils.tensorboard.writer import SummaryWriter
 
-            self._events = SummaryWriter(path / "tensorboard")  # type: ignore[no-untyped-call]
+            self._events = SummaryWriter(path / "tensorboard")
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +122,7 @@ class Diary:
         self._log.close()
         self._history.close()
         if self._events is not None:
-            self._events.close()  # type: ignore[no-untyped-call]
+            self._events.close()
 
     def line(self, text: str) -> None:
         self._echo(text)
@@ -135,7 +135,7 @@ class Diary:
         if self._events is not None:
             for name, value in row.items():
                 if isinstance(value, float):
-                    self._events.add_scalar(name, value, row["epoch"])  # type: ignore[no-untyped-call]
+                    self._events.add_scalar(name, value, row["epoch"])
 
     def sizes(self) -> tuple[int, int]:
         return self._log.tell(), self._history.tell()
@@ -215,7 +215,7 @@ class Trainer:
                 with bar.external_write_mode():
                     self.diary.line(f"{head}, Step [{step + 1}/{self.steps_per_epoch}], Loss: {loss:.4f}")
         mean = sum(losses) / len(losses)
-        row = {
+        row: dict[str, Any] = {
             "epoch": epoch + 1,
             "loss": mean,
             "learning_rate": self.optimizer.learning_rate,
@@ -350,7 +350,8 @@ class Trainer:
         shapes = {name: list(p.shape) for name, p in self.model.named_parameters()}
         if position.get("shapes") != shapes or tensors["theta"].shape != self.optimizer.theta.shape:
             raise RunError(
-                f"{path} belongs to another architecture: {position.get('shapes')} there, but the recipe makes it {shapes}"
+                f"{path} belongs to another architecture: {position.get('shapes')} there, "
+                f"but the recipe makes it {shapes}"
             )
         torch.set_num_threads(position["threads"])  # sums are the same to the bit only with as many threads
         self.optimizer.theta.copy_(tensors["theta"])
@@ -382,10 +383,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _optimizer(recipe: AnyRecipe, model: SequenceClassifier) -> optim.Optimiser:
-    shared = {"weight_decay": recipe.weight_decay, "max_norm": recipe.max_norm}
+    shared: dict[str, Any] = {"weight_decay": recipe.weight_decay, "max_norm": recipe.max_norm}
     if recipe.optimizer == "sgd":
-        return optim.SGD(
-            model.parameters(), recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.nesterov, **shared
-        )
-    kind = optim.Adam if recipe.optimizer == "adam" else optim.AdamW
-    return kind(model.parameters(), recipe.learning_rate, **shared)
+        shared |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
+    return optim.OPTIMISERS[recipe.optimizer](model.parameters(), recipe.learning_rate, **shared)

@@ -37,11 +37,15 @@ class Recipe(BaseModel):
     num_layers: Positive = Field(1, description="layers on top of each other")
     bidirectional: bool = Field(False, description="read the sequence in both directions")
     dropout: Share = Field(0.0, description="share of values dropped between layers and before the readout")
-    pooling: Literal["last", "mean", "max"] = Field("last", description="what the readout reads: h_T, or h_t pooled over t")
+    pooling: Literal["last", "mean", "max"] = Field(
+        "last", description="what the readout reads: h_T, or h_t pooled over t"
+    )
     initialisation: Literal["uniform", "linear", "normal", "orthogonal"] = Field(
         "orthogonal", description="first values of the weights"
     )
-    forget_bias: float | None = Field(None, description="first value of the forget gate's bias; none: as initialisation says")
+    forget_bias: float | None = Field(
+        None, description="first value of the forget gate's bias; none: as initialisation says"
+    )
 
     optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="update rule")
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(1e-3, description="(peak) learning rate")
@@ -49,7 +53,9 @@ class Recipe(BaseModel):
     nesterov: bool = Field(False, description="Nesterov's momentum in SGD")
     weight_decay: NotNegative = Field(0.0, description="weight decay")
     schedule: Literal["constant", "one_cycle", "cosine"] = Field("constant", description="learning rate over time")
-    max_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="clip the gradient to this norm; none: no clipping")
+    max_norm: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="clip the gradient to this norm; none: no clipping"
+    )
     label_smoothing: Share = Field(0.0, description="share of the target spread over all classes")
     weight_average: Share | None = Field(None, description="decay of the weights' moving average; none: no averaging")
 
@@ -74,7 +80,9 @@ class ImageRecipe(Recipe):
     """Pictures read row by row: T rows of D pixels."""
 
     task: Literal["images"] = "images"
-    standardise: bool = Field(True, description="scale pixels to mean 0 and deviation 1 over the training part; else to 0..1")
+    standardise: bool = Field(
+        True, description="scale pixels to mean 0 and deviation 1 over the training part; else to 0..1"
+    )
     rotation: NotNegative = Field(0.0, description="augmentation: at most so many degrees to either side")
     scaling: Share = Field(0.0, description="augmentation: at most this share larger or smaller")
     shear: NotNegative = Field(0.0, description="augmentation: at most so many degrees of slant to either side")
@@ -88,14 +96,22 @@ class SentenceRecipe(Recipe):
 
     task: Literal["sentences"] = "sentences"
     test_data: str | None = Field(None, description="a file of its own for testing")
-    test: NotNegative = Field(0.0, description="where there is no test_data: sequences split off for testing, share or number")
-    text_column: Column = Field("text", description="column of the sentence: a name, or a number where there is no header")
-    label_column: Column = Field("label", description="column of the label: a name, or a number where there is no header")
+    test: NotNegative = Field(
+        0.0, description="where there is no test_data: sequences split off for testing, share or number"
+    )
+    text_column: Column = Field(
+        "text", description="column of the sentence: a name, or a number where there is no header"
+    )
+    label_column: Column = Field(
+        "label", description="column of the label: a name, or a number where there is no header"
+    )
     lowercase: bool = Field(True, description="read The and the as one word")
     min_count: Positive = Field(1, description="times a word must occur in the training part to get an entry")
     max_vocabulary: Positive | None = Field(None, description="keep only so many of the most frequent words")
     max_length: Positive | None = Field(None, description="read only so many words of a sentence")
-    embedding_size: Positive | None = Field(None, description="learn a vector of this size for each word; none: one-hot")
+    embedding_size: Positive | None = Field(
+        None, description="learn a vector of this size for each word; none: one-hot"
+    )
     word_dropout: Share = Field(0.0, description="share of words replaced by the unknown word in training")
     class_weights: Literal["none", "balanced"] = Field("none", description="weigh classes by how rare they are")
 
@@ -105,11 +121,15 @@ class SeriesRecipe(Recipe):
 
     task: Literal["series"] = "series"
     test_data: str | None = Field(None, description="a file of its own for testing")
-    test: NotNegative = Field(0.0, description="where there is no test_data: sequences split off for testing, share or number")
+    test: NotNegative = Field(
+        0.0, description="where there is no test_data: sequences split off for testing, share or number"
+    )
     id_column: str = Field("id", description="of a long CSV: column that says which series a line belongs to")
     time_column: str = Field("time", description="of a long CSV: column that orders the lines of a series")
     label_column: str = Field("label", description="of a long CSV: column that holds the series' label")
-    fill_missing: Literal["none", "zero", "last", "mean"] = Field("none", description="what takes the place of missing values")
+    fill_missing: Literal["none", "zero", "last", "mean"] = Field(
+        "none", description="what takes the place of missing values"
+    )
     class_weights: Literal["none", "balanced"] = Field("none", description="weigh classes by how rare they are")
 
 

@@ -8,6 +8,8 @@
     predictions.npz      class probabilities of every test sequence
     resume.safetensors   where to go on, while training is under way
     figures/             PNG and SVG
+
+Every file is written beside and renamed.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("unroll", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - not a dict
     except FileNotFoundError:
         raise RunError(f"{path} does not exist") from None
     except (SafetensorError, OSError, ValueError) as error:
@@ -226,7 +228,8 @@ def load(run: str | Path) -> Classifier:
             raise RunError(f"{folder.path} holds no trained model yet; go on with: unroll train --resume {folder.path}")
     tensors, metadata = load_tensors(path)
     if metadata.get("format") != MODEL_FORMAT:
-        raise RunError(f"{path} is no model of this package: its format is {metadata.get('format')!r}, not {MODEL_FORMAT!r}")
+        found = metadata.get("format")
+        raise RunError(f"{path} is no model of this package: its format is {found!r}, not {MODEL_FORMAT!r}")
     recipe = parse_recipe(metadata["recipe"], str(path))
     encoder = ENCODERS[metadata["task"]].from_json(metadata["encoder"])
     model = build_model(recipe, encoder)
@@ -241,7 +244,8 @@ def check_architecture(path: Path, found: dict[str, Tensor], expected: dict[str,
         shapes = [tuple(side[name].shape) if name in side else "absent" for side in (found, expected)]
         if shapes[0] != shapes[1]:
             raise RunError(
-                f"{path} belongs to another architecture: {name} is {shapes[0]} there, but the recipe makes it {shapes[1]}"
+                f"{path} belongs to another architecture: {name} is {shapes[0]} there, "
+                f"but the recipe makes it {shapes[1]}"
             )
 
 
