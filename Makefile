@@ -1,10 +1,11 @@
 # make run    set up and train the LSTM on MNIST        make test   set up and run the tests
 # make check  format, lint, types, import contract and tests        make bench  the benchmarks
+# make seeds  accuracy of the recipes over five seeds
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test check bench format clean
+.PHONY: run test check bench seeds format clean
 
 run: .venv/installed
 	$(BIN)/unroll train lstm-mnist
@@ -22,6 +23,9 @@ check: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/lab.py
+
+seeds: .venv/installed
+	$(BIN)/python benchmarks/seeds.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .
