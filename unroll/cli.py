@@ -220,11 +220,11 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--inputs", type=int, default=200, metavar="N", help="test sequences to measure on; 200 if left out")
 @click.option("--no-pixels", is_flag=True, help="do not read pictures pixel by pixel as well")
-@click.option("--out", metavar="FOLDER", help="where to put the figure and the numbers; the first RUN's figures if left out")
+@click.option("--out", metavar="FOLDER", help="where to put figure and numbers; the first RUN's figures if left out")
 def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | None) -> None:
     """Measure how much of the loss's gradient reaches every time step: each RUN untrained and trained.
 
-    Beside them stand untrained RNNs and LSTMs of the same size: small and large recurrent weights, forget biases 0, 1, 3.
+    Beside them stand untrained RNNs and LSTMs of the same size: recurrent weights small and large, forget biases 0, 1, 3.
     """
     from tqdm import tqdm
 

@@ -211,3 +211,75 @@ def _busiest(axes: Axes, values: Array, name: str, words: Sequence[str] | None, 
     axes.set_xlim(0.5, T + 0.5)
     _time_axis(axes, T, words)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+# ----------------------------------------------------------------------------------------------- gradients through time
+
+
+@styled
+def draw_gradients(curves: Sequence[dict[str, Any]], clipped: Sequence[dict[str, Any]] = ()) -> Figure:
+    """Gradient norms against time above, the largest singular value of one step's Jacobian below.
+
+    Args:
+        curves: what `unroll.insight.gradients.measure_runs` returned; one column for each way of reading and each of
+            untrained and trained.
+        clipped: what `unroll.insight.gradients.clipping` returned, with and without clipping, in a column of its own.
+    """
+    groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
+    for curve in curves:
+        groups.setdefault((curve["reading"], curve["trained"]), []).append(curve)
+    columns = len(groups) + bool(clipped)
+    figure, grid = plt.subplots(2, columns, figsize=(4.6 * columns, 7.2), squeeze=False, layout="constrained")
+    for column, ((reading, trained), members) in enumerate(groups.items()):
+        T = members[0]["T"]
+        what = {"rows": f"{T} rows", "pixels": f"{T} pixels"}.get(reading, f"{T} steps")
+        upper, lower = grid[:, column]
+        for number, curve in enumerate(members):
+            style = _curve_style(curve, [other["cell"] for other in members[:number]].count(curve["cell"]))
+            for name, norms in curve["norms"].items():
+                steps = np.arange(1, T + 1)
+                thin = name == "c"
+                label = curve["label"] if not thin else None
+                upper.semilogy(steps, np.clip(norms["median"], 1e-300, None), label=label, **(style | _thinner(thin)))
+                if trained and not thin:
+                    upper.fill_between(
+                        steps, norms["low"], norms["high"], color=style["color"], alpha=0.15, linewidth=0
+                    )
+            jacobian = curve["jacobian"]
+            lower.plot(jacobian["t"], jacobian["largest"], label=curve["label"], **style)
+        upper.set(title=f"{what}, {'trained' if trained else 'untrained'}", xlabel="step t")
+        lower.axhline(1, color="#999999", linewidth=0.8, zorder=0)
+        lower.set(xlabel="step t", ylim=(0, None))
+        bottom = upper.get_ylim()[0]
+        upper.set_ylim(bottom=max(bottom, 1e-30))
+        lower.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2)
+        for axes in (upper, lower):
+            axes.grid(True)
+    grid[0, 0].set_ylabel("‖∂loss/∂h_t‖, ‖∂loss/∂s_t‖ (thin: ‖∂loss/∂c_t‖)\nmedian over the inputs")
+    grid[1, 0].set_ylabel("largest singular value of one step's Jacobian")
+    if clipped:
+        _clipping(grid[:, -1], clipped)
+    return figure
+
+
+def _curve_style(curve: dict[str, Any], number: int) -> dict[str, Any]:
+    """RNN in orange, LSTM in ink, so that kinds can be told apart; dashes tell the members of a kind."""
+    dashes: Any = ["-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 3))][number % 6]
+    return {"color": WRONG if curve["cell"] == "rnn" else INK, "linestyle": dashes, "linewidth": 1.6}
+
+
+def _thinner(thin: bool) -> dict[str, Any]:
+    return {"linewidth": 0.7} if thin else {}
+
+
+def _clipping(pair: Any, clipped: Sequence[dict[str, Any]]) -> None:
+    for run, style in zip(clipped, (LINES[2], LINES[0]), strict=False):
+        label = "no clipping" if run["max_norm"] is None else f"clipped at norm {run['max_norm']:g}"
+        steps = range(1, len(run["loss"]) + 1)
+        pair[0].semilogy(steps, run["gradient_norm"], label=label, linewidth=1.1, **style)
+        pair[1].plot(steps, np.minimum(run["loss"], 10), label=label, linewidth=1.1, **style)
+    pair[0].set(title="clipping on and off", xlabel="update", ylabel="gradient norm before clipping")
+    pair[1].set(xlabel="update", ylabel="loss (nats; cut off at 10)")
+    for axes in pair:
+        axes.legend(frameon=False, fontsize=8)
+        axes.grid(True)

@@ -1,0 +1,338 @@
+"""Gradients through time: how much of the loss's gradient reaches each time step, and what a single step does to it.
+
+    ∂loss/∂h_{t-1} = Jᵀ_t ∂loss/∂h_t        J_t = ∂h_t/∂h_{t-1}
+
+Where the singular values of J_t stay below 1 the product of many of them vanishes, where they stay above 1 it explodes.
+
+Sources: Hochreiter, "Untersuchungen zu dynamischen neuronalen Netzen", 1991; Bengio, Simard & Frasconi, "Learning
+Long-Term Dependencies with Gradient Descent is Difficult", IEEE Transactions on Neural Networks 5(2), 1994; Pascanu,
+Mikolov & Bengio, "On the difficulty of training recurrent neural networks", ICML 2013, eqs. 5-7. The LSTM's forget
+bias: Gers, Schmidhuber & Cummins 2000; Jozefowicz, Zaremba & Sutskever 2015.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unroll.cells import LSTMCell, RNNCell
+from unroll.cells.lstm import LSTMGates
+from unroll.data.batches import Encoder, Sequences
+from unroll.data.images import ImageEncoder
+from unroll.engines import walk
+from unroll.errors import InputError
+from unroll.models import SequenceClassifier
+from unroll.optim import SGD
+from unroll.training.run import load
+from unroll.training.tasks import first_model, load_test_part
+
+Array = NDArray[Any]
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def gradient_norms(model: SequenceClassifier, x: Tensor, y: Tensor) -> dict[str, Array]:
+    """‖∂loss/∂h_t‖₂ and ‖∂loss/∂c_t‖₂ of an LSTM, ‖∂loss/∂s_t‖₂ of an RNN: every sequence, every step, top layer.
+
+    The loss is the cross-entropy of each sequence by itself. h_t, c_t and s_t are taken as what step t hands on: every
+    way counts by which they reach the loss through later steps and the readout. So ∂loss/∂c_t includes the way over
+    h_t = o_t ⊙ tanh(c_t), and ∂loss/∂h_t holds c_t fixed.
+
+    Args:
+        model: one direction.
+        x: (T, B, D) or (T, B) word indices.
+        y: (B,) classes.
+
+    Returns:
+        Arrays (T, B) by name: h and c, or s.
+
+    Raises:
+        InputError: the model reads in two directions.
+    """
+    if model.layers.directions != 1:
+        raise InputError("gradients through time are measured in one direction; this model reads in two")
+    if model.embedding is not None:
+        x = nn.functional.embedding(x, model.embedding.detach())
+    below, top = _stack(model)
+    B = x.shape[1]
+    h = x
+    with torch.no_grad():
+        for cell in below:
+            h = _outputs(cell, h)
+    names = ("h", "c") if isinstance(top, LSTMCell) else ("s",)
+    kept: dict[str, list[Tensor]] = {name: [] for name in names}
+    outputs = []
+    state: Any = top.initial_state(B)
+    for t in range(len(h)):
+        state = top(h[t], state)
+        for name, part in zip(names, state if isinstance(state, tuple) else (state,), strict=True):
+            kept[name].append(part)
+        outputs.append(kept[names[0]][-1])
+    read = outputs[-1]
+    if model.pooling != "last":
+        every = torch.stack(outputs)
+        read = every.mean(0) if model.pooling == "mean" else every.amax(0)
+    loss = nn.functional.cross_entropy(read @ model.W_out.T + model.b_out, y, reduction="sum")
+    everything = [part for parts in kept.values() for part in parts]
+    gradients = torch.autograd.grad(loss, everything, allow_unused=True)
+    norms = [torch.zeros(B) if g is None else g.norm(dim=-1) for g in gradients]
+    T = len(h)
+    return {name: torch.stack(norms[n * T : (n + 1) * T]).double().numpy() for n, name in enumerate(names)}
+
+
+def _stack(model: SequenceClassifier) -> tuple[list[Any], Any]:
+    """The cells below the top one, and the top one."""
+    cells = [cell for (cell,) in model.layers.cells]
+    return cells[:-1], cells[-1]
+
+
+def _outputs(cell: Any, x: Tensor) -> Tensor:
+    return walk(cell, x, cell.initial_state(x.shape[1]))[0]
+
+
+# ------------------------------------------------------------------------------------------------- one step's Jacobian
+
+
+def rnn_jacobian(cell: RNNCell, s: Tensor) -> Tensor:
+    """∂s_t/∂s_{t-1} = diag(1 - s_t²) W of the vanilla RNN (with relu: diag(s_t > 0) W); s_t (B, H) -> (B, H, H)."""
+    slope = 1 - s**2 if cell.nonlinearity == "tanh" else (s > 0).to(s.dtype)
+    return slope[:, :, None] * cell.W
+
+
+def lstm_jacobian(cell: LSTMCell, gates: LSTMGates, c: Tensor) -> Tensor:
+    """∂(h_t, c_t)/∂(h_{t-1}, c_{t-1}) of the LSTM.
+
+        ∂c_t/∂c_{t-1} = diag(f)
+        ∂c_t/∂h_{t-1} = diag(c_{t-1} f (1-f)) W_f + diag(c̃ i (1-i)) W_i + diag(i (1-c̃²)) W_c
+        ∂h_t/∂c_{t-1} = diag(o (1-tanh²c_t)) ∂c_t/∂c_{t-1}
+        ∂h_t/∂h_{t-1} = diag(tanh(c_t) o (1-o)) W_o + diag(o (1-tanh²c_t)) ∂c_t/∂h_{t-1}
+
+    Args:
+        gates: what the step computed, each (B, H).
+        c: c_{t-1} (B, H).
+
+    Returns:
+        (B, 2H, 2H), rows (h_t, c_t), columns (h_{t-1}, c_{t-1}).
+    """
+    i, f, c_tilde, o, c_new, _ = gates
+    W_i, W_f, W_c, W_o = cell.W.chunk(4)  # (H, H) each
+    tanh_c = torch.tanh(c_new)
+    c_by_h = (
+        (c * f * (1 - f))[:, :, None] * W_f
+        + (c_tilde * i * (1 - i))[:, :, None] * W_i
+        + (i * (1 - c_tilde**2))[:, :, None] * W_c
+    )
+    c_by_c = torch.diag_embed(f)
+    through = (o * (1 - tanh_c**2))[:, :, None]  # ∂h_t/∂c_t
+    h_by_h = (tanh_c * o * (1 - o))[:, :, None] * W_o + through * c_by_h
+    return torch.cat([torch.cat([h_by_h, through * c_by_c], 2), torch.cat([c_by_h, c_by_c], 2)], 1)
+
+
+@torch.no_grad()
+def singular_values(model: SequenceClassifier, x: Tensor, steps: int = 28) -> dict[str, Any]:
+    """Singular values of the step-to-step Jacobian of the top layer.
+
+    Args:
+        x: (T, B, D) or (T, B): a handful of sequences is enough, each (sequence, step) costs one decomposition.
+        steps: how many of the T steps to measure, spread evenly; the first step, which has no state before it, is none.
+
+    Returns:
+        ``t``: the steps (counted from 1); ``largest``, ``second``, ``median``: for each of them the mean over the
+        sequences of that singular value.
+    """
+    if model.embedding is not None:
+        x = nn.functional.embedding(x, model.embedding)
+    h = x
+    below, top = _stack(model)
+    for cell in below:
+        h = _outputs(cell, h)
+    T = len(h)
+    wanted = np.unique(np.linspace(min(2, T), T, min(steps, T)).round().astype(int))
+    state: Any = top.initial_state(x.shape[1])
+    found = []
+    for t in range(1, T + 1):
+        if isinstance(top, LSTMCell):
+            gates, before = top.equations(h[t - 1], *state), state[1]
+            state = gates.h, gates.c
+            if t in wanted:
+                found.append(torch.linalg.svdvals(lstm_jacobian(top, gates, before)))
+        else:
+            state = top(h[t - 1], state)
+            if t in wanted:
+                found.append(torch.linalg.svdvals(rnn_jacobian(top, state)))
+    values = torch.stack(found).mean(1)  # (steps, H or 2H), the mean over the sequences
+    return {
+        "t": wanted.tolist(),
+        "largest": values[:, 0].tolist(),
+        "second": values[:, min(1, values.shape[1] - 1)].tolist(),
+        "median": values.median(1).values.tolist(),
+    }
+
+
+# --------------------------------------------------------------------------------------------------------- measurement
+
+
+def measure(model: SequenceClassifier, x: Tensor, y: Tensor, sequences: int = 8, chunk: int = 100) -> dict[str, Any]:
+    """Gradient norms and singular values of one model, as plain numbers.
+
+    Returns:
+        ``inputs`` and ``T``; for h, c or s the ``median`` over the inputs at each step with the quarter below
+        (``low``) and above (``high``); ``reach``: the median at step 1 divided by that at step T; ``jacobian``: see
+        `singular_values`, over `sequences` of the inputs.
+    """
+    # In float64, for float32 ends at 1e-38 and 1e38: the gradients would be called 0 or infinite long before they are.
+    model = copy.deepcopy(model).double()
+    x = x.double() if x.is_floating_point() else x
+    parts = [
+        gradient_norms(model, xs, ys) for xs, ys in zip(torch.split(x, chunk, 1), torch.split(y, chunk), strict=True)
+    ]
+    result: dict[str, Any] = {"inputs": len(y), "T": len(x), "norms": {}}
+    for name in parts[0]:
+        norms = np.concatenate([part[name] for part in parts], axis=1)  # (T, inputs)
+        low, median, high = np.quantile(norms, [0.25, 0.5, 0.75], axis=1)
+        result["norms"][name] = {
+            "median": median.tolist(),
+            "low": low.tolist(),
+            "high": high.tolist(),
+            "reach": float(median[0] / median[-1]) if median[-1] > 0 else None,
+        }
+    result["jacobian"] = singular_values(model, x[:, :sequences])
+    return result
+
+
+def measure_runs(
+    runs: Sequence[str | Path], inputs: int = 200, pixels: bool = True, progress: Progress = iter
+) -> list[dict[str, Any]]:
+    """Gradients through time of runs, untrained and trained, beside the other kind of cell of the same size.
+
+    For each run the model as training began with it and as it is now; and untrained, once for each size, the vanilla
+    RNN and the LSTM with a forget bias of 0, 1 and 3. Runs on pictures also get these untrained cells reading pixel by
+    pixel.
+
+    Args:
+        runs: run folders, all of the same kind of data.
+        inputs: test sequences of equal length to measure on.
+        pixels: whether to read pictures pixel by pixel too, the slow part.
+        progress: wraps the list of what is to be measured, for a progress bar.
+
+    Returns:
+        One dictionary a curve: ``label``, ``cell``, ``trained``, ``reading`` and what `measure` returns.
+
+    Raises:
+        InputError: a number below 1, or a run in two directions.
+        RunError: a run holds no trained model.
+    """
+    if inputs < 1:
+        raise InputError(f"inputs is {inputs}; expected at least 1, such as 200")
+    wanted: list[tuple[dict[str, Any], SequenceClassifier, Tensor, Tensor]] = []
+    sizes = set()
+    for run in runs:
+        classifier = load(run)
+        recipe, encoder = classifier.recipe, classifier.encoder
+        x, y = equally_long(load_test_part(recipe, encoder, None), encoder, inputs)
+        name, reading = Path(run).name, "rows" if isinstance(encoder, ImageEncoder) else "steps"
+        for trained, model in ((False, first_model(recipe, encoder)), (True, classifier.model)):
+            label = {"label": name, "cell": recipe.cell, "trained": trained, "reading": reading}
+            wanted.append((label, model, x, y))
+        size = (recipe.hidden_size, x.shape[2] if x.is_floating_point() else encoder.input_size, len(y))
+        if size in sizes:
+            continue
+        sizes.add(size)
+        readings = [(reading, x, encoder.input_size)]
+        if pixels and reading == "rows":
+            readings.append(("pixels", by_pixels(x), 1))
+        for reading, values, width in readings:
+            for label, model in untrained(recipe.hidden_size, width, len(encoder.class_names), recipe.seed):
+                wanted.append(({**label, "trained": False, "reading": reading}, model, values, y))
+    return [{**label, **measure(model, x, y)} for label, model, x, y in progress(wanted)]
+
+
+def untrained(
+    hidden_size: int, input_size: int, num_classes: int, seed: int = 0
+) -> list[tuple[dict[str, Any], SequenceClassifier]]:
+    """Fresh models of one size: the RNN with small, orthogonal and large W, the LSTM with forget bias 0, 1, 3."""
+    models = []
+    with torch.random.fork_rng(devices=[]):
+        for gain in (0.5, 1.0, 2.0):
+            torch.manual_seed(seed)
+            model = SequenceClassifier("rnn", input_size, hidden_size, num_classes)
+            model.initialise("orthogonal")
+            with torch.no_grad():
+                model.layers.cells[0][0].W.mul_(gain)
+            models.append(({"label": f"RNN, W = {gain:g} × orthogonal", "cell": "rnn", "gain": gain}, model))
+        for bias in (0.0, 1.0, 3.0):
+            torch.manual_seed(seed)
+            model = SequenceClassifier("lstm", input_size, hidden_size, num_classes)
+            model.initialise("orthogonal", bias)
+            models.append(({"label": f"LSTM, forget bias {bias:g}", "cell": "lstm", "forget_bias": bias}, model))
+    return models
+
+
+def equally_long(test: Sequences, encoder: Encoder, count: int) -> tuple[Tensor, Tensor]:
+    """The first `count` sequences of one length, the most frequent, as the model reads them: x (T, B, …), y (B,)."""
+    index = torch.arange(len(test))
+    if test.lengths is not None:
+        index = index[test.lengths == test.lengths.mode().values]
+    values, _ = test.take(index[:count])
+    return encoder.features(values), test.y[index[:count]]
+
+
+def by_pixels(x: Tensor) -> Tensor:
+    """Pictures row by row (T, B, D) -> pixel by pixel (T·D, B, 1), in reading order."""
+    T, B, D = x.shape
+    return x.transpose(1, 2).reshape(T * D, B, 1)
+
+
+def text_table(curves: Sequence[dict[str, Any]]) -> list[str]:
+    """The curves as lines of text: the norms at the first and the last step, and what one step does."""
+    head = ("model", "reads", "‖∂/∂h_1‖", "‖∂/∂h_T‖", "ratio", "largest σ")
+    rows = [head]
+    for curve in curves:
+        norms = curve["norms"].get("h") or curve["norms"]["s"]
+        largest = curve["jacobian"]["largest"]
+        rows.append(
+            (
+                curve["label"] + (", trained" if curve["trained"] else ""),
+                f"{curve['T']} {curve['reading']}",
+                f"{norms['median'][0]:.1e}" if norms["median"][0] else "< 1e-300",
+                f"{norms['median'][-1]:.1e}",
+                f"{norms['reach']:.0e}" if norms["reach"] else "< 1e-300",
+                f"{sum(largest) / len(largest):.2f}",
+            )
+        )
+    widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
+    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def clipping(
+    build: Callable[[], SequenceClassifier],
+    batch: Callable[[int], tuple[Tensor, Tensor]],
+    learning_rate: float,
+    steps: int,
+    max_norm: float | None,
+) -> dict[str, Any]:
+    """Train with plain gradient descent and keep the gradient's norm before clipping, and the loss, of every step.
+
+        g <- g min(1, max_norm / ‖g‖)        Pascanu et al. 2013, algorithm 1
+
+    Training ends early where the loss is no longer a number.
+    """
+    model = build()
+    optimizer = SGD(model.parameters(), learning_rate, max_norm=max_norm)
+    norms, losses = [], []
+    for step in range(steps):
+        x, y = batch(step)
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        norms.append(float(optimizer.step()))
+        if not np.isfinite(losses[-1] + norms[-1]):
+            break
+    return {"max_norm": max_norm, "learning_rate": learning_rate, "gradient_norm": norms, "loss": losses}
