@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work = [(name, seed) for name in arguments.recipes for seed in range(arguments.seeds)]
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in arguments.recipes}
-    for name, seed in tqdm(work, unit=" runs"):
+    for name, seed in tqdm(work, unit=" runs", disable=None):
         metrics = run(name, seed)
         row = {"accuracy": 100 * metrics["test"]["accuracy"], "seconds": metrics["seconds"]["training"]}
         measured[name].append(row)

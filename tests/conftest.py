@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+# The shapes that the public functions declare are checked in every test.
+install_import_hook(["unroll.cells", "unroll.engines.reference", "unroll.models"], "beartype.beartype")
 
 ROWS = COLUMNS = 8
 

@@ -6,10 +6,10 @@ import math
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from unroll.cells import LSTMCell
-from unroll.cells.parameters import Initialisation
 from unroll.cells.rnn import Nonlinearity
 from unroll.engines import EngineName
 from unroll.errors import InputError
@@ -80,7 +80,7 @@ class SequenceClassifier(nn.Module):
         self.initialise("uniform")
 
     @torch.no_grad()
-    def initialise(self, how: Initialisation, forget_bias: float | None = None) -> None:
+    def initialise(self, how: str, forget_bias: float | None = None) -> None:
         """Draw all parameters anew, in the order W, U, b of each cell, W_out, b_out, embedding.
 
         `how` is explained at `CellParameters.initialise`; the readout follows suit: uniform with bound 1/√fan-in for
@@ -105,7 +105,9 @@ class SequenceClassifier(nn.Module):
         if self.embedding is not None:
             self.embedding.normal_(std=0.1)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"], lengths: Integer[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B C"]:
         """x (T, B, D) features or (T, B) word indices, lengths (B,) or None -> logits (B, C)."""
         if self.embedding is not None:
             x = nn.functional.embedding(x, self.embedding)  # (T, B, E)

@@ -10,20 +10,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from unroll.cells.parameters import CellParameters
 
 
 class LSTMGates(NamedTuple):
-    """Everything an LSTM computes in one time step; each (B, H)."""
+    """Everything an LSTM computes in one time step."""
 
-    i: Tensor
-    f: Tensor
-    c_tilde: Tensor
-    o: Tensor
-    c: Tensor
-    h: Tensor
+    i: Float[Tensor, "B H"]
+    f: Float[Tensor, "B H"]
+    c_tilde: Float[Tensor, "B H"]
+    o: Float[Tensor, "B H"]
+    c: Float[Tensor, "B H"]
+    h: Float[Tensor, "B H"]
 
 
 class LSTMCell(CellParameters):
@@ -46,7 +47,9 @@ class LSTMCell(CellParameters):
 
     gates = 4
 
-    def equations(self, x: Tensor, h: Tensor, c: Tensor) -> LSTMGates:
+    def equations(
+        self, x: Float[Tensor, "B D"] | Integer[Tensor, " B"], h: Float[Tensor, "B H"], c: Float[Tensor, "B H"]
+    ) -> LSTMGates:
         """x (B, D) features or (B,) word indices, h and c (B, H) of the step before -> all six quantities."""
         a = h @ self.W.T + self.project(x)  # (B, 4H), the four gates' arguments side by side
         if self.b is not None:
@@ -61,12 +64,14 @@ class LSTMCell(CellParameters):
         h = o * torch.tanh(c)
         return LSTMGates(i, f, c_tilde, o, c, h)
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Float[Tensor, "B D"] | Integer[Tensor, " B"], state: tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]
+    ) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
         """x (B, D), (h_{t-1}, c_{t-1}) -> (h_t, c_t), each (B, H)."""
         gates = self.equations(x, *state)
         return gates.h, gates.c
 
-    def initial_state(self, batch_size: int) -> tuple[Tensor, Tensor]:
+    def initial_state(self, batch_size: int) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
         """(h_0, c_0) = zeros, (B, H) each."""
         zeros = self.W.new_zeros(batch_size, self.hidden_size)
         return zeros, zeros

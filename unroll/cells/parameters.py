@@ -6,6 +6,7 @@ import math
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from unroll.errors import InputError, nearest
@@ -48,7 +49,7 @@ class CellParameters(nn.Module):
         self.initialise("uniform")
 
     @torch.no_grad()
-    def initialise(self, how: Initialisation) -> None:
+    def initialise(self, how: str) -> None:
         """Draw W, U and b anew, in this order.
 
         - ``uniform``: all from U(-1/√H, 1/√H), torch's default for its recurrent layers.
@@ -81,7 +82,7 @@ class CellParameters(nn.Module):
         if self.b is not None:
             self.b.zero_()
 
-    def project(self, x: Tensor) -> Tensor:
+    def project(self, x: Float[Tensor, "*S D"] | Integer[Tensor, "*S"]) -> Float[Tensor, "*S GH"]:
         """U x_t: (…, D) features -> (…, G·H).
 
         Integer x (…) holds word indices and stands for one-hot vectors; U times a one-hot vector is a column of U, so

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from unroll.cells.parameters import CellParameters
@@ -37,7 +38,7 @@ class RNNCell(CellParameters):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: Nonlinearity = "tanh",
+        nonlinearity: str = "tanh",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -46,13 +47,13 @@ class RNNCell(CellParameters):
         super().__init__(input_size, hidden_size, bias, device, dtype)
         self.nonlinearity = nonlinearity
 
-    def forward(self, x: Tensor, s: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B D"] | Integer[Tensor, " B"], s: Float[Tensor, "B H"]) -> Float[Tensor, "B H"]:
         """x (B, D) features or (B,) word indices, s_{t-1} (B, H) -> s_t (B, H)."""
         a = s @ self.W.T + self.project(x)  # (B, H)
         if self.b is not None:
             a = a + self.b
         return torch.tanh(a) if self.nonlinearity == "tanh" else torch.relu(a)
 
-    def initial_state(self, batch_size: int) -> Tensor:
+    def initial_state(self, batch_size: int) -> Float[Tensor, "B H"]:
         """s_0 = zeros, (B, H)."""
         return self.W.new_zeros(batch_size, self.hidden_size)

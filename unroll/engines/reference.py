@@ -6,6 +6,7 @@ Runs wherever torch runs (CPU, CUDA, any floating type) and any cell that maps (
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from unroll.cells import Cell
@@ -14,8 +15,12 @@ State = Tensor | tuple[Tensor, ...]
 
 
 def walk(
-    cell: Cell, x: Tensor, state: State, lengths: Tensor | None = None, reverse: bool = False
-) -> tuple[Tensor, State]:
+    cell: Cell,
+    x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"],
+    state: State,
+    lengths: Integer[Tensor, " B"] | None = None,
+    reverse: bool = False,
+) -> tuple[Float[Tensor, "T B H"], State]:
     """Walk `cell` over time.
 
     Args:

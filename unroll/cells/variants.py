@@ -1,0 +1,103 @@
+"""The LSTM with one of its parts taken away, to see what that part is worth.
+
+Source: the variants NFG, NIG, NOG, NIAF and CIFG of Greff, Srivastava, Koutník, Steunebrink & Schmidhuber, "LSTM: A Search
+Space Odyssey", IEEE Transactions on Neural Networks and Learning Systems 28(10), 2017, section 3 (here without peephole
+connections, like the cell itself).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from unroll.cells.lstm import LSTMCell, LSTMGates
+from unroll.errors import InputError, nearest
+
+Removal = Literal["f", "i", "o", "c_tilde", "coupled"]
+REMOVALS: dict[Removal, str] = {
+    "f": "f = 1: nothing is ever forgotten",
+    "i": "i = 1: every candidate is let in whole",
+    "o": "o = 1: tanh(c) is always shown",
+    "c_tilde": "c̃ linear: the candidate is not squashed",
+    "coupled": "i = 1 - f: as much is written as was forgotten",
+}
+
+
+def check_removal(name: str) -> Removal:
+    """`name` as what it is.
+
+    Raises:
+        InputError: there is no such gate.
+    """
+    if name not in get_args(Removal):
+        raise InputError(f"unknown gate {name!r}{nearest(name, get_args(Removal))}")
+    return name  # type: ignore[return-value]
+
+
+class AblatedLSTMCell(LSTMCell):
+    """An LSTM cell in which one line of the equations is replaced; see `REMOVALS`.
+
+    All four blocks of W, U and b are kept, so that weights fit those of an `LSTMCell`; the block that its equations no
+    longer read gets gradient zero.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        removed: Removal,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, device, dtype)
+        self.removed = check_removal(removed)
+
+    @classmethod
+    def like(cls, cell: LSTMCell, removed: Removal) -> AblatedLSTMCell:
+        """A cell that shares the parameters of `cell`."""
+        new = cls(cell.input_size, cell.hidden_size, removed, bias=cell.b is not None, device="meta")
+        new.W, new.U, new.b = cell.W, cell.U, cell.b
+        return new
+
+    def equations(self, x: Tensor, h: Tensor, c: Tensor) -> LSTMGates:
+        a = h @ self.W.T + self.project(x)  # (B, 4H)
+        if self.b is not None:
+            a = a + self.b
+        a_i, a_f, a_c, a_o = a.chunk(4, dim=-1)  # (B, H) each
+        one = torch.ones_like(c)
+
+        f = one if self.removed == "f" else torch.sigmoid(a_f)
+        i = one if self.removed == "i" else 1 - f if self.removed == "coupled" else torch.sigmoid(a_i)
+        c_tilde = a_c if self.removed == "c_tilde" else torch.tanh(a_c)
+        o = one if self.removed == "o" else torch.sigmoid(a_o)
+        c = f * c + i * c_tilde
+        h = o * torch.tanh(c)
+        return LSTMGates(i, f, c_tilde, o, c, h)
+
+
+BLOCKS = {"i": 0, "f": 1, "o": 3}
+OPEN = 100.0  # σ(100) is 1 to the last bit in float32 and float64
+
+
+@torch.no_grad()
+def hold_open(cell: LSTMCell, gate: Removal) -> None:
+    """Make i, f or o of an ordinary cell 1 for good: W and U of its block 0, its bias so large that σ(b) = 1 exactly.
+
+    The derivative σ'(b) = σ(b) (1 - σ(b)) is then exactly 0, so no gradient ever moves the block again: the cell computes
+    what `AblatedLSTMCell` does, but every engine can walk it.
+
+    Raises:
+        InputError: the gate is none of i, f, o, or the cell has no bias.
+    """
+    if gate not in BLOCKS:
+        raise InputError(f"{gate!r} cannot be held open; expected one of {', '.join(BLOCKS)}")
+    if cell.b is None:
+        raise InputError("a gate is held open by its bias, and the cell has none; build it with bias=True")
+    H = cell.hidden_size
+    rows = slice(BLOCKS[gate] * H, (BLOCKS[gate] + 1) * H)
+    cell.W[rows] = 0
+    cell.U[rows] = 0
+    cell.b[rows] = OPEN
