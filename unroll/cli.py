@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 
@@ -32,7 +32,9 @@ class TrainCommand(click.Command):
                 if name not in known and name not in ("name", "about", "task"):
                     known.add(name)
                     option = f"--{name.replace('_', '-')}"
-                    self.params.append(click.Option([option, name], metavar="VALUE", help=field.description))
+                    self.params.append(
+                        click.Option([option, name], metavar=_metavar(field.annotation), help=field.description)
+                    )
         return super().get_params(ctx)
 
 
@@ -246,6 +248,38 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | No
 
 
 @cli.command(context_settings=HELP)
+@click.argument("run")
+@click.option("--gate", "gates", multiple=True, metavar="NAME", help="f, i, o, c_tilde or coupled; all if left out")
+@click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each variant; 3 if left out")
+@click.option("--epochs", type=int, metavar="N", help="epochs of each training; the run's own if left out")
+@click.option("--out", metavar="FOLDER", help="where to put the numbers; RUN if left out")
+def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out: str | None) -> None:
+    """Take one gate at a time away from the LSTM of RUN, train again, and see what it was worth."""
+    from tqdm import tqdm
+
+    from unroll.insight.ablate import ablate as run_ablation
+    from unroll.insight.ablate import plan, text_table
+    from unroll.training.recipe import parse_recipe
+    from unroll.training.run import RunFolder, write_atomically
+
+    recipe = RunFolder(run).recipe
+    if epochs is not None:
+        recipe = parse_recipe({**recipe.model_dump(), "epochs": epochs}, run)
+    plan(gates, seeds)  # a wrong name shall not wait for the data
+
+    def progress(items: Any) -> Any:
+        return tqdm(items, unit=" trainings", leave=False, disable=not sys.stderr.isatty())
+
+    rows = run_ablation(recipe, gates, seeds, progress)
+    folder = Path(out) if out is not None else Path(run)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "ablate.json", json.dumps({"recipe": recipe.model_dump(), "rows": rows}, indent=2) + "\n")
+    for line in text_table(rows):
+        click.echo(line)
+    click.echo(f"Numbers: {folder / 'ablate.json'}")
+
+
+@cli.command(context_settings=HELP)
 def recipes() -> None:
     """List the recipes that come with the package."""
     from unroll.training.recipe import known_recipes, load_recipe
@@ -263,6 +297,20 @@ def info() -> None:
 
     for name, value in facts().items():
         click.echo(f"{name}: {value}")
+
+
+def _metavar(annotation: Any) -> str:
+    """What the help shows for a field's value: its choices, or what kind of value it is."""
+    from types import NoneType
+
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    kinds = {bool: "true|false", int: "N", float: "X", str: "TEXT", NoneType: "none"}
+    if annotation in kinds:
+        return kinds[annotation]
+    return "|".join(_metavar(part) for part in get_args(annotation))
 
 
 def _value(text: str) -> Any:
