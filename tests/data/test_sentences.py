@@ -335,7 +335,7 @@ def test_sentences_of_a_batch_do_not_change_each_other(tmp_path: Path) -> None:
             '{"text": "a", "label": 1}\n{"text": "b", "label": null}\n',
             "line 2: the label .label. is missing",
         ),
-        ("a.csv", "text,label\na b,1\nb a,1\n", "all 2 training sequences of .*a.csv have the label '1'"),
+        ("a.csv", "text,label\na b,1\nb a,1\n", "all 2 sequences of .*a.csv have the label '1'"),
         ("a.csv", "text,label\na,1\na,0\n", "vocabulary of .*a.csv has 1 of the 2 words"),
     ],
 )

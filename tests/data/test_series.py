@@ -224,7 +224,7 @@ def test_a_feature_without_any_value_is_named(tmp_path: Path) -> None:
         ({"X": np.zeros((2, 3)), "y": np.array([None, 1])}, "holds Python objects"),
         ({"X": np.zeros((2, 3)), "y": np.array([np.nan, 1])}, r"series 0 .from 0.: the label is missing"),
         ({"X": np.zeros((0, 3)), "y": np.zeros(0)}, "holds no series"),
-        ({"X": np.zeros((2, 3)), "y": np.ones(2)}, "all 2 training sequences of .* have the label '1'"),
+        ({"X": np.zeros((2, 3)), "y": np.ones(2)}, "all 2 sequences of .* have the label '1'"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:

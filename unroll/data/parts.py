@@ -37,9 +37,7 @@ def class_names(labels: Sequence[str], where: Path) -> tuple[str, ...]:
     names = set(labels)
     if len(names) < 2:
         only = next(iter(names), "none")
-        raise DataError(
-            f"all {len(labels)} training sequences of {where} have the label {only!r}; expected two classes or more"
-        )
+        raise DataError(f"all {len(labels)} sequences of {where} have the label {only!r}; expected two classes or more")
     try:
         return tuple(sorted(names, key=lambda name: (float(name), name)))
     except ValueError:

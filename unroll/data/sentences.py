@@ -279,10 +279,11 @@ def load_sentence_dataset(
     path = Path(data)
     read = {"text_column": text_column, "label_column": label_column, "lowercase": lowercase, "max_length": max_length}
     everything = read_sentences(path, **read)  # type: ignore[arg-type]
-    chosen = parts.split(everything.labels, 0.0 if test_data else test, validation, seed)
+    own_test = None if test_data is None else read_sentences(Path(test_data), **read)  # type: ignore[arg-type]
+    parts.class_names(everything.labels, path)  # one class alone is the greater mistake than too few of it
+    chosen = parts.split(everything.labels, 0.0 if own_test else test, validation, seed)
     train, held_out, tested = (_choose(everything, numbers) for numbers in chosen)
-    if test_data is not None:
-        tested = read_sentences(Path(test_data), **read)  # type: ignore[arg-type]
+    tested = own_test or tested
 
     names = parts.class_names(train.labels, path)
     words = build_vocabulary(train.sentences, min_count, max_vocabulary)

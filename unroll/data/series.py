@@ -505,10 +505,13 @@ def load_series_dataset(
         raise InputError(f"fill_missing is {fill_missing!r}{nearest(fill_missing, get_args(Fill))}")
     columns = {"id_column": id_column, "time_column": time_column, "label_column": label_column}
     everything = read_series(Path(data), **columns)  # type: ignore[arg-type]
-    chosen = parts.split(everything.labels, 0.0 if test_data else test, validation, seed)
-    train, held_out, tested = (everything.choose(numbers) for numbers in chosen)
+    own_test = None
     if test_data is not None:
-        tested = read_series(Path(test_data), **columns).with_features(train.features)  # type: ignore[arg-type]
+        own_test = read_series(Path(test_data), **columns).with_features(everything.features)  # type: ignore[arg-type]
+    parts.class_names(everything.labels, Path(data))  # one class alone is the greater mistake than too few of it
+    chosen = parts.split(everything.labels, 0.0 if own_test else test, validation, seed)
+    train, held_out, tested = (everything.choose(numbers) for numbers in chosen)
+    tested = own_test or tested
     names = parts.class_names(train.labels, Path(data))
     encoder = SeriesEncoder.fit(train, names, fill_missing)
 

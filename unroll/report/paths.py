@@ -35,6 +35,7 @@ SENTENCES: list[tuple[str, str, Any]] = [  # colour, marker, line
     ("#6a3d9a", "D", (0, (6, 2, 1, 2))),
 ]
 TINTS = ["#f2d9cb", "#e6eef8", "#d3e6d6", "#f5eefa", "#dcd6a9", "#f2f2f2"]  # of different lightness
+MANY_WORDS = 12  # of longer sentences only the first and the last word is written beside the path
 EDGE = 1.12  # tanh keeps every unit within (-1, 1)
 
 
@@ -201,7 +202,8 @@ def _draw_sentences(
             arrow |= {"shrinkA": 4, "shrinkB": 4, "mutation_scale": 11}
             axes.annotate("", path[t], path[t - 1], arrowprops=arrow, zorder=3)
             axes.plot(*path[t], linestyle="", marker=marker, color=colour, markersize=6.5, zorder=4)
-            labels.append((path[t], f"$s_{{{t}}}$ {_plain(words[t - 1])}", colour))
+            if len(words) <= MANY_WORDS or t in (1, len(words)):
+                labels.append((path[t], f"$s_{{{t}}}$ {_plain(words[t - 1])}", colour))
     axes.plot(0, 0, marker="o", color="#ffffff", markeredgecolor=INK, markersize=7, zorder=5)
     border, boxes = taken
     occupied = np.concatenate([_dense(path) for path in paths] + [border[::4]])
