@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import click
 
 import unroll
+from unroll import commands_report
 from unroll.errors import InputError, UnrollError, nearest
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -297,6 +298,10 @@ def info() -> None:
 
     for name, value in facts().items():
         click.echo(f"{name}: {value}")
+
+
+for command in commands_report.COMMANDS:
+    cli.add_command(command)
 
 
 def _metavar(annotation: Any) -> str:

@@ -86,8 +86,8 @@ OPEN = 100.0  # σ(100) is 1 to the last bit in float32 and float64
 def hold_open(cell: LSTMCell, gate: Removal) -> None:
     """Make i, f or o of an ordinary cell 1 for good: W and U of its block 0, its bias so large that σ(b) = 1 exactly.
 
-    The derivative σ'(b) = σ(b) (1 - σ(b)) is then exactly 0, so no gradient ever moves the block again: the cell computes
-    what `AblatedLSTMCell` does, but every engine can walk it.
+    The block's gradients are set to zero on their way into W, U and b, so training leaves it as it is: the cell computes
+    what `AblatedLSTMCell` does, but every engine can walk it. Weight decay alone still moves b; `OPEN` leaves it room.
 
     Raises:
         InputError: the gate is none of i, f, o, or the cell has no bias.
@@ -101,3 +101,7 @@ def hold_open(cell: LSTMCell, gate: Removal) -> None:
     cell.W[rows] = 0
     cell.U[rows] = 0
     cell.b[rows] = OPEN
+    # σ' is 0 there, but kernels that approximate it leave 1e-10, which Adam would blow up to a step.
+    index = torch.arange(rows.start, rows.stop)
+    for parameter in (cell.W, cell.U, cell.b):
+        parameter.register_hook(lambda gradient: gradient.index_fill(0, index, 0))

@@ -1,0 +1,155 @@
+"""Ablation: take one part of the LSTM away, train again, and see what the part was worth.
+
+The parts and their sources are in `unroll.cells.variants`. Every variant is trained by the run's own recipe, data order
+and first weights, over several seeds; nothing is tuned anew for the variant.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unroll.cells.lstm import LSTMCell
+from unroll.cells.variants import BLOCKS, REMOVALS, AblatedLSTMCell, Removal, check_removal, hold_open
+from unroll.data.batches import Dataset
+from unroll.errors import DataError, InputError
+from unroll.models import SequenceClassifier
+from unroll.training.loop import Diary, Trainer
+from unroll.training.recipe import AnyRecipe
+from unroll.training.run import RunFolder, probabilities
+from unroll.training.tasks import load_dataset
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+def remove(model: SequenceClassifier, removed: Removal) -> None:
+    """Take a part away from every LSTM cell of `model`, in place; its parameters stay the same tensors.
+
+    Raises:
+        InputError: the model is no LSTM.
+    """
+    for cells in model.layers.cells:
+        for direction, cell in enumerate(cells):
+            if not isinstance(cell, LSTMCell):
+                raise InputError("only the LSTM has gates to remove; expected a run with cell: lstm")
+            if removed in BLOCKS:
+                hold_open(cell, removed)
+            else:
+                cells[direction] = AblatedLSTMCell.like(cell, removed)  # type: ignore[index]
+
+
+def count_parameters(model: SequenceClassifier, removed: Removal | None) -> int:
+    """The parameters that the equations still read."""
+    total = sum(p.numel() for p in model.parameters())
+    if removed in (None, "c_tilde"):
+        return total
+    return total - sum(p.numel() for p in model.layers.parameters()) // 4
+
+
+def retrain(recipe: AnyRecipe, dataset: Dataset, removed: Removal | None) -> dict[str, Any]:
+    """Train once with a part removed (None: none), and test.
+
+    Returns:
+        ``accuracy`` on the test set, ``loss`` of the last epoch, ``seconds`` of training, ``parameters`` still in use.
+
+    Raises:
+        DataError: the data have no test part.
+        TrainingError: the loss is no longer a number.
+    """
+    if dataset.test is None:
+        raise DataError("the data of this run have no test part to measure with; give the recipe test or test_data")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = RunFolder.create(Path(scratch) / "run", recipe, {})
+        with Diary(folder.path, lambda line: None, tensorboard=False) as diary:
+            trainer = Trainer(recipe, dataset, folder, diary)
+            if removed is not None:
+                remove(trainer.model, removed)
+            trainer.run()
+            with trainer.evaluation_weights():
+                p = probabilities(trainer.model, dataset.test, dataset.encoder)
+        return {
+            "accuracy": float((p.argmax(1) == dataset.test.y).double().mean()),
+            "loss": float(folder.history()[-1]["loss"]),
+            "seconds": round(trainer.seconds, 2),
+            "parameters": count_parameters(trainer.model, removed),
+        }
+
+
+def plan(gates: Sequence[str], seeds: int) -> list[tuple[Removal | None, int]]:
+    """What is to be trained: the whole cell and then each removal, with every seed.
+
+    Raises:
+        InputError: an unknown gate, or fewer than one seed.
+    """
+    if seeds < 1:
+        raise InputError(f"seeds is {seeds}; expected at least 1, such as 3")
+    removals: list[Removal | None] = [None, *(check_removal(gate) for gate in gates or REMOVALS)]
+    return [(removed, seed) for removed in dict.fromkeys(removals) for seed in range(seeds)]
+
+
+def ablate(
+    recipe: AnyRecipe, gates: Sequence[str] = (), seeds: int = 3, progress: Progress = iter
+) -> list[dict[str, Any]]:
+    """Train the whole cell and each variant with several seeds.
+
+    Args:
+        recipe: of a run with an LSTM.
+        gates: keys of `REMOVALS`; empty: all.
+        seeds: how many: the recipe's own seed and those that follow it.
+        progress: wraps the list of trainings, for a progress bar.
+
+    Returns:
+        What `table` returns.
+
+    Raises:
+        InputError: the recipe's cell is no LSTM, an unknown gate, fewer than one seed.
+    """
+    todo = plan(gates, seeds)
+    if recipe.cell != "lstm":
+        raise InputError(f"only the LSTM has gates to remove, and the run's cell is {recipe.cell!r}")
+    dataset = load_dataset(recipe)
+    results = []
+    for removed, seed in progress(todo):
+        changed = recipe.model_copy(update={"seed": recipe.seed + seed})
+        results.append({"removed": removed, "seed": changed.seed, **retrain(changed, dataset, removed)})
+    return table(results)
+
+
+def table(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a variant: ``mean`` and ``deviation`` of the accuracies over the seeds, and ``cost`` against the whole cell.
+
+    The deviation is that of a sample (n - 1), None for a single seed.
+    """
+    rows: list[dict[str, Any]] = []
+    for removed in dict.fromkeys(result["removed"] for result in results):
+        same = [result for result in results if result["removed"] == removed]
+        accuracies = [result["accuracy"] for result in same]
+        rows.append(
+            {
+                "removed": removed,
+                "what": "the whole cell" if removed is None else REMOVALS[removed],
+                "accuracies": accuracies,
+                "mean": float(np.mean(accuracies)),
+                "deviation": float(np.std(accuracies, ddof=1)) if len(same) > 1 else None,
+                "parameters": same[0]["parameters"],
+                "seconds": float(np.mean([result["seconds"] for result in same])),
+            }
+        )
+    for row in rows:
+        row["cost"] = rows[0]["mean"] - row["mean"]
+    return rows
+
+
+def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The rows as lines of text, in percent and percentage points."""
+    width = max(len(row["what"]) for row in rows)
+    lines = [f"{'variant':{width}}  accuracy        against the whole  parameters"]
+    for row in rows:
+        spread = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.2f}"
+        share = f"{100 * row['mean']:.2f}%{spread}"
+        lines.append(f"{row['what']:{width}}  {share:14}  {-100 * row['cost']:+.2f} points       {row['parameters']:,}")
+    return lines
