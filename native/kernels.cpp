@@ -181,80 +181,93 @@ void pack_backward(const Problem<T>& p, int64_t part, int64_t parts) {
 
 // --- forward --------------------------------------------------------------------------------------------------------
 
-// `state`: c as [unit vector][sequence][lane] (LSTM only).
-template <class S, class T, int M, int N, bool lstm>
-UNROLL_INLINE void forward_tile(const Problem<T>& p, const Layout<S>& L, const Block& block, T* state, int64_t step,
-                                int64_t group, int64_t first) {
-  using V = typename S::V;
-  constexpr int64_t lanes = S::lanes;
-  const int64_t H = L.H, D = L.D;
-  const T *before[M], *input[M];
-  T* after[M];
-#pragma GCC unroll 8
-  for (int m = 0; m < M; ++m) {
-    const int64_t sequence = first + m, place = block.index[sequence];
-    const int64_t t = time_of(p.reverse, block, sequence, step);
-    input[m] = p.x + t * p.x_time + place * p.x_batch;
-    after[m] = p.out + (t * p.batch + place) * H;
-    before[m] = step ? after[m] - (p.reverse ? -p.batch : p.batch) * H : p.h0 + place * H;
-  }
+// Where a register tile is put down for what comes after the product: [row][vector][lane].
+template <class S>
+struct Sums {
+  alignas(64) typename S::Scalar value[UNROLL_ROWS * 4 * S::lanes];
+  typename S::Scalar* at(int64_t row, int64_t vectors) { return value + row * vectors * S::lanes; }
+};
 
-  V acc[M][N];
+// The arguments of the activations: bias + W h_{t-1} + U x_t, for M rows and one group.
+template <class S, class T, int M, int N>
+UNROLL_INLINE void forward_product(const Problem<T>& p, const Layout<S>& L, int64_t group, const T* const (&before)[M],
+                                   const T* const (&input)[M], Sums<S>& sums) {
+  constexpr int64_t lanes = S::lanes;
+  typename S::V acc[M][N];
   const T* bias = p.bias + group * 4 * lanes;
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) acc[m][n] = load<S>(bias + n * lanes);
-  if (p.projected)
-    for (int m = 0; m < M; ++m)
-      for (int n = 0; n < N; ++n) acc[m][n] += load<S>(input[m] + L.row(group, n), L.lanes_left(group, n));
-
-  const T* panel = p.weights + group * (H + D) * 4 * lanes;
-  accumulate<S, M, N>(acc, before, H, panel);
-  accumulate<S, M, N>(acc, input, D, panel + H * N * lanes);
-
-  const int64_t cell = block.offset[step] + first;
-  if constexpr (lstm) {
-    const int64_t unit = group * lanes, left = H - unit;
-    T* c_row = state + (group * block.sequences + first) * lanes;
-    T* gates = p.gates ? p.gates + (block.cells_before * L.units + group * block.cells + cell) * 4 * lanes : nullptr;
-    T* memory = p.gates ? p.memory + (block.cells_before * L.units + group * block.cells + cell) * lanes : nullptr;
+  const T* panel = p.weights + group * (L.H + L.D) * 4 * lanes;
+  accumulate<S, M, N>(acc, before, L.H, panel);
+  accumulate<S, M, N>(acc, input, L.D, panel + L.H * N * lanes);
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) {
-      const Quotient<S> a = sigmoid<S>(acc[m][0]), b = sigmoid<S>(acc[m][1]), g = hyperbolic_tangent<S>(acc[m][2]),
-                        d = sigmoid<S>(acc[m][3]);
-      // One division for i and c~. f has its own: saturated it must be exactly 1, or long memories leak.
-      const V both = splat<S>(1) / (a.bottom * g.bottom);
-      const V i = a.top * (g.bottom * both), c_tilde = g.top * (a.bottom * both), f = b.top / b.bottom;
-      const V c = f * load<S>(c_row + m * lanes) + i * c_tilde;
-      // And one for o and tanh(c).
-      const Quotient<S> e = hyperbolic_tangent<S>(c);
-      const V rest = splat<S>(1) / (d.bottom * e.bottom);
-      const V o = d.top * (e.bottom * rest), h = o * (e.top * (d.bottom * rest));
-      store<S>(c_row + m * lanes, c);
-      store<S>(after[m] + unit, h, left);
-      if (gates) {
-        store<S>(gates + (m * 4 + 0) * lanes, i);
-        store<S>(gates + (m * 4 + 1) * lanes, f);
-        store<S>(gates + (m * 4 + 2) * lanes, c_tilde);
-        store<S>(gates + (m * 4 + 3) * lanes, o);
-        store<S>(memory + m * lanes, c);
-      }
-    }
-  } else {
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m)
+  for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) {
-        V s = acc[m][n];
-        if (p.kind == RNN_TANH) {
-          const Quotient<S> q = hyperbolic_tangent<S>(s);
-          s = q.top / q.bottom;
-        } else {
-          s = s < V{} ? V{} : s;  // in this order a NaN passes
-        }
-        store<S>(after[m] + L.unit(group, n), s, L.lanes_left(group, n));
+    for (int n = 0; n < N; ++n) store<S>(sums.at(m, N) + n * lanes, acc[m][n]);
+}
+
+// Gates, c and h of one group of hidden units. Two short loops over the rows instead of a long one: the chain from the
+// argument to h is some 150 cycles deep, and the processor can only overlap rows that it sees at the same time.
+template <class S, class T>
+UNROLL_INLINE void lstm_activations(const Problem<T>& p, const Layout<S>& L, const Block& block, int64_t group,
+                                    int64_t rows, int64_t first, int64_t cell, Sums<S>& sums, T* const* after, T* state) {
+  using V = typename S::V;
+  constexpr int64_t lanes = S::lanes;
+  const int64_t unit = group * lanes, left = L.H - unit;
+  T* const c_row = state + (group * block.sequences + first) * lanes;
+  const V one = splat<S>(1);
+#pragma GCC unroll 1
+  for (int64_t m = 0; m < rows; ++m) {
+    T* const sum = sums.at(m, 4);
+    const Quotient<S> a = sigmoid<S>(load<S>(sum)), b = sigmoid<S>(load<S>(sum + lanes)),
+                      g = hyperbolic_tangent<S>(load<S>(sum + 2 * lanes));
+    // One division for i and c~. f has its own: saturated it must be exactly 1, or long memories leak.
+    const V both = one / (a.bottom * g.bottom);
+    const V i = a.top * (g.bottom * both), c_tilde = g.top * (a.bottom * both), f = b.top / b.bottom;
+    store<S>(c_row + m * lanes, f * load<S>(c_row + m * lanes) + i * c_tilde);
+    store<S>(sum, i);
+    store<S>(sum + lanes, f);
+    store<S>(sum + 2 * lanes, c_tilde);
+  }
+  T* const gates = p.gates ? p.gates + (block.cells_before * L.units + group * block.cells + cell) * 4 * lanes : nullptr;
+  T* const memory = p.gates ? p.memory + (block.cells_before * L.units + group * block.cells + cell) * lanes : nullptr;
+#pragma GCC unroll 1
+  for (int64_t m = 0; m < rows; ++m) {
+    T* const sum = sums.at(m, 4);
+    const V c = load<S>(c_row + m * lanes);
+    const Quotient<S> d = sigmoid<S>(load<S>(sum + 3 * lanes)), e = hyperbolic_tangent<S>(c);
+    const V both = one / (d.bottom * e.bottom);
+    const V o = d.top * (e.bottom * both);
+    store<S>(after[m] + unit, o * (e.top * (d.bottom * both)), left);
+    if (gates) {
+      for (int n = 0; n < 3; ++n) store<S>(gates + (m * 4 + n) * lanes, load<S>(sum + n * lanes));
+      store<S>(gates + (m * 4 + 3) * lanes, o);
+      store<S>(memory + m * lanes, c);
+    }
+  }
+}
+
+template <class S, class T>
+UNROLL_INLINE void rnn_activations(const Problem<T>& p, const Layout<S>& L, int64_t group, int64_t rows, Sums<S>& sums,
+                                   T* const* after) {
+  using V = typename S::V;
+  const int64_t vectors = L.vectors(group);
+#pragma GCC unroll 1
+  for (int64_t n = 0; n < vectors; ++n) {
+    const int64_t unit = L.unit(group, n), left = L.lanes_left(group, n);
+#pragma GCC unroll 1
+    for (int64_t m = 0; m < rows; ++m) {
+      V s = load<S>(sums.at(m, vectors) + n * S::lanes);
+      if (p.kind == RNN_TANH) {
+        const Quotient<S> q = hyperbolic_tangent<S>(s);
+        s = q.top / q.bottom;
+      } else {
+        s = s < V{} ? V{} : s;  // in this order a NaN passes
       }
+      store<S>(after[m] + unit, s, left);
+    }
   }
 }
 
@@ -269,19 +282,41 @@ void forward_block(const Problem<T>& p, const Block& block, T* state) {
         store<S>(state + (u * block.sequences + r) * lanes,
                  load<S>(p.c0 + block.index[r] * H + u * lanes, H - u * lanes));
 
+  Sums<S> sums;
   for (int64_t step = 0; step < block.steps; ++step) {
     const Tiles tiles(0, block.active[step]);
     for (int64_t group = 0; group < L.groups; ++group)
-      for (int64_t tile = 0; tile < tiles.count; ++tile)
-        dispatch_rows(tiles.rows(tile), [&](auto m) {
+      for (int64_t tile = 0; tile < tiles.count; ++tile) {
+        const int64_t first = tiles.first(tile), rows = tiles.rows(tile), vectors = L.vectors(group);
+        T* after[UNROLL_ROWS];
+        dispatch_rows(rows, [&](auto height) {
+          constexpr int M = decltype(height)::value;
+          const T *before[M], *input[M];
+#pragma GCC unroll 8
+          for (int m = 0; m < M; ++m) {
+            const int64_t place = block.index[first + m], t = time_of(p.reverse, block, first + m, step);
+            input[m] = p.x + t * p.x_time + place * p.x_batch;
+            after[m] = p.out + (t * p.batch + place) * H;
+            before[m] = step ? after[m] - (p.reverse ? -p.batch : p.batch) * H : p.h0 + place * H;
+          }
           if constexpr (lstm)
-            forward_tile<S, T, decltype(m)::value, 4, true>(p, L, block, state, step, group, tiles.first(tile));
+            forward_product<S, T, M, 4>(p, L, group, before, input, sums);
           else
-            dispatch_vectors(L.vectors(group), [&](auto n) {
-              forward_tile<S, T, decltype(m)::value, decltype(n)::value, false>(p, L, block, state, step, group,
-                                                                               tiles.first(tile));
+            dispatch_vectors(vectors, [&](auto width) {
+              forward_product<S, T, M, decltype(width)::value>(p, L, group, before, input, sums);
             });
+          if (p.projected)
+            for (int m = 0; m < M; ++m)
+              for (int64_t n = 0; n < vectors; ++n) {
+                T* sum = sums.at(m, vectors) + n * lanes;
+                store<S>(sum, load<S>(sum) + load<S>(input[m] + L.row(group, n), L.lanes_left(group, n)));
+              }
         });
+        if constexpr (lstm)
+          lstm_activations<S, T>(p, L, block, group, rows, first, block.offset[step] + first, sums, after, state);
+        else
+          rnn_activations<S, T>(p, L, group, rows, sums, after);
+      }
   }
 
   for (int64_t r = 0; r < block.sequences; ++r) {
@@ -302,11 +337,12 @@ void forward(const Problem<T>& p, const Block& block, T* state) {
 
 // --- backward -------------------------------------------------------------------------------------------------------
 
-// The columns of `packed` in one block, of M rows of da at `cell`: acc = da @ packed.
+// sums = da @ packed, for M rows of da from `cell` on and the N vectors of columns of one block of `packed`.
 template <class S, class T, int M, int N>
-UNROLL_INLINE void derivative_product(typename S::V (&acc)[M][N], const Problem<T>& p, const Layout<S>& L,
-                                      const Block& block, int64_t cell, const T* packed) {
+UNROLL_INLINE void backward_product(const Problem<T>& p, const Layout<S>& L, const Block& block, int64_t cell,
+                                    const T* packed, Sums<S>& sums) {
   constexpr int64_t lanes = S::lanes;
+  typename S::V acc[M][N];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
@@ -321,94 +357,112 @@ UNROLL_INLINE void derivative_product(typename S::V (&acc)[M][N], const Problem<
     accumulate<S, M, N>(acc, row, width, packed);
     packed += width * N * lanes;
   }
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) store<S>(sums.at(m, N) + n * lanes, acc[m][n]);
 }
 
-// One step back for M sequences and N vectors of hidden units. `later`: the step after exists for these sequences, and
-// dh is da_{t+1} W; otherwise it is the gradient of the final state. Either way the gradient of h_t as an output adds.
-template <class S, class T, int M, int N, bool lstm, bool later>
-UNROLL_INLINE void backward_tile(const Problem<T>& p, const Layout<S>& L, const Block& block, T* state, int64_t step,
-                                 int64_t column, int64_t first) {
-  using V = typename S::V;
-  constexpr int64_t lanes = S::lanes;
-  const int64_t H = L.H;
-  V acc[M][N];
-  if constexpr (later)
-    derivative_product<S, T, M, N>(acc, p, L, block, block.offset[step + 1] + first,
-                                   p.weights_back + column * 4 * lanes * L.padded_gates());
-  T* const da = p.gates + block.cells_before * L.padded_gates();
-  const T* const memory = p.memory + block.cells_before * L.padded();
+template <class S, class T>
+void backward_product(const Problem<T>& p, const Layout<S>& L, const Block& block, int64_t cell, int64_t rows,
+                      const T* packed, int64_t column, int64_t vectors, Sums<S>& sums) {
+  packed += column * 4 * S::lanes * L.padded_gates();
+  dispatch_vectors(vectors, [&](auto width) {
+    dispatch_rows(rows, [&](auto height) {
+      backward_product<S, T, decltype(height)::value, decltype(width)::value>(p, L, block, cell, packed, sums);
+    });
+  });
+}
 
-#pragma GCC unroll 8
-  for (int m = 0; m < M; ++m) {
-    const int64_t sequence = first + m, place = block.index[sequence], cell = block.offset[step] + sequence;
-    const int64_t t = time_of(p.reverse, block, sequence, step);
-    const T* d_out = p.d_out ? p.d_out + t * p.d_out_time + place * p.d_out_batch : nullptr;
-    const T* out = p.out + (t * p.batch + place) * H;
-    T* d_x = p.projected && p.d_x ? p.d_x + (t * p.batch + place) * L.gates * H : nullptr;
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) {
-      const int64_t u = 4 * column + n, unit = u * lanes, left = H - unit;
-      V dh;
-      if constexpr (later)
-        dh = acc[m][n];
-      else
-        dh = p.d_h_last ? load<S>(p.d_h_last + place * H + unit, left) : V{};
-      if (d_out) dh += load<S>(d_out + unit, left);
-      const V h = load<S>(out + unit, left);
-
-      if constexpr (lstm) {
-        T* d_c = state + (u * block.sequences + sequence) * lanes;
-        V dc;
-        if constexpr (later)
-          dc = load<S>(d_c);
-        else
-          dc = p.d_c_last ? load<S>(p.d_c_last + place * H + unit, left) : V{};
-        T* gate = da + (u * block.cells + cell) * 4 * lanes;
-        const V one = splat<S>(1), smallest = splat<S>(S::smallest);
-        const V i = load<S>(gate), f = load<S>(gate + lanes), c_tilde = load<S>(gate + 2 * lanes),
-                o = load<S>(gate + 3 * lanes);
-        // c of the step before: the cells of that step begin active[step - 1] earlier.
-        const V c_before = step ? load<S>(memory + (u * block.cells + block.offset[step - 1] + sequence) * lanes)
-                                : load<S>(p.c0 + place * H + unit, left);
-        // tanh(c) = h / o was not stored. Where o has underflowed h has too, and the product below is zero either way.
-        const V tanh_c = h / (o < smallest ? smallest : o);
-        dc += dh * (o - h * tanh_c);
-        const V di = dc * c_tilde * (i * (one - i)), df = dc * c_before * (f * (one - f)),
-                dg = dc * i * (one - c_tilde * c_tilde), d_o = dh * h * (one - o);
-        store<S>(d_c, dc * f);
-        store<S>(gate, di);
-        store<S>(gate + lanes, df);
-        store<S>(gate + 2 * lanes, dg);
-        store<S>(gate + 3 * lanes, d_o);
-        if (d_x) {
-          store<S>(d_x + unit, di, left);
-          store<S>(d_x + H + unit, df, left);
-          store<S>(d_x + 2 * H + unit, dg, left);
-          store<S>(d_x + 3 * H + unit, d_o, left);
-        }
-      } else {
-        const V zero{};
-        const V ds = p.kind == RNN_TANH ? dh * (splat<S>(1) - h * h) : (h <= zero ? zero : dh);
-        store<S>(da + column * block.cells * 4 * lanes + (cell * N + n) * lanes, ds);
-        if (d_x) store<S>(d_x + unit, ds, left);
+// Asks for what `backward_cells` will read, in time for the product to hide the way from memory.
+template <class S, class T, bool lstm>
+UNROLL_INLINE void prefetch_cells(const Problem<T>& p, const Layout<S>& L, const Block& block, int64_t step,
+                                  int64_t column, int64_t vectors, int64_t first, int64_t rows) {
+  constexpr int64_t line = 64 / sizeof(T), lanes = S::lanes;
+  for (int64_t n = 0; n < vectors; ++n) {
+    const int64_t u = 4 * column + n;
+    if (lstm) {
+      const T* gate = p.gates + block.cells_before * L.padded_gates() + (u * block.cells + block.offset[step] + first) * 4 * lanes;
+      for (int64_t k = 0; k < rows * 4 * lanes; k += line) __builtin_prefetch(gate + k, 1);
+      if (step) {
+        const T* c = p.memory + block.cells_before * L.padded() + (u * block.cells + block.offset[step - 1] + first) * lanes;
+        for (int64_t k = 0; k < rows * lanes; k += line) __builtin_prefetch(c + k);
       }
+    }
+    for (int64_t m = 0; m < rows; ++m) {
+      const int64_t place = block.index[first + m], t = time_of(p.reverse, block, first + m, step);
+      __builtin_prefetch(p.out + (t * p.batch + place) * L.H + u * lanes);
+      if (p.d_out) __builtin_prefetch(p.d_out + t * p.d_out_time + place * p.d_out_batch + u * lanes);
     }
   }
 }
 
-// M rows of da at `cell` times N vectors of columns of U or W, to rows of the caller's.
-template <class S, class T, int M, int N>
-UNROLL_INLINE void store_product(const Problem<T>& p, const Layout<S>& L, const Block& block, int64_t cell,
-                                 const T* packed, int64_t columns, int64_t column, T* const (&to)[M]) {
-  typename S::V acc[M][N];
-  derivative_product<S, T, M, N>(acc, p, L, block, cell, packed + column * 4 * S::lanes * L.padded_gates());
-#pragma GCC unroll 8
-  for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) {
-      const int64_t k = (4 * column + n) * S::lanes;
-      store<S>(to[m] + k, acc[m][n], columns - k);
+// One step back for some rows and the hidden units of one block of columns. `later`: these sequences have a step after
+// this one, and dh is what came back from it (`sums`); otherwise dh and dc are the gradients of the final state. Either way
+// the gradient of h_t as an output adds.
+template <class S, class T, bool lstm, bool later>
+UNROLL_INLINE void backward_cells(const Problem<T>& p, const Layout<S>& L, const Block& block, T* state, int64_t step,
+                                  int64_t column, int64_t vectors, int64_t first, int64_t rows, Sums<S>& sums) {
+  using V = typename S::V;
+  constexpr int64_t lanes = S::lanes;
+  const int64_t H = L.H;
+  T* const da = p.gates + block.cells_before * L.padded_gates();
+  const V one = splat<S>(1), zero{}, smallest = splat<S>(S::smallest);
+
+#pragma GCC unroll 1
+  for (int64_t n = 0; n < vectors; ++n) {
+    const int64_t u = 4 * column + n, unit = u * lanes, left = H - unit;
+    // c of the step before: the cells of that step begin active[step - 1] earlier.
+    const T* const c_row =
+        lstm && step ? p.memory + block.cells_before * L.padded() + (u * block.cells + block.offset[step - 1] + first) * lanes
+                     : nullptr;
+    T* const d_c = state + (u * block.sequences + first) * lanes;
+#pragma GCC unroll 1
+    for (int64_t m = 0; m < rows; ++m) {
+      const int64_t sequence = first + m, place = block.index[sequence], cell = block.offset[step] + sequence;
+      const int64_t t = time_of(p.reverse, block, sequence, step), row = t * p.batch + place;
+      V dh;
+      if constexpr (later)
+        dh = load<S>(sums.at(m, vectors) + n * lanes);
+      else
+        dh = p.d_h_last ? load<S>(p.d_h_last + place * H + unit, left) : zero;
+      if (p.d_out) dh += load<S>(p.d_out + t * p.d_out_time + place * p.d_out_batch + unit, left);
+      const V h = load<S>(p.out + row * H + unit, left);
+      T* const d_x = p.projected && p.d_x ? p.d_x + row * L.gates * H + unit : nullptr;
+
+      if constexpr (lstm) {
+        V dc;
+        if constexpr (later)
+          dc = load<S>(d_c + m * lanes);
+        else
+          dc = p.d_c_last ? load<S>(p.d_c_last + place * H + unit, left) : zero;
+        T* const gate = da + (u * block.cells + cell) * 4 * lanes;
+        const V i = load<S>(gate), f = load<S>(gate + lanes), c_tilde = load<S>(gate + 2 * lanes),
+                o = load<S>(gate + 3 * lanes);
+        const V c_before = c_row ? load<S>(c_row + m * lanes) : load<S>(p.c0 + place * H + unit, left);
+        // tanh(c) = h / o was not stored. Where o has underflowed h has too, and the product below is zero either way.
+        const V tanh_c = h / (o < smallest ? smallest : o);
+        dc += dh * (o - h * tanh_c);
+        const V d_i = dc * c_tilde * (i * (one - i)), d_f = dc * c_before * (f * (one - f)),
+                d_g = dc * i * (one - c_tilde * c_tilde), d_o = dh * h * (one - o);
+        store<S>(d_c + m * lanes, dc * f);
+        store<S>(gate, d_i);
+        store<S>(gate + lanes, d_f);
+        store<S>(gate + 2 * lanes, d_g);
+        store<S>(gate + 3 * lanes, d_o);
+        if (d_x) {
+          store<S>(d_x, d_i, left);
+          store<S>(d_x + H, d_f, left);
+          store<S>(d_x + 2 * H, d_g, left);
+          store<S>(d_x + 3 * H, d_o, left);
+        }
+      } else {
+        const V ds = p.kind == RNN_TANH ? dh * (one - h * h) : (h <= zero ? zero : dh);
+        store<S>(da + column * block.cells * 4 * lanes + (cell * vectors + n) * lanes, ds);
+        if (d_x) store<S>(d_x, ds, left);
+      }
     }
+  }
 }
 
 template <class S, class T, bool lstm>
@@ -417,54 +471,46 @@ void backward_block(const Problem<T>& p, const Block& block, T* state) {
   constexpr int64_t lanes = S::lanes;
   const int64_t H = L.H;
 
+  Sums<S> sums;
+  // da @ packed of all rows at a step, to rows of the caller's that `to` finds.
+  const auto product_to = [&](int64_t step, const T* packed, int64_t columns, auto to) {
+    const Tiles tiles(0, block.active[step]);
+    const int64_t all = over(columns, lanes);
+    for (int64_t column = 0; 4 * column < all; ++column)
+      for (int64_t tile = 0; tile < tiles.count; ++tile) {
+        const int64_t first = tiles.first(tile), rows = tiles.rows(tile), vectors = smaller(4, all - 4 * column);
+        backward_product<S, T>(p, L, block, block.offset[step] + first, rows, packed, column, vectors, sums);
+        for (int64_t m = 0; m < rows; ++m)
+          for (int64_t n = 0; n < vectors; ++n) {
+            const int64_t k = (4 * column + n) * lanes;
+            store<S>(to(first + m) + k, load<S>(sums.at(m, vectors) + n * lanes), columns - k);
+          }
+      }
+  };
+
   for (int64_t step = block.steps - 1; step >= 0; --step) {
     const int64_t going_on = step + 1 < block.steps ? block.active[step + 1] : 0;
-    const Tiles tiles(0, going_on), ending(going_on, block.active[step]);
+    const Tiles tiles(0, going_on);
     for (int64_t column = 0; column < L.blocks; ++column) {
-      dispatch_vectors(L.block_vectors(column), [&](auto n) {
-        constexpr int N = decltype(n)::value;
-        for (int64_t tile = 0; tile < tiles.count; ++tile)
-          dispatch_rows(tiles.rows(tile), [&](auto m) {
-            backward_tile<S, T, decltype(m)::value, N, lstm, true>(p, L, block, state, step, column, tiles.first(tile));
-          });
-        for (int64_t r = ending.from; r < block.active[step]; ++r)
-          backward_tile<S, T, 1, N, lstm, false>(p, L, block, state, step, column, r);
+      const int64_t vectors = L.block_vectors(column);
+      for (int64_t tile = 0; tile < tiles.count; ++tile) {
+        const int64_t first = tiles.first(tile), rows = tiles.rows(tile);
+        prefetch_cells<S, T, lstm>(p, L, block, step, column, vectors, first, rows);
+        backward_product<S, T>(p, L, block, block.offset[step + 1] + first, rows, p.weights_back, column, vectors, sums);
+        backward_cells<S, T, lstm, true>(p, L, block, state, step, column, vectors, first, rows, sums);
+      }
+      backward_cells<S, T, lstm, false>(p, L, block, state, step, column, vectors, going_on, block.active[step] - going_on,
+                                        sums);
+    }
+    if (p.weights_in)
+      product_to(step, p.weights_in, L.D, [&](int64_t sequence) {
+        return p.d_x + (time_of(p.reverse, block, sequence, step) * p.batch + block.index[sequence]) * L.D;
       });
-    }
-    if (p.weights_in) {
-      const Tiles all(0, block.active[step]);
-      const int64_t vectors = over(L.D, lanes);
-      for (int64_t column = 0; 4 * column < vectors; ++column)
-        dispatch_vectors(smaller(4, vectors - 4 * column), [&](auto n) {
-          for (int64_t tile = 0; tile < all.count; ++tile)
-            dispatch_rows(all.rows(tile), [&](auto m) {
-              constexpr int M = decltype(m)::value;
-              const int64_t first = all.first(tile);
-              T* to[M];
-              for (int r = 0; r < M; ++r)
-                to[r] = p.d_x +
-                        (time_of(p.reverse, block, first + r, step) * p.batch + block.index[first + r]) * L.D;
-              store_product<S, T, M, decltype(n)::value>(p, L, block, block.offset[step] + first, p.weights_in, L.D,
-                                                         column, to);
-            });
-        });
-    }
   }
 
   const int64_t started = block.steps ? block.active[0] : 0;
-  if (p.d_h0) {
-    const Tiles tiles(0, started);
-    for (int64_t column = 0; column < L.blocks; ++column)
-      dispatch_vectors(L.block_vectors(column), [&](auto n) {
-        for (int64_t tile = 0; tile < tiles.count; ++tile)
-          dispatch_rows(tiles.rows(tile), [&](auto m) {
-            constexpr int M = decltype(m)::value;
-            T* to[M];
-            for (int r = 0; r < M; ++r) to[r] = p.d_h0 + block.index[tiles.first(tile) + r] * H;
-            store_product<S, T, M, decltype(n)::value>(p, L, block, tiles.first(tile), p.weights_back, H, column, to);
-          });
-      });
-  }
+  if (p.d_h0 && started)
+    product_to(0, p.weights_back, H, [&](int64_t sequence) { return p.d_h0 + block.index[sequence] * H; });
   const int64_t input_row = p.projected ? L.gates * H : L.D;
   for (int64_t r = 0; r < block.sequences; ++r) {
     const int64_t place = block.index[r], length = block.length[r];
@@ -524,6 +570,15 @@ UNROLL_INLINE void gradient_tile(const T* strip, const T* da, int64_t cells, T* 
     for (int n = 0; n < N; ++n) store<S>(to + (m * N + n) * lanes, acc[m][n]);
 }
 
+template <class T>
+void copy_pieces(const T* const* row, int64_t from, int64_t height, int64_t cells, T* to) {
+  if (height == UNROLL_ROWS)
+    for (int64_t cell = 0; cell < cells; ++cell, to += UNROLL_ROWS) memcpy(to, row[cell] + from, UNROLL_ROWS * sizeof(T));
+  else
+    for (int64_t cell = 0; cell < cells; ++cell)
+      for (int64_t k = 0; k < height; ++k) *to++ = row[cell][from + k];
+}
+
 template <class S, class T>
 void weight_gradient(const Problem<T>& p, const Block& block, T* partial, T* strip, bool first) {
   const Layout<S> L(p);
@@ -537,22 +592,23 @@ void weight_gradient(const Problem<T>& p, const Block& block, T* partial, T* str
 
   for (int64_t start = 0; start < block.cells; start += strip_cells) {
     const int64_t cells = smaller(strip_cells, block.cells - start);
+    const T *h[strip_cells], *x[strip_cells];
     for (int64_t cell = 0; cell < cells; ++cell) {
       const int64_t place = block.index[sequence], t = time_of(p.reverse, block, sequence, step);
-      const T* h = step ? p.out + ((p.reverse ? t + 1 : t - 1) * p.batch + place) * H : p.h0 + place * H;
-      const T* x = p.x + t * p.x_time + place * p.x_batch;
-      for (int64_t tile = 0; tile < tiles.count; ++tile) {
-        const int64_t k0 = tiles.first(tile), height = tiles.rows(tile);
-        T* to = strip + k0 * cells + cell * height;
-        const T* from = k0 + height <= H ? h + k0 : k0 >= H && k0 + height <= H + D ? x + (k0 - H) : nullptr;
-        if (from && height == UNROLL_ROWS)
-          memcpy(to, from, UNROLL_ROWS * sizeof(T));
-        else if (from && height == UNROLL_ROWS - 1)
-          memcpy(to, from, (UNROLL_ROWS - 1) * sizeof(T));
-        else
-          for (int64_t k = k0; k < k0 + height; ++k) to[k - k0] = k < H ? h[k] : k < H + D ? x[k - H] : T(1);
-      }
+      h[cell] = step ? p.out + ((p.reverse ? t + 1 : t - 1) * p.batch + place) * H : p.h0 + place * H;
+      x[cell] = p.x + t * p.x_time + place * p.x_batch;
       if (++sequence == block.active[step]) sequence = 0, ++step;
+    }
+    for (int64_t tile = 0; tile < tiles.count; ++tile) {
+      const int64_t from = tiles.first(tile), height = tiles.rows(tile), to = from + height;
+      T* piece = strip + from * cells;
+      if (to <= H)
+        copy_pieces(h, from, height, cells, piece);
+      else if (from >= H && to <= H + D)
+        copy_pieces(x, from - H, height, cells, piece);
+      else
+        for (int64_t cell = 0; cell < cells; ++cell)
+          for (int64_t k = from; k < to; ++k) *piece++ = k < H ? h[cell][k] : k < H + D ? x[cell][k - H] : T(1);
     }
     for (int64_t group = 0; group < L.groups; ++group)
       dispatch_vectors(L.vectors(group), [&](auto n) {

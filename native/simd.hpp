@@ -58,7 +58,7 @@ struct Simd<double> {
 
 template <class S>
 UNROLL_INLINE typename S::V splat(typename S::Scalar value) {
-  return typename S::V{} + value;
+  return value - typename S::V{};  // x - 0 is x whatever x is; x + 0 is not, and would cost an addition
 }
 
 template <class S>
