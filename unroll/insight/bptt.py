@@ -134,7 +134,7 @@ def parameters_of(model: SequenceClassifier) -> Parameters:
         InputError: the model is not one layer of a vanilla RNN with tanh in one direction that reads its last state.
     """
     layers = model.layers
-    cell: Any = layers.cells[0][0]  # type: ignore[index]
+    cell: Any = layers.cells[0][0]
     plain = (
         cell.gates == 1
         and cell.nonlinearity == "tanh"
@@ -156,13 +156,13 @@ def autograd_gradient(parameters: Parameters, words: list[int], y: int) -> tuple
     """Loss and gradient for one sentence by torch's autograd, through the package's own model, in float64."""
     H, D = parameters.U.shape
     model = SequenceClassifier("rnn", D, H, len(parameters.b_out), engine="reference").double()
-    cell: Any = model.layers.cells[0][0]  # type: ignore[index]
+    cell: Any = model.layers.cells[0][0]
     weights = {"W": cell.W, "U": cell.U, "b": cell.b, "W_out": model.W_out, "b_out": model.b_out}
     with torch.no_grad():
         for name, value in parameters.items():
             weights[name].copy_(torch.from_numpy(value))
     loss = nn.functional.cross_entropy(model(torch.tensor(words)[:, None]), torch.tensor([y]))
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return loss.item(), Parameters(*(weight.grad.numpy() for weight in weights.values()))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from unroll.errors import RecipeError, nearest
 
@@ -19,6 +19,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+NoneByName = BeforeValidator(lambda value: "none" if value is None else value)  # the command line's none is no value
 Column = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
@@ -113,7 +114,9 @@ class SentenceRecipe(Recipe):
         None, description="learn a vector of this size for each word; none: one-hot"
     )
     word_dropout: Share = Field(0.0, description="share of words replaced by the unknown word in training")
-    class_weights: Literal["none", "balanced"] = Field("none", description="weigh classes by how rare they are")
+    class_weights: Annotated[Literal["none", "balanced"], NoneByName] = Field(
+        "none", description="weigh classes by how rare they are"
+    )
 
 
 class SeriesRecipe(Recipe):
@@ -127,10 +130,12 @@ class SeriesRecipe(Recipe):
     id_column: str = Field("id", description="of a long CSV: column that says which series a line belongs to")
     time_column: str = Field("time", description="of a long CSV: column that orders the lines of a series")
     label_column: str = Field("label", description="of a long CSV: column that holds the series' label")
-    fill_missing: Literal["none", "zero", "last", "mean"] = Field(
+    fill_missing: Annotated[Literal["none", "zero", "last", "mean"], NoneByName] = Field(
         "none", description="what takes the place of missing values"
     )
-    class_weights: Literal["none", "balanced"] = Field("none", description="weigh classes by how rare they are")
+    class_weights: Annotated[Literal["none", "balanced"], NoneByName] = Field(
+        "none", description="weigh classes by how rare they are"
+    )
 
 
 AnyRecipe = ImageRecipe | SentenceRecipe | SeriesRecipe
