@@ -408,6 +408,14 @@ UNROLL_INLINE void backward_cells(const Problem<T>& p, const Layout<S>& L, const
   const int64_t H = L.H;
   T* const da = p.gates + block.cells_before * L.padded_gates();
   const V one = splat<S>(1), zero{}, smallest = splat<S>(S::smallest);
+  const T *out[UNROLL_ROWS], *d_out[UNROLL_ROWS];
+  T* d_pre[UNROLL_ROWS];
+  for (int64_t m = 0; m < rows; ++m) {
+    const int64_t place = block.index[first + m], t = time_of(p.reverse, block, first + m, step);
+    out[m] = p.out + (t * p.batch + place) * H;
+    d_out[m] = p.d_out ? p.d_out + t * p.d_out_time + place * p.d_out_batch : nullptr;
+    d_pre[m] = p.projected && p.d_x ? p.d_x + (t * p.batch + place) * L.gates * H : nullptr;
+  }
 
 #pragma GCC unroll 1
   for (int64_t n = 0; n < vectors; ++n) {
@@ -417,29 +425,29 @@ UNROLL_INLINE void backward_cells(const Problem<T>& p, const Layout<S>& L, const
         lstm && step ? p.memory + block.cells_before * L.padded() + (u * block.cells + block.offset[step - 1] + first) * lanes
                      : nullptr;
     T* const d_c = state + (u * block.sequences + first) * lanes;
+    T* const gates = da + (u * block.cells + block.offset[step] + first) * 4 * lanes;
+    T* const ds_row = da + column * block.cells * 4 * lanes + ((block.offset[step] + first) * vectors + n) * lanes;
 #pragma GCC unroll 1
     for (int64_t m = 0; m < rows; ++m) {
-      const int64_t sequence = first + m, place = block.index[sequence], cell = block.offset[step] + sequence;
-      const int64_t t = time_of(p.reverse, block, sequence, step), row = t * p.batch + place;
       V dh;
       if constexpr (later)
         dh = load<S>(sums.at(m, vectors) + n * lanes);
       else
-        dh = p.d_h_last ? load<S>(p.d_h_last + place * H + unit, left) : zero;
-      if (p.d_out) dh += load<S>(p.d_out + t * p.d_out_time + place * p.d_out_batch + unit, left);
-      const V h = load<S>(p.out + row * H + unit, left);
-      T* const d_x = p.projected && p.d_x ? p.d_x + row * L.gates * H + unit : nullptr;
+        dh = p.d_h_last ? load<S>(p.d_h_last + block.index[first + m] * H + unit, left) : zero;
+      if (d_out[m]) dh += load<S>(d_out[m] + unit, left);
+      const V h = load<S>(out[m] + unit, left);
+      T* const d_x = d_pre[m] ? d_pre[m] + unit : nullptr;
 
       if constexpr (lstm) {
         V dc;
         if constexpr (later)
           dc = load<S>(d_c + m * lanes);
         else
-          dc = p.d_c_last ? load<S>(p.d_c_last + place * H + unit, left) : zero;
-        T* const gate = da + (u * block.cells + cell) * 4 * lanes;
+          dc = p.d_c_last ? load<S>(p.d_c_last + block.index[first + m] * H + unit, left) : zero;
+        T* const gate = gates + m * 4 * lanes;
         const V i = load<S>(gate), f = load<S>(gate + lanes), c_tilde = load<S>(gate + 2 * lanes),
                 o = load<S>(gate + 3 * lanes);
-        const V c_before = c_row ? load<S>(c_row + m * lanes) : load<S>(p.c0 + place * H + unit, left);
+        const V c_before = c_row ? load<S>(c_row + m * lanes) : load<S>(p.c0 + block.index[first + m] * H + unit, left);
         // tanh(c) = h / o was not stored. Where o has underflowed h has too, and the product below is zero either way.
         const V tanh_c = h / (o < smallest ? smallest : o);
         dc += dh * (o - h * tanh_c);
@@ -458,7 +466,7 @@ UNROLL_INLINE void backward_cells(const Problem<T>& p, const Layout<S>& L, const
         }
       } else {
         const V ds = p.kind == RNN_TANH ? dh * (one - h * h) : (h <= zero ? zero : dh);
-        store<S>(da + column * block.cells * 4 * lanes + (cell * vectors + n) * lanes, ds);
+        store<S>(ds_row + m * vectors * lanes, ds);
         if (d_x) store<S>(d_x, ds, left);
       }
     }
@@ -499,8 +507,9 @@ void backward_block(const Problem<T>& p, const Block& block, T* state) {
         backward_product<S, T>(p, L, block, block.offset[step + 1] + first, rows, p.weights_back, column, vectors, sums);
         backward_cells<S, T, lstm, true>(p, L, block, state, step, column, vectors, first, rows, sums);
       }
-      backward_cells<S, T, lstm, false>(p, L, block, state, step, column, vectors, going_on, block.active[step] - going_on,
-                                        sums);
+      for (int64_t first = going_on; first < block.active[step]; first += UNROLL_ROWS)
+        backward_cells<S, T, lstm, false>(p, L, block, state, step, column, vectors, first,
+                                          smaller(UNROLL_ROWS, block.active[step] - first), sums);
     }
     if (p.weights_in)
       product_to(step, p.weights_in, L.D, [&](int64_t sequence) {
@@ -570,13 +579,9 @@ UNROLL_INLINE void gradient_tile(const T* strip, const T* da, int64_t cells, T* 
     for (int n = 0; n < N; ++n) store<S>(to + (m * N + n) * lanes, acc[m][n]);
 }
 
-template <class T>
-void copy_pieces(const T* const* row, int64_t from, int64_t height, int64_t cells, T* to) {
-  if (height == UNROLL_ROWS)
-    for (int64_t cell = 0; cell < cells; ++cell, to += UNROLL_ROWS) memcpy(to, row[cell] + from, UNROLL_ROWS * sizeof(T));
-  else
-    for (int64_t cell = 0; cell < cells; ++cell)
-      for (int64_t k = 0; k < height; ++k) *to++ = row[cell][from + k];
+template <class T, int M>
+UNROLL_INLINE void copy_pieces(const T* const* row, int64_t from, int64_t cells, T* to) {
+  for (int64_t cell = 0; cell < cells; ++cell, to += M) memcpy(to, row[cell] + from, M * sizeof(T));
 }
 
 template <class S, class T>
@@ -602,10 +607,10 @@ void weight_gradient(const Problem<T>& p, const Block& block, T* partial, T* str
     for (int64_t tile = 0; tile < tiles.count; ++tile) {
       const int64_t from = tiles.first(tile), height = tiles.rows(tile), to = from + height;
       T* piece = strip + from * cells;
-      if (to <= H)
-        copy_pieces(h, from, height, cells, piece);
-      else if (from >= H && to <= H + D)
-        copy_pieces(x, from - H, height, cells, piece);
+      if (to <= H || (from >= H && to <= H + D))
+        dispatch_rows(height, [&](auto m) {
+          copy_pieces<T, decltype(m)::value>(to <= H ? h : x, to <= H ? from : from - H, cells, piece);
+        });
       else
         for (int64_t cell = 0; cell < cells; ++cell)
           for (int64_t k = from; k < to; ++k) *piece++ = k < H ? h[cell][k] : k < H + D ? x[cell][k - H] : T(1);
