@@ -1,0 +1,137 @@
+"""A document as data -> PDF, with Typst; offline, tagged for screen readers (PDF/UA-1), the same bytes every time.
+
+The template is `typst/report.typ`. It reads the document as JSON and evaluates nothing of it. Only fonts that the
+compiler brings along are used, unless the text needs characters that none of them has (Chinese names, say): then the
+machine's own fonts help out.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unroll.errors import InputError
+from unroll.training.run import write_atomically
+
+TEMPLATE = Path(__file__).parent / "typst"
+FONTS = ["New Computer Modern", "Libertinus Serif", "DejaVu Sans Mono"]
+
+
+@dataclass
+class Document:
+    """What the template sets.
+
+    Attributes:
+        title: at the top, and in the PDF's metadata.
+        byline: lines of inline nodes under the title; the author among them.
+        running: what pages from the second on carry at the top, left and right.
+        summary, body: blocks, in the form that `unroll.report.markdown` describes and the template reads.
+        author: for the PDF's metadata.
+        when: the document's date; also its timestamp, so that equal documents are equal files.
+        files: pictures, by the name that blocks use.
+    """
+
+    title: str
+    running: tuple[str, str]
+    summary: list[dict[str, Any]]
+    body: list[dict[str, Any]]
+    byline: list[list[dict[str, Any]]] = field(default_factory=list)
+    author: str | None = None
+    description: str = ""
+    keywords: list[str] = field(default_factory=list)
+    when: datetime.datetime | None = None
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        when = self.when
+        return json.dumps(
+            {
+                "title": self.title,
+                "author": self.author,
+                "description": self.description,
+                "keywords": self.keywords,
+                "date": None if when is None else [when.year, when.month, when.day],
+                "dateline": None if when is None else f"{when.day} {when:%B %Y}",
+                "running": list(self.running),
+                "byline": self.byline,
+                "summary": self.summary,
+                "body": self.body,
+                "fonts": FONTS,
+            },
+            ensure_ascii=False,
+        )
+
+
+def write_pdf(document: Document, path: Path) -> Path:
+    """Set the document and write it to `path`, whole or not at all.
+
+    Raises:
+        InputError: the folder cannot be written, or no font has a character that the text needs.
+    """
+    content = typeset(document)
+    write_whole(path, content)
+    return path
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """`write_atomically` into a folder that is made if need be; one line where that is not possible.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder; name a file to write")
+        write_atomically(path, content)
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}; choose another folder") from None
+
+
+def typeset(document: Document) -> bytes:
+    """The document as the bytes of a PDF.
+
+    Raises:
+        InputError: no font has a character that the text needs, or a picture cannot be read.
+    """
+    import typst
+
+    timestamp = document.when or datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
+    with tempfile.TemporaryDirectory(prefix="unroll-") as name:
+        root = Path(name)
+        for item in TEMPLATE.iterdir():
+            shutil.copyfile(item, root / item.name)
+        for target, source in document.files.items():
+            shutil.copyfile(source, root / target)
+        (root / "data.json").write_text(document.to_json(), encoding="utf-8")
+        settings: dict[str, Any] = {"root": str(root), "pdf_standards": ["ua-1"], "timestamp": timestamp}
+        source = root / "report.typ"
+        try:
+            return bytes(typst.compile(str(source), ignore_system_fonts=True, **settings))
+        except typst.TypstError as error:
+            if not _lacks_glyph(error):
+                raise _explained(error, document) from None
+        try:
+            return bytes(typst.compile(str(source), ignore_system_fonts=False, **settings))
+        except typst.TypstError as error:
+            raise _explained(error, document) from None
+
+
+def _lacks_glyph(error: Any) -> bool:
+    return "could not be displayed with any font" in str(error)
+
+
+def _explained(error: Any, document: Document) -> Exception:
+    """What the compiler says, as one line for the user where the user can help it; a defect of ours stays as it is."""
+    text = str(error).splitlines()[0]
+    if _lacks_glyph(error):
+        return InputError(f"{text}: no font on this machine has it; install one that has (for CJK: fonts-noto-cjk)")
+    for target, source in document.files.items():
+        if target in str(error) or "decode" in text or "SVG" in text:
+            return InputError(f"the picture {source} cannot be read ({text}); make it again or take it out")
+    return RuntimeError(str(error))
