@@ -281,6 +281,40 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
 
 
 @cli.command(context_settings=HELP)
+@click.argument("tasks", metavar="[TASK]...", nargs=-1)
+@click.option("--length", "lengths", type=int, multiple=True, metavar="T", help="steps to remember; growing ones if left out")
+@click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each kind; 3 if left out")
+@click.option("--out", default="memory", metavar="FOLDER", help="where to put figure and numbers; memory if left out")
+def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: str) -> None:
+    """Find out for how many steps RNN and LSTM can keep something.
+
+    The tasks: order (temporal order), adding, copy, rows (MNIST rows, then blank ones); all if left out. What FOLDER
+    already holds is not trained again.
+    """
+    from tqdm import tqdm
+
+    from unroll.insight.memory import learn, plan, summary, text_table
+    from unroll.report.insight import draw_memory, save_insight
+    from unroll.training.run import write_atomically
+
+    todo, folder = plan(tasks, lengths, seeds), Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "memory.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    for task, cell, recipe, seed in tqdm(todo, unit=" trainings", leave=False, disable=not sys.stderr.isatty()):
+        key = (task.name, task.length, cell, seed)
+        if key not in [(r["task"], r["length"], r["cell"], r["seed"]) for r in results]:
+            results.append(learn(task, cell, recipe, seed))
+            write_atomically(file, json.dumps(results, indent=1) + "\n")
+    wanted = {(task.name, task.length, cell, seed) for task, cell, _, seed in todo}
+    rows = summary([r for r in results if (r["task"], r["length"], r["cell"], r["seed"]) in wanted])
+    for line in text_table(rows):
+        click.echo(line)
+    click.echo(f"Figure: {save_insight(draw_memory(rows), folder / 'memory')}")
+    click.echo(f"Numbers: {file}")
+
+
+@cli.command(context_settings=HELP)
 def recipes() -> None:
     """List the recipes that come with the package."""
     from unroll.training.recipe import known_recipes, load_recipe

@@ -283,3 +283,63 @@ def _clipping(pair: Any, clipped: Sequence[dict[str, Any]]) -> None:
     for axes in pair:
         axes.legend(frameon=False, fontsize=8)
         axes.grid(True)
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+TASK_TITLES = {
+    "order": ("temporal order", "length T of the sequence (steps)"),
+    "adding": ("adding", "length T of the sequence (steps)"),
+    "copy": ("copy", "pause before the symbols are repeated (steps)"),
+    "rows": ("MNIST rows, then blank rows", "blank rows after the digit (steps)"),
+}
+PUBLISHED = {"adding": (100, 74_000, "LSTM in 1997: 74,000")}
+CELLS: dict[str, dict[str, Any]] = {
+    "lstm": {"color": INK, "linestyle": "-", "marker": "o", "label": "LSTM"},
+    "rnn": {"color": WRONG, "linestyle": "--", "marker": "s", "label": "vanilla RNN, as many parameters"},
+}
+
+
+@styled
+def draw_memory(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Success rate, right answers and sequences needed against length, one column a task.
+
+    Args:
+        rows: what `unroll.insight.memory.summary` returned.
+    """
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    figure, grid = plt.subplots(
+        3, len(tasks), figsize=(3.9 * len(tasks) + 0.6, 8.4), squeeze=False, layout="constrained"
+    )
+    for column, task in enumerate(tasks):
+        members = [row for row in rows if row["task"] == task]
+        lengths = sorted({row["length"] for row in members})
+        place = {length: k for k, length in enumerate(lengths)}
+        success, right, needed = grid[:, column]
+        for cell, style in CELLS.items():
+            own = sorted((row for row in members if row["cell"] == cell), key=lambda row: row["length"])
+            x = [place[row["length"]] for row in own]
+            success.plot(x, [100 * row["solved"] / row["seeds"] for row in own], **style)
+            right.plot(x, [100 * row["right"] for row in own], **style)
+            solved = [row for row in own if row["sequences"] is not None]
+            needed.semilogy([place[row["length"]] for row in solved], [row["sequences"] for row in solved], **style)
+        if task in PUBLISHED and PUBLISHED[task][0] in place:
+            length, count, text = PUBLISHED[task]
+            needed.plot(place[length], count, marker="*", markersize=11, color="#7a7a7a", linestyle="none", label=text)
+        success.set_title(TASK_TITLES[task][0])
+        for axes in (success, right, needed):
+            axes.set_xticks(range(len(lengths)), [str(length) for length in lengths])
+            axes.set_xlim(-0.4, len(lengths) - 0.6)
+            axes.grid(True)
+        success.set_ylim(-5, 105)
+        right.set_ylim(0, 105)
+        needed.set_xlabel(TASK_TITLES[task][1])
+    grid[0, 0].set_ylabel("trainings that solved it (%)")
+    grid[1, 0].set_ylabel("right answers, median (%)")
+    grid[2, 0].set_ylabel("training sequences needed, median")
+    seen: dict[str, Any] = {}
+    for axes in grid[2]:
+        handles, labels = axes.get_legend_handles_labels()
+        seen |= dict(zip(labels, handles, strict=True))
+    figure.legend(seen.values(), seen.keys(), frameon=False, loc="outside lower center", ncol=len(seen))
+    return figure

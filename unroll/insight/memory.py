@@ -1,0 +1,351 @@
+"""Memory: for how many steps can a cell keep something? The classic tasks, generated, over growing lengths.
+
+- ``order``: temporal order (Hochreiter & Schmidhuber 1997, experiment 6a; at any length as in Pascanu et al. 2013,
+  section 4.1.1). Two of the symbols are X or Y, one in the first and one in the second part, all others distract; the
+  class is which of XX, XY, YX, YY it was.
+- ``adding`` (Hochreiter & Schmidhuber 1997, experiment 4): two numbers of a series are marked; name their (scaled) sum.
+- ``copy`` (after Hochreiter & Schmidhuber 1997, experiment 2c; Arjovsky, Shah & Bengio 2016, section 5.1): repeat five
+  symbols after a pause of T steps.
+- ``rows``: MNIST read row by row, then T blank rows before the digit is named.
+
+Recipes, the same for all lengths. LSTM: forget and input bias of the chrono initialisation (Tallec & Ollivier, "Can
+recurrent neural networks warp time?", ICLR 2018, eq. 16). RNN: the better known of its helps for the task, either
+recurrent weights that begin as the identity with relu (Le, Jaitly & Hinton 2015) or orthogonal with tanh. Both: Adam with
+clipping and the learning rate that served the cell best on the task. The RNN gets as many parameters as the LSTM.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unroll.cells import LSTMCell, RNNCell
+from unroll.data.images import load_image_dataset
+from unroll.errors import InputError, nearest
+from unroll.layers import LSTM, RNN
+from unroll.optim import Adam, cosine
+
+TaskName = Literal["order", "adding", "copy", "rows"]
+CellName = Literal["rnn", "lstm"]
+Report = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task at one length.
+
+    Attributes:
+        about: one line.
+        inputs, outputs: D (or the number of symbols) and the numbers the readout gives at a step.
+        steps: T as the model sees it, answers included.
+        answers: how many of the last steps are read out.
+        solved: the share of right answers at which the task counts as solved.
+        guessing: the share of right answers of a model that has remembered nothing.
+    """
+
+    name: TaskName
+    length: int
+    about: str
+    inputs: int
+    outputs: int
+    steps: int
+    answers: int
+    solved: float
+    guessing: float
+
+    def batch(self, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
+        """x (T, B, D) or symbols (T, B), and the targets (answers, B)."""
+        return _BATCHES[self.name](self, size, generator, part)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """outputs (answers, B, C)."""
+        if self.name == "adding":
+            return nn.functional.mse_loss(outputs[..., 0], targets)
+        return nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+    def right(self, outputs: Tensor, targets: Tensor) -> float:
+        """Share of right answers; in ``adding`` right is within 0.04, as in 1997."""
+        if self.name == "adding":
+            return float(((outputs[..., 0] - targets).abs() < 0.04).double().mean())
+        return float((outputs.argmax(-1) == targets).double().mean())
+
+
+SYMBOLS, ALPHABET, REPEATED = 6, 8, 5
+
+
+def task(name: str, length: int) -> Task:
+    """A task by its name.
+
+    Args:
+        length: T, the number of steps of order and adding, of the pause in copy, of blank rows in rows.
+
+    Raises:
+        InputError: there is no such task, or it makes no sense at that length.
+    """
+    if name not in get_args(TaskName):
+        raise InputError(f"unknown task {name!r}{nearest(name, get_args(TaskName))}")
+    least = {"order": 10, "adding": 2, "copy": 1, "rows": 0}[name]
+    if length < least:
+        raise InputError(f"length {length} of task {name!r}; expected at least {least}")
+    if name == "order":
+        about = f"which of XX, XY, YX, YY stood among {length} symbols"
+        return Task("order", length, about, SYMBOLS, 4, length, 1, 0.99, 0.25)
+    if name == "adding":
+        about = f"the sum of the two marked numbers among {length}, to within 0.04"
+        return Task("adding", length, about, 2, 1, length, 1, 0.999, 0.15)
+    if name == "copy":
+        about = f"{REPEATED} symbols repeated after {length} blanks"
+        steps = length + 2 * REPEATED
+        return Task("copy", length, about, ALPHABET + 2, ALPHABET, steps, REPEATED, 0.99, 1 / ALPHABET)
+    about = f"a digit read row by row, named {length} blank rows later"
+    return Task("rows", length, about, 28, 10, 28 + length, 1, 0.95, 0.1)
+
+
+def _order(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+    """Symbols 0 and 1 are X and Y, 2 to 5 distract; X or Y at T/10 … 2T/10 and at 4T/10 … 5T/10."""
+    T = task.length
+    x = torch.randint(2, SYMBOLS, (T, size), generator=generator)
+    who = torch.randint(2, (2, size), generator=generator)
+    for k, begin in enumerate((T // 10, 4 * T // 10)):
+        place = begin + torch.randint(max(1, T // 10), (size,), generator=generator)
+        x[place, torch.arange(size)] = who[k]
+    return x, (2 * who[0] + who[1])[None]
+
+
+def _adding(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+    """Numbers from U(-1, 1); one mark in either half; target 1/2 + (X_1 + X_2)/4, between 0 and 1."""
+    T, rows = task.length, torch.arange(size)
+    values = torch.rand(size, T, generator=generator) * 2 - 1
+    marks = torch.zeros(size, T)
+    first = torch.randint(T // 2, (size,), generator=generator)
+    second = torch.randint(T // 2, T, (size,), generator=generator)
+    marks[rows, first] = marks[rows, second] = 1
+    x = torch.stack([values.T, marks.T], dim=-1)  # (T, B, 2)
+    return x, (0.5 + (values[rows, first] + values[rows, second]) / 4)[None]
+
+
+def _copy(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+    """Five symbols, T - 1 blanks, the signal to begin, and blanks while the symbols are to be repeated."""
+    symbols = torch.randint(ALPHABET, (REPEATED, size), generator=generator)
+    x = torch.full((task.steps, size), ALPHABET)
+    x[:REPEATED] = symbols
+    x[REPEATED + task.length - 1] = ALPHABET + 1
+    return x, symbols
+
+
+@cache
+def _digits(part: str) -> tuple[Tensor, Tensor]:
+    dataset = load_image_dataset(None, standardise=True)
+    chosen = dataset.train if part == "train" else dataset.test
+    assert chosen is not None
+    return dataset.encoder.features(chosen.values), chosen.y
+
+
+def _rows(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+    """Blank rows are zero: no ink and no paper."""
+    x, y = _digits(part)
+    index = torch.randint(len(y), (size,), generator=generator)
+    blank = torch.zeros(task.length, size, 28)
+    return torch.cat([x[:, index], blank]), y[index][None]
+
+
+_BATCHES = {"order": _order, "adding": _adding, "copy": _copy, "rows": _rows}
+
+
+# ------------------------------------------------------------------------------------------------------------- recipes
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a cell is trained on a task."""
+
+    hidden_size: int
+    learning_rate: float
+    start: Literal["chrono", "identity", "orthogonal"]
+    batch_size: int = 20
+    max_norm: float = 1.0
+    sequences: int = 60_000
+
+
+RECIPES: dict[tuple[TaskName, CellName], Recipe] = {
+    ("order", "lstm"): Recipe(32, 0.01, "chrono"),
+    ("order", "rnn"): Recipe(32, 0.001, "orthogonal"),
+    ("adding", "lstm"): Recipe(32, 0.01, "chrono"),
+    ("adding", "rnn"): Recipe(32, 0.001, "identity"),
+    ("copy", "lstm"): Recipe(64, 0.02, "chrono", sequences=100_000),
+    ("copy", "rnn"): Recipe(64, 0.001, "orthogonal", sequences=100_000),
+    ("rows", "lstm"): Recipe(64, 0.003, "chrono", 100, sequences=120_000),
+    ("rows", "rnn"): Recipe(64, 0.001, "orthogonal", 100, sequences=120_000),
+}
+LENGTHS: dict[TaskName, tuple[int, ...]] = {
+    "order": (20, 50, 100, 200, 400),
+    "adding": (50, 100, 200, 400, 600),
+    "copy": (10, 50, 100, 200),
+    "rows": (0, 100, 300, 1000),
+}
+
+
+def parameters_of_lstm(hidden_size: int, inputs: int, outputs: int) -> int:
+    return 4 * hidden_size * (hidden_size + inputs + 1) + outputs * (hidden_size + 1)
+
+
+def equal_rnn(hidden_size: int, inputs: int, outputs: int) -> int:
+    """Hidden units of the vanilla RNN that has as many parameters as an LSTM with `hidden_size`: the root of
+
+    H² + H (D + 1 + C) + C = N_lstm,    rounded.
+    """
+    half = (inputs + 1 + outputs) / 2
+    return round(math.sqrt(half**2 + parameters_of_lstm(hidden_size, inputs, outputs) - outputs) - half)
+
+
+class Rememberer(nn.Module):
+    """One layer, and a readout of its last `answers` outputs: W_out h_t + b_out."""
+
+    def __init__(self, task: Task, cell: CellName, recipe: Recipe) -> None:
+        super().__init__()
+        H = recipe.hidden_size if cell == "lstm" else equal_rnn(recipe.hidden_size, task.inputs, task.outputs)
+        self.answers = task.answers
+        self.layer: Any
+        if cell == "lstm":
+            self.layer = LSTM(task.inputs, H)
+        else:
+            self.layer = RNN(task.inputs, H, nonlinearity="relu" if recipe.start == "identity" else "tanh")
+        _begin(self.layer.cells[0][0], task, recipe)
+        self.W_out = nn.Parameter(torch.randn(task.outputs, H) / math.sqrt(H))
+        self.b_out = nn.Parameter(torch.zeros(task.outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, B, …) -> (answers, B, C)."""
+        h: Tensor = self.layer(x)[0]
+        return h[-self.answers :] @ self.W_out.T + self.b_out
+
+
+@torch.no_grad()
+def _begin(cell: LSTMCell | RNNCell, task: Task, recipe: Recipe) -> None:
+    """First values: W orthogonal, U Glorot, b zero; then as `recipe.start` says."""
+    cell.initialise("orthogonal")
+    H = cell.hidden_size
+    assert cell.b is not None
+    if recipe.start == "chrono":
+        # b_f = log U(1, T_max - 1), b_i = -b_f: unit j forgets in about as many steps as its draw says.
+        b_f = torch.empty(H).uniform_(1, max(2.0, task.steps - 1.0)).log()
+        cell.b[H : 2 * H] = b_f
+        cell.b[:H] = -b_f
+    elif recipe.start == "identity":
+        cell.W.copy_(torch.eye(H))
+
+
+def learn(task: Task, cell: CellName, recipe: Recipe, seed: int = 0, report: Report | None = None) -> dict[str, Any]:
+    """Train until the task is solved on fresh sequences or the recipe's number of sequences is used up.
+
+    Args:
+        report: receives, at every test, the sequences seen and the share of right answers.
+
+    Returns:
+        ``solved``; ``sequences`` seen until then (or all); ``right``: the share at the last test; ``best``: the best;
+        ``parameters``; ``seconds``.
+    """
+    began = time.perf_counter()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Rememberer(task, cell, recipe)
+    generator = torch.Generator().manual_seed(seed)
+    x_test, y_test = task.batch(2000, torch.Generator().manual_seed(2**40 + seed), "test")
+    optimizer = Adam(model.parameters(), recipe.learning_rate, max_norm=recipe.max_norm)
+    steps = recipe.sequences // recipe.batch_size
+    every = max(1, 2000 // recipe.batch_size)
+    seen, right, best = 0, 0.0, 0.0
+    for step in range(steps):
+        optimizer.learning_rate = cosine(step, steps, recipe.learning_rate, floor=0.1 * recipe.learning_rate)
+        x, y = task.batch(recipe.batch_size, generator)
+        loss = task.loss(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen += recipe.batch_size
+        if (step + 1) % every == 0 or step + 1 == steps:
+            with torch.no_grad():
+                right = task.right(torch.cat([model(part) for part in x_test.split(500, 1)], 1), y_test)
+            best = max(best, right)
+            if report is not None:
+                report(seen, right)
+            if right >= task.solved or not math.isfinite(loss.item()):
+                break
+    return {
+        "task": task.name,
+        "length": task.length,
+        "cell": cell,
+        "seed": seed,
+        "solved": right >= task.solved,
+        "sequences": seen,
+        "right": right,
+        "best": best,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": round(time.perf_counter() - began, 2),
+    }
+
+
+def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each task, cell and length: how many seeds solved it, and the median of the sequences they needed."""
+    rows = []
+    for key in dict.fromkeys((r["task"], r["cell"], r["length"]) for r in results):
+        same = [r for r in results if (r["task"], r["cell"], r["length"]) == key]
+        solved = [r["sequences"] for r in same if r["solved"]]
+        rows.append(
+            {
+                "task": key[0],
+                "cell": key[1],
+                "length": key[2],
+                "seeds": len(same),
+                "solved": len(solved),
+                "sequences": float(np.median(solved)) if solved else None,
+                "right": float(np.median([r["right"] for r in same])),
+                "parameters": same[0]["parameters"],
+                "seconds": float(np.median([r["seconds"] for r in same])),
+            }
+        )
+    return rows
+
+
+def plan(
+    tasks: Sequence[str], lengths: Sequence[int], seeds: int, cells: Sequence[CellName] = ("lstm", "rnn")
+) -> list[tuple[Task, CellName, Recipe, int]]:
+    """What is to be trained, the short before the long.
+
+    Args:
+        tasks: names; empty: all.
+        lengths: empty: those of `LENGTHS`.
+
+    Raises:
+        InputError: an unknown task, a length that makes no sense, fewer than one seed.
+    """
+    if seeds < 1:
+        raise InputError(f"seeds is {seeds}; expected at least 1, such as 3")
+    chosen: list[tuple[Task, CellName, Recipe, int]] = []
+    for name in dict.fromkeys(tasks or get_args(TaskName)):
+        for length in lengths or LENGTHS.get(name, (10,)):
+            made = task(name, length)
+            chosen += [(made, cell, RECIPES[made.name, cell], seed) for cell in cells for seed in range(seeds)]
+    return chosen
+
+
+def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The rows of `summary` as lines of text."""
+    lines = [
+        f"{'task':8} {'length':>6}  {'cell':4} {'parameters':>10}  {'solved':>6}  {'sequences needed':>16}  right answers"
+    ]
+    for row in rows:
+        needed = "-" if row["sequences"] is None else f"{row['sequences']:,.0f}"
+        lines.append(
+            f"{row['task']:8} {row['length']:>6}  {row['cell']:4} {row['parameters']:>10,}  "
+            f"{row['solved']}/{row['seeds']:<4}  {needed:>16}  {100 * row['right']:.1f}%"
+        )
+    return lines
