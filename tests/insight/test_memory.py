@@ -96,22 +96,22 @@ def test_the_rnn_gets_as_many_parameters_as_the_lstm(hidden, inputs, outputs):
 @pytest.mark.parametrize("name", ["order", "adding", "copy"])
 def test_the_first_values_are_those_of_the_recipe_and_both_cells_are_of_one_size(name):
     made, sizes = task(name, 40), []
-    for cell in ("lstm", "rnn"):
+    for cell in ("lstm", "rnn", "irnn"):
         torch.manual_seed(0)
         recipe = RECIPES[made.name, cell]
         model = Rememberer(made, cell, recipe)
         sizes.append(sum(p.numel() for p in model.parameters()))
         own = model.layer.cells[0][0]
-        if recipe.start == "chrono":
+        if cell == "lstm":
             H = recipe.hidden_size
             keeps = 1 / (1 - torch.sigmoid(own.b[H : 2 * H]))  # e-folding steps of the forget gate, plus one
             assert keeps.min() >= 2
             assert keeps.max() <= made.steps
             torch.testing.assert_close(own.b[:H], -own.b[H : 2 * H])
-        elif recipe.start == "identity":
+        elif cell == "irnn":
             assert torch.equal(own.W, torch.eye(own.hidden_size))
             assert own.nonlinearity == "relu"
-    assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
+    assert sizes[1:] == pytest.approx([sizes[0]] * 2, rel=0.02)
 
 
 def test_an_lstm_learns_temporal_order_and_counts_its_sequences():
@@ -161,7 +161,7 @@ def test_the_command_trains_draws_and_does_not_train_again(tmp_path: Path, monke
     first = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert first.exit_code == 0
     results = json.loads((tmp_path / "m" / "memory.json").read_text())
-    assert [result["cell"] for result in results] == ["lstm", "rnn"]
+    assert [result["cell"] for result in results] == ["lstm", "rnn", "irnn"]
     assert (tmp_path / "m" / "memory.png").is_file()
     monkeypatch.setattr(memory, "learn", None)
     again = CliRunner().invoke(cli, arguments, catch_exceptions=False)

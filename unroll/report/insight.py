@@ -296,7 +296,8 @@ TASK_TITLES = {
 PUBLISHED = {"adding": (100, 74_000, "LSTM in 1997: 74,000")}
 CELLS: dict[str, dict[str, Any]] = {
     "lstm": {"color": INK, "linestyle": "-", "marker": "o", "label": "LSTM"},
-    "rnn": {"color": WRONG, "linestyle": "--", "marker": "s", "label": "vanilla RNN, as many parameters"},
+    "rnn": {"color": WRONG, "linestyle": "--", "marker": "s", "label": "vanilla RNN (tanh)"},
+    "irnn": {"color": ACCENT, "linestyle": ":", "marker": "^", "label": "RNN with max(0, ·), W = 1 to begin with"},
 }
 
 

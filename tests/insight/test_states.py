@@ -1,0 +1,65 @@
+"""What the states hold, on sequences for which the answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from unroll import LSTM, SequenceClassifier
+from unroll.errors import InputError
+from unroll.insight.states import gate_use, knowing, last_states, recall
+from unroll.insight.trace import trace
+
+
+def test_a_step_is_recalled_from_a_state_that_holds_it_and_from_no_other():
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(3, 400, 2))
+    states = np.concatenate([x[2] @ draw.normal(size=(2, 4)), 0.01 * draw.normal(size=(400, 2))], axis=1)
+    shares = recall(states, x, penalty=1e-6)
+    assert shares[2] > 0.999
+    assert max(shares[:2]) < 0.05
+    with pytest.raises(InputError, match="at least 4"):
+        recall(states[:3], x[:, :3])
+
+
+def test_recall_is_tested_on_sequences_that_it_was_not_fitted_on():
+    draw = np.random.default_rng(1)
+    x, states = draw.normal(size=(1, 40, 3)), draw.normal(size=(40, 19))
+    assert recall(states, x, penalty=1e-9)[0] < 0
+
+
+def test_knowing_counts_right_answers_step_by_step():
+    p = np.array([[[0.9, 0.1], [0.8, 0.2]], [[0.3, 0.7], [0.6, 0.4]]])  # T = 2, N = 2, C = 2
+    found = knowing(p, np.array([1, 0]))
+    assert found["right"] == [0.5, 1.0]
+    assert found["sure"] == pytest.approx([0.85, 0.65])
+    assert found["decided"][1] == 1.5
+
+
+def test_gate_use_is_what_the_gates_were():
+    torch.manual_seed(0)
+    layer = LSTM(2, 3)
+    cell = layer.cells[0][0]
+    with torch.no_grad():
+        cell.W.zero_()
+        cell.U.zero_()
+        cell.b.copy_(torch.tensor([-9.0] * 3 + [2.0] * 3 + [1.0] * 3 + [9.0] * 3))
+    ink = np.zeros((4, 5), dtype=bool)
+    ink[1] = True
+    found = gate_use(trace(layer, torch.randn(4, 5, 2)), ink)
+    f = 1 / (1 + np.exp(-2.0))
+    assert found["f"]["mean"] == pytest.approx(f, abs=1e-6)
+    assert (found["i"]["closed"], found["o"]["open"], found["f"]["open"]) == (1, 1, 0)
+    assert found["keeps"] == pytest.approx(1 / (1 - f), rel=1e-5)
+    expected = f ** np.arange(3, -1, -1)
+    np.testing.assert_allclose(found["left"], expected / expected.sum(), rtol=1e-5)
+    assert found["f"]["ink"] == pytest.approx(found["f"]["blank"])
+
+
+def test_the_last_states_are_those_the_readout_sees():
+    torch.manual_seed(1)
+    for cell in ("rnn", "lstm"):
+        model, x = SequenceClassifier(cell, 3, 4, 2, num_layers=2).eval(), torch.randn(5, 6, 3)
+        h = torch.from_numpy(last_states(model, x))
+        torch.testing.assert_close(h @ model.W_out.T + model.b_out, model(x))
