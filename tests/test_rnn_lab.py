@@ -144,7 +144,10 @@ def test_the_hidden_paths_are_those_of_the_cell_and_end_on_the_right_side(lab_ru
             s = np.tanh(W @ s + U[:, word] + b)
             np.testing.assert_allclose(path[t], s, atol=1e-6)
         assert path[0].tolist() == [0, 0]
-        assert readout(classifier.model, path[-1]).argmax() == label
+        logits = readout(classifier.model, path[-1])
+        assert logits.argmax() == label
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, classifier.model(torch.tensor(words)[:, None])[0], atol=1e-5)
 
 
 def test_the_first_weights_follow_from_the_recipe_alone() -> None:

@@ -226,6 +226,11 @@ def test_quotes_that_do_not_balance_are_plain_characters_in_tsv(tmp_path: Path) 
     assert found.sentences == [['"', "so", "good"], ['"', "bad"]]
 
 
+def test_a_line_ends_only_where_the_file_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", "text,label\rone\u2028two\x0bthree,1\rfour\u0085five,0\r")
+    assert read_sentences(path).sentences == [["one", "two", "three"], ["four", "five"]]
+
+
 def test_columns_can_be_named_or_counted(tmp_path: Path) -> None:
     named = write(tmp_path, "a.csv", "stars,review\n5,good\n1,bad\n")
     assert read_sentences(named, "review", "stars").labels == ["5", "1"]
