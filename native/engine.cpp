@@ -1,5 +1,4 @@
-// The engine behind the kernels: which instruction set, which thread walks which sequences, which memory; and the C
-// interface that Python calls through ctypes (unroll/engines/native.py). No torch here: tensors come as pointers.
+// The engine behind the kernels: which instruction set, which thread walks which sequences, which memory.
 
 #include <algorithm>
 #include <cstdint>
@@ -14,10 +13,9 @@
 #include <sys/mman.h>
 #endif
 
+#include "engine.hpp"
 #include "kernels.hpp"
 #include "threads.hpp"
-
-#define UNROLL_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace unroll {
 namespace {
@@ -244,20 +242,6 @@ class Plan {
 
 // --- calls ----------------------------------------------------------------------------------------------------------
 
-// What Python packs into one buffer (native.py: _CALL); 8 bytes each.
-struct Call {
-  int64_t kind, twice, reverse, projected, save, threads;
-  int64_t time, batch, hidden, inputs;
-  const void *lengths, *x;
-  int64_t x_time, x_batch;
-  const void *h0, *c0, *W, *U, *b;
-  void *out, *h_last, *c_last, *saved;
-  const void* d_out;
-  int64_t d_out_time, d_out_batch;
-  const void *d_h_last, *d_c_last;
-  void *d_x, *d_h0, *d_c0, *d_W, *d_U, *d_b;
-};
-
 // In front of the saved gates: the backward pass must cut the batch as the forward pass did, and with the same vectors,
 // even if the number of threads has been changed in between.
 struct Saved {
@@ -397,20 +381,18 @@ bool lengths_fit(const Call& call) {
 
 using namespace unroll;
 
-// The name of the instruction set in use; null if `name` is none that this machine has. Null or "" asks for the best.
-UNROLL_EXPORT const char* unroll_select(const char* name) {
+const char* unroll_select(const char* name) {
   const InstructionSet* set = find_set(name);
   if (!set) return nullptr;
   chosen = set;
   return set->name;
 }
 
-UNROLL_EXPORT void unroll_use_openmp(void* parallel, void* thread_num, void* num_threads, void* in_parallel) {
+void unroll_use_openmp(void* parallel, void* thread_num, void* num_threads, void* in_parallel) {
   use_openmp(parallel, thread_num, num_threads, in_parallel);
 }
 
-// 0; 1 if there is not enough memory; 2 if a length is negative or longer than the sequences are.
-UNROLL_EXPORT int unroll_forward(Call* call) {
+int unroll_forward(Call* call) {
   if (!lengths_fit(*call)) return 2;
   try {
     call->twice ? run_forward<double>(*call) : run_forward<float>(*call);
@@ -420,7 +402,7 @@ UNROLL_EXPORT int unroll_forward(Call* call) {
   return 0;
 }
 
-UNROLL_EXPORT int unroll_backward(Call* call) {
+int unroll_backward(Call* call) {
   if (!lengths_fit(*call)) return 2;
   try {
     call->twice ? run_backward<double>(*call) : run_backward<float>(*call);
@@ -430,14 +412,11 @@ UNROLL_EXPORT int unroll_backward(Call* call) {
   return 0;
 }
 
-// Gives back what unroll_forward left in call->saved.
-UNROLL_EXPORT void unroll_release(void* saved) { shelf.give(saved); }
+void unroll_release(void* saved) { shelf.give(saved); }
 
-// Frees all memory that is only kept for the next call.
-UNROLL_EXPORT void unroll_trim() { shelf.clear(); }
+void unroll_trim() { shelf.clear(); }
 
-// Runs multiply-adds on `threads` threads and returns how many float32 operations it did: the machine's peak, if timed.
-UNROLL_EXPORT int64_t unroll_multiply_add(int64_t rounds, int threads) {
+int64_t unroll_multiply_add(int64_t rounds, int threads) {
   std::vector<int64_t> done(static_cast<size_t>(threads));
   auto work = [&](int thread) {
     float sink[3] = {1.0f, 0.5f, 0.5f};

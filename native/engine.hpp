@@ -1,0 +1,48 @@
+// The C interface of the library, which Python calls through ctypes. No torch here: tensors come as pointers.
+#pragma once
+
+#include <cstdint>
+
+#define UNROLL_EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace unroll {
+
+// One call of the kernels, as Python packs it (unroll/engines/native.py: _FIELDS): every field has 8 bytes. See
+// `Problem` in kernels.hpp for the shapes; `twice` asks for float64, x_time and the like are strides in elements.
+struct Call {
+  int64_t kind, twice, reverse, projected, save, threads;
+  int64_t time, batch, hidden, inputs;
+  const void *lengths, *x;
+  int64_t x_time, x_batch;
+  const void *h0, *c0, *W, *U, *b;
+  void *out, *h_last, *c_last, *saved;
+  const void* d_out;
+  int64_t d_out_time, d_out_batch;
+  const void *d_h_last, *d_c_last;
+  void *d_x, *d_h0, *d_c0, *d_W, *d_U, *d_b;
+};
+
+}  // namespace unroll
+
+// The name of the instruction set in use; null if `name` is none that this machine has. Null or "" asks for the best.
+UNROLL_EXPORT const char* unroll_select(const char* name);
+
+// Lends us the threads of an OpenMP runtime, see threads.hpp.
+UNROLL_EXPORT void unroll_use_openmp(void* parallel, void* thread_num, void* num_threads, void* in_parallel);
+
+// Walks over time. Returns 0; 1 if there is not enough memory; 2 if a length is negative or longer than the sequences are.
+// With `save`, leaves in call->saved what the backward pass of an LSTM needs, there if it is not null, else in memory of
+// the library's own.
+UNROLL_EXPORT int unroll_forward(unroll::Call* call);
+
+// The gradients, of the same call with `saved`, whose contents it destroys. Same return values.
+UNROLL_EXPORT int unroll_backward(unroll::Call* call);
+
+// Gives back what unroll_forward left in call->saved.
+UNROLL_EXPORT void unroll_release(void* saved);
+
+// Frees all memory that is only kept for the next call.
+UNROLL_EXPORT void unroll_trim();
+
+// Runs multiply-adds on `threads` threads and returns how many float32 operations it did: timed, the machine's peak.
+UNROLL_EXPORT int64_t unroll_multiply_add(int64_t rounds, int threads);
