@@ -219,7 +219,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return save_figure(figure, path.with_suffix(""))
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}; choose another with --figure") from None
 
 

@@ -64,6 +64,10 @@ def _sequence(elements: list[Element]) -> Node:
         if node is not None:
             nodes.append(node)
     flush()
+    for k, node in enumerate(nodes):
+        if node[0] == "binom" and nodes[k - 1 : k + 2 : 2] == [["symbol", "("], ["symbol", ")"]]:
+            nodes[k - 1 : k + 2] = [node]  # it brings parentheses of its own
+            break
     if len(nodes) == 1:
         return nodes[0]
     return ["sequence", nodes]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
         if path.is_dir():
             raise InputError(f"{path} is a folder; name a file to write")
         write_atomically(path, content)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}; choose another folder") from None
 
 
@@ -123,14 +124,16 @@ def typeset(document: Document) -> bytes:
 
 
 def _lacks_glyph(error: Any) -> bool:
-    return "could not be displayed with any font" in str(error)
+    return "could not be displayed with" in str(error)
 
 
 def _explained(error: Any, document: Document) -> Exception:
     """What the compiler says, as one line for the user where the user can help it; a defect of ours stays as it is."""
     text = str(error).splitlines()[0]
     if _lacks_glyph(error):
-        return InputError(f"{text}: no font on this machine has it; install one that has (for CJK: fonts-noto-cjk)")
+        lacking = re.search(r'the text `"(.*?)"`', text)
+        what = repr(lacking[1]) if lacking else "a character of the text"
+        return InputError(f"no font on this machine has {what}; install one that has, for Chinese say fonts-noto-cjk")
     for target, source in document.files.items():
         if target in str(error) or "decode" in text or "SVG" in text:
             return InputError(f"the picture {source} cannot be read ({text}); make it again or take it out")

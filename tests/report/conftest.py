@@ -1,0 +1,50 @@
+"""A finished run of each lab, and what reads a PDF back."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pypdf
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def sentences_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The RNN lab, with its figures."""
+    from unroll.report.figures import draw_figures
+    from unroll.training.loop import train
+    from unroll.training.recipe import load_recipe
+    from unroll.training.run import RunFolder
+
+    recipe = load_recipe("rnn-sentences")
+    facts = {"unroll": "0.1.0", "processor": "a test's processor", "threads": torch.get_num_threads()}
+    facts["time"] = "2026-03-04T05:06:07+00:00"
+    folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "lab", recipe, facts)
+    train(recipe, folder, echo=lambda line: None)
+    draw_figures(folder)
+    return folder.path
+
+
+@pytest.fixture
+def copied(tmp_path: Path):
+    """A copy of a run that a test may damage."""
+
+    def copy(run: Path) -> Path:
+        return Path(shutil.copytree(run, tmp_path / "copy"))
+
+    return copy
+
+
+def text_of(pdf: Path) -> str:
+    """All text of a PDF, with hyphenation and line breaks undone."""
+    pages = (page.extract_text() for page in pypdf.PdfReader(pdf).pages)
+    text = re.sub(r"[-\u00ad]\n", "", "\n".join(pages))
+    return re.sub(r"\s+", " ", text)
+
+
+@pytest.fixture
+def read_pdf():
+    return text_of
