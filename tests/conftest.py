@@ -22,6 +22,12 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     path.write_bytes(header + array.astype(np.uint8).tobytes())
 
 
+@pytest.fixture(scope="session")
+def idx_writer():
+    """`write_idx`, for tests in other files."""
+    return write_idx
+
+
 def bars(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (count, 8, 8) of three classes that can be learnt: a bright row at the top, middle or bottom, in noise."""
     random = np.random.default_rng(seed)
