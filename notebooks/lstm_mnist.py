@@ -37,6 +37,7 @@ from IPython.display import Image
 
 from unroll import LSTM, LSTMCell, load
 from unroll.report.figures import draw_figures
+from unroll.training.facts import facts
 from unroll.training.loop import train
 from unroll.training.recipe import dump_recipe, load_recipe
 from unroll.training.run import RunFolder
@@ -107,7 +108,7 @@ assert difference < 1e-5
 print(dump_recipe(recipe))
 
 # %%
-folder = RunFolder.create(RUN or Path(tempfile.mkdtemp()) / "run", recipe, {})
+folder = RunFolder.create(RUN or Path(tempfile.mkdtemp()) / "run", recipe, facts())
 metrics = train(recipe, folder)
 draw_figures(folder)
 print(f"{metrics['seconds']['training']:.0f} s for {metrics['parameters']:,} parameters")

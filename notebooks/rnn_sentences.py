@@ -39,6 +39,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from unroll import RNNCell, load
 from unroll.insight.bptt import backward
 from unroll.report.figures import draw_figures
+from unroll.training.facts import facts
 from unroll.training.loop import train
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder
@@ -114,7 +115,7 @@ print(inspect.getsource(backward))
 # It prints the same losses, to the last digit, and keeps what is needed to draw and to predict.
 
 # %%
-folder = RunFolder.create(RUN or Path(tempfile.mkdtemp()) / "run", recipe, {})
+folder = RunFolder.create(RUN or Path(tempfile.mkdtemp()) / "run", recipe, facts())
 metrics = train(recipe, folder)
 draw_figures(folder)
 Image(folder.path / "figures" / "loss.png", width=620)

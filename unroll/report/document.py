@@ -267,6 +267,8 @@ class Parts:
                     "of the one below it."
                 )
             )
+        if recipe.bidirectional:
+            blocks.append(paragraph("A second set of weights reads the same sequence from its end."))
         return blocks + self._readout()
 
     def _x_is(self, D: int | None) -> str:
@@ -297,11 +299,7 @@ class Parts:
             read, alt_read = f"\\max_t {letter}_t", f"maximum over t of {letter} t"
             say = f"the greatest value of each unit of ${letter}_t$ over all steps"
         if recipe.bidirectional:
-            say += (
-                ", of both directions side by side (the second layer of equations reads the sequence from its end)"
-                if recipe.pooling != "last"
-                else " of each direction, side by side"
-            )
+            say += " of each direction, side by side,"
         loss = "cross-entropy of the true class $y$"
         smooth = recipe.label_smoothing
         if smooth:
@@ -510,7 +508,8 @@ class Parts:
                     62,
                 )
             return blocks
-        return [self._example_table(shown, p, y, names)]
+        text = f"[](#tab-examples) shows how single {'sentences' if self.one_sequence == 'sentence' else 'series'} are read."
+        return [paragraph(text), self._example_table(shown, p, y, names)]
 
     def _example_table(self, shown: dict[str, Any], p: Any, y: Any, names: list[str]) -> Block:
         rows: list[Any] = []
@@ -539,7 +538,12 @@ class Parts:
             caption += ", then the mistakes of which the model was surest"
         return {
             "t": "table",
-            "columns": [column(what), column("True"), column("Predicted"), column("Probability", "right")],
+            "columns": [
+                column(what, wide=any(len(row[0]) > 60 for row in rows)),
+                column("True"),
+                column("Predicted"),
+                column("Probability", "right"),
+            ],
             "rows": rows,
             "caption": inline(caption + "."),
             "label": "tab-examples",
