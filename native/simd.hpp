@@ -24,7 +24,7 @@ struct Simd<float> {
   // exp(lowest) rounds to 2^-127, whose biased exponent is 0: the scale becomes an exact zero.
   static constexpr float lowest = -88.0f;
   static constexpr float log2e = 1.44269504f;
-  static constexpr float ln2 = 0.693147181f;
+  static constexpr float ln2 = 0.693147181f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   // Adding this leaves round(x) + 127 in the low bits: an exponent field, ready to be shifted into place.
   static constexpr float magic = 12582912.0f + 127.0f;
   // (exp(r) - 1 - r) / r^2 on |r| <= ln2/2, interpolated at Chebyshev nodes; relative error of exp: 1.0e-8.
@@ -46,12 +46,13 @@ struct Simd<double> {
   static constexpr double smallest = 2.2250738585072014e-308;
   static constexpr double lowest = -709.0;
   static constexpr double log2e = 1.4426950408889634;
-  static constexpr double ln2 = 0.6931471805599453;
+  static constexpr double ln2 = 0.6931471805599453, ln2_high = 0.693147180369123816490,
+                          ln2_low = 1.90821492927058770002e-10;
   static constexpr double magic = 6755399441055744.0 + 1023.0;
   // As above with ten terms; relative error of exp: 1.7e-17.
   static constexpr int terms = 10;
   static constexpr double q[terms] = {0.500000000000000102,     0.166666666666666675,    0.0416666666666241619,
-                                      0.00833333333333006445,   0.00138888889871967191,  0.000198412698630405453,
+                                      0.00833333333333006445,   0.00138888889171967191,  0.000198412698630405453,
                                       0.0000248015213223686933, 2.75572684803100255e-6,  2.76200758799833666e-7,
                                       2.51003758325612337e-8};
 };
@@ -107,10 +108,15 @@ UNROLL_INLINE Exponential<S> exponential(typename S::V x) {
   const V lowest = splat<S>(S::lowest);
   x = x < lowest ? lowest : x;  // in this order a NaN passes
   const V shifted = x * S::log2e + S::magic;
-  const V r = x - (shifted - S::magic) * S::ln2;
+  const V n = shifted - S::magic;
+#if defined(__FMA__) || defined(__aarch64__)
+  const V r = x - n * S::ln2;
+#else
+  const V r = (x - n * S::ln2_high) - n * S::ln2_low;  // n * ln2_high is exact, as the fused product above is
+#endif
   V q = splat<S>(S::q[S::terms - 1]);
 #pragma GCC unroll 16
-  for (int n = S::terms - 2; n >= 0; --n) q = q * r + S::q[n];
+  for (int term = S::terms - 2; term >= 0; --term) q = q * r + S::q[term];
   Exponential<S> e;
   e.rest = (r * r) * q + r;
   e.scale = (V)((I)shifted << S::mantissa);

@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from unroll.cells import Cell, LSTMCell, RNNCell
@@ -349,7 +348,7 @@ def walk(
     if projected:
         if lengths is not None:  # what stands in the padding need not be a word
             x = x.masked_fill(torch.arange(x.shape[0])[:, None] >= lengths, 0)
-        x = cell.project(x)
+        x = torch.nn.functional.embedding(x, U.T)
     _check_shapes(x, h0, c0, W, U, lengths, projected)
 
     if (
@@ -396,9 +395,7 @@ def _check_shapes(
             raise InputError(f"a state is {part.dtype} and the weights are {W.dtype}; give both the same dtype")
         if part.device.type != "cpu":
             raise InputError(f"a state is on {part.device}, and the weights are on the CPU")
-    if lengths is not None and (
-        lengths.shape != (B,) or lengths.dtype != torch.int64 or lengths.device.type != "cpu"
-    ):
+    if lengths is not None and (lengths.shape != (B,) or lengths.dtype != torch.int64 or lengths.device.type != "cpu"):
         raise InputError(
             f"lengths is {tuple(lengths.shape)} {lengths.dtype} on {lengths.device}; expected ({B},) int64 on the CPU"
         )
@@ -421,9 +418,7 @@ class _Walk(torch.autograd.Function):
         reverse: bool,
         projected: bool,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        out, h_last, c_last, saved = _forward(
-            kind, x, h0, c0, W, U, b, lengths, reverse, projected, c0 is not None
-        )
+        out, h_last, c_last, saved = _forward(kind, x, h0, c0, W, U, b, lengths, reverse, projected, c0 is not None)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, h0, c0, W, U, b, lengths, out)
         ctx.saved = _Saved(saved)
@@ -436,7 +431,13 @@ class _Walk(torch.autograd.Function):
         kind, reverse, projected = ctx.options
         if torch.is_grad_enabled():
             gradients = _differentiable_backward(
-                kind, (d_out, d_h_last, d_c_last), (x, h0, c0, W, U, b), lengths, reverse, projected, ctx.needs_input_grad
+                kind,
+                (d_out, d_h_last, d_c_last),
+                (x, h0, c0, W, U, b),
+                lengths,
+                reverse,
+                projected,
+                ctx.needs_input_grad,
             )
             return *gradients, None, None, None, None
         saved, ctx.saved = ctx.saved, None
@@ -485,12 +486,11 @@ def _differentiable_backward(
         if lstm
         else RNNCell(1, 1, bias=b is not None, nonlinearity="tanh" if kind == _RNN_TANH else "relu", device="meta")
     )
-    parameters = {"W": W, "U": used} if b is None else {"W": W, "U": used, "b": b}
+    for name, value in (("W", W), ("U", used), ("b", b)):
+        delattr(cell, name)
+        setattr(cell, name, value)
 
-    def step(x: Tensor, state: State) -> State:
-        return functional_call(cell, parameters, (x, state))
-
-    out, last = reference.walk(step, x, (h0, c0) if c0 is not None else h0, lengths, reverse)  # type: ignore[arg-type]
+    out, last = reference.walk(cell, x, (h0, c0) if c0 is not None else h0, lengths, reverse)
     outputs = [out, *(last if isinstance(last, tuple) else (last,))]
     pairs = [(o, d) for o, d in zip(outputs, d_outputs, strict=False) if d is not None and o.requires_grad]
     wanted = [n for n in range(6) if needed[n] and inputs[n] is not None]
@@ -554,7 +554,7 @@ def _lstm(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     _check_shapes(x, h0, c0, W, U, lengths, projected)
     size = _saved_size(x.shape[0], x.shape[1], W.shape[1]) if save else 0
-    saved = torch.empty((size,), dtype=W.dtype)
+    saved = torch.zeros((size,), dtype=W.dtype)  # all of it defined, as tools that compare results expect
     out, h, c, _ = _forward(_LSTM, x, h0, c0, W, U, b, lengths, reverse, projected, saved if save else False)
     assert c is not None
     return out, h, c, saved

@@ -1,0 +1,537 @@
+"""The native engine computes what the reference computes, whatever it is given."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from unroll.cells import Cell, LSTMCell, RNNCell
+from unroll.engines import native, reference
+from unroll.engines import walk as walk_with
+from unroll.errors import InputError
+from unroll.layers import LSTM, RNN
+
+pytestmark = pytest.mark.skipif(native.available() is not None, reason=str(native.available()))
+
+KINDS = ["lstm", "tanh", "relu"]
+SETS = [
+    name
+    for name in ("portable", "avx2", "avx512", "neon")
+    if native._library and native._library.unroll_select(name.encode())
+]
+if native._library:
+    native._library.unroll_select((native.instruction_set() or "").encode())
+
+
+@pytest.fixture
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a test on another instruction set than the best."""
+    native._library.unroll_select(request.param.encode())
+    yield request.param
+    native._library.unroll_select(native.instruction_set().encode())
+
+
+def make_cell(kind: str, D: int, H: int, bias: bool = True, dtype: torch.dtype = torch.float64) -> Cell:
+    if kind == "lstm":
+        return LSTMCell(D, H, bias=bias, dtype=dtype)
+    return RNNCell(D, H, bias=bias, nonlinearity=kind, dtype=dtype)
+
+
+def make_state(kind: str, B: int, H: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    return tuple(torch.randn(B, H, dtype=dtype) for _ in range(2 if kind == "lstm" else 1))
+
+
+def results(engine, cell, x, state, lengths=None, reverse=False, into=(True, True), wants=(True, True, True)):
+    """Outputs, final state and the gradients of x, the state and the parameters of a random loss on the parts in `into`."""
+    want_x, want_state, want_parameters = wants
+    x = x.detach() if not x.is_floating_point() else x.detach().requires_grad_(want_x)
+    state = tuple(part.detach().requires_grad_(want_state) for part in state)
+    out, last = engine.walk(cell, x, state if len(state) > 1 else state[0], lengths, reverse)
+    last = last if isinstance(last, tuple) else (last,)
+    random = torch.Generator().manual_seed(0)
+    loss = torch.zeros((), dtype=out.dtype)
+    for wanted, part in zip((into[0], *[into[1]] * len(last)), (out, *last), strict=True):
+        weight = torch.randn(part.shape, generator=random, dtype=part.dtype)
+        if wanted:
+            loss = loss + (part * weight).sum()
+    sources = [p for p in (x, *state) if p.requires_grad] + (list(cell.parameters()) if want_parameters else [])
+    gradients = torch.autograd.grad(loss, sources, allow_unused=True) if sources and loss.requires_grad else ()
+    return [out, *last, *gradients]
+
+
+def assert_same(ours, theirs, tolerance: float) -> None:
+    assert len(ours) == len(theirs)
+    for n, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        assert a.shape == b.shape
+        if b.numel() == 0:
+            continue
+        error = (a - b).abs().max() / b.abs().max().clamp_min(1e-300)
+        assert error <= tolerance or torch.equal(a, b), f"result {n} of {len(ours)}: relative error {error:.1e}"
+
+
+@st.composite
+def walks(draw):
+    return {
+        "kind": draw(st.sampled_from(KINDS)),
+        "T": draw(st.integers(1, 6)),
+        "B": draw(st.integers(0, 20)),
+        "D": draw(st.integers(1, 20)),
+        "H": draw(st.integers(1, 40)),
+        "bias": draw(st.booleans()),
+        "reverse": draw(st.booleans()),
+        "ragged": draw(st.booleans()),
+        "words": draw(st.booleans()),
+        "layout": draw(st.sampled_from(["time first", "batch first", "features strided", "features first"])),
+        "into": draw(st.sampled_from([(True, True), (True, False), (False, True)])),
+        "wants": draw(st.tuples(st.booleans(), st.booleans(), st.booleans())),
+    }
+
+
+def lay_out(layout: str, T: int, B: int, D: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    if layout == "batch first":
+        return torch.randn(B, T, D, dtype=dtype).transpose(0, 1)
+    if layout == "features strided":
+        return torch.randn(T, B, 2 * D, dtype=dtype)[:, :, ::2]
+    if layout == "features first":
+        return torch.randn(D, B, T, dtype=dtype).permute(2, 1, 0)
+    return torch.randn(T, B, D, dtype=dtype)
+
+
+@settings(max_examples=100, deadline=None)
+@given(walks())
+def test_every_shape_layout_and_option_gives_what_the_reference_gives(walk):
+    torch.manual_seed(0)
+    T, B, D, H = (walk[name] for name in "TBDH")
+    cell = make_cell(walk["kind"], D, H, walk["bias"])
+    x = torch.randint(0, D, (T, B)) if walk["words"] else lay_out(walk["layout"], T, B, D)
+    lengths = torch.randint(0, T + 1, (B,)) if walk["ragged"] else None
+    arguments = (cell, x, make_state(walk["kind"], B, H), lengths, walk["reverse"], walk["into"], walk["wants"])
+    assert_same(results(native, *arguments), results(reference, *arguments), 1e-10)
+
+
+SHAPES = [
+    (1, 1, 1, 1),
+    (3, 7, 28, 16),
+    (4, 33, 28, 20),
+    (3, 64, 28, 128),
+    (3, 130, 3, 70),
+    (2, 300, 5, 17),
+    (40, 9, 2, 5),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_at_the_edges_of_tiles_and_blocks_agree(kind, shape):
+    torch.manual_seed(0)
+    T, B, D, H = shape
+    cell, x, state = make_cell(kind, D, H), torch.randn(T, B, D, dtype=torch.float64), make_state(kind, B, H)
+    for lengths in (None, torch.randint(0, T + 1, (B,))):
+        for reverse in (False, True):
+            arguments = (cell, x, state, lengths, reverse)
+            assert_same(results(native, *arguments), results(reference, *arguments), 1e-10)
+
+
+@pytest.mark.parametrize("instruction_set", SETS, indirect=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_instruction_set_agrees_with_the_reference(instruction_set, dtype, kind):
+    torch.manual_seed(0)
+    for T, B, D, H in [(3, 5, 4, 7), (4, 33, 28, 37), (5, 12, 9, 64)]:
+        cell = make_cell(kind, D, H, dtype=dtype)
+        x, state = torch.randn(T, B, D, dtype=dtype), make_state(kind, B, H, dtype)
+        for lengths in (None, torch.randint(0, T + 1, (B,))):
+            arguments = (cell, x, state, lengths, True)
+            tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+            assert_same(results(native, *arguments), results(reference, *arguments), tolerance)
+
+
+def torch_layer(kind: str, D: int, H: int, **options):
+    if kind == "lstm":
+        return nn.LSTM(D, H, **options)
+    return nn.RNN(D, H, nonlinearity=kind, **options)
+
+
+def gradients_of(layer, x, state):
+    x = x.detach().requires_grad_()
+    state = tuple(part.detach().requires_grad_() for part in state)
+    out, last = layer(x, state if len(state) > 1 else state[0])
+    last = last if isinstance(last, tuple) else (last,)
+    random = torch.Generator().manual_seed(0)
+    loss = sum((part * torch.randn(part.shape, generator=random)).sum() for part in (out, *last))
+    loss.backward()
+    return [out, *last, x.grad, *(part.grad for part in state)]
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_agree_with_torch_in_float32(kind, bias, layers, bidirectional):
+    torch.manual_seed(0)
+    T, B, D, H = 28, 20, 28, 48
+    theirs = torch_layer(kind, D, H, num_layers=layers, bias=bias, bidirectional=bidirectional)
+    ours = (LSTM if kind == "lstm" else RNN).from_torch(theirs, engine="native")
+    x = torch.randn(T, B, D)
+    state = tuple(torch.randn(layers * (1 + bidirectional), B, H) for _ in range(2 if kind == "lstm" else 1))
+    assert_same(gradients_of(ours, x, state), gradients_of(theirs, x, state), 1e-5)
+    for cell, suffix in ours._cells_with_suffix():
+        assert_same(
+            [cell.W.grad, cell.U.grad, *([cell.b.grad] if bias else [])],
+            [
+                getattr(theirs, f"{name}_{suffix}").grad
+                for name in ("weight_hh", "weight_ih", "bias_ih")[: 3 if bias else 2]
+            ],
+            1e-5,
+        )
+
+
+# --- derivatives ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives_pass_gradcheck_and_second_derivatives_too(kind, ragged):
+    torch.manual_seed(0)
+    T, B, D, H = 3, 3, 2, 3
+    cell = make_cell(kind, D, H)
+    lengths = torch.tensor([2, 3, 0]) if ragged else None
+
+    def function(x, W, U, b, *state):
+        for name, value in (("W", W), ("U", U), ("b", b)):
+            if name in cell._parameters:
+                delattr(cell, name)
+            setattr(cell, name, value)
+        out, last = native.walk(cell, x, state if len(state) > 1 else state[0], lengths)
+        return out, *(last if isinstance(last, tuple) else (last,))
+
+    inputs = (torch.randn(T, B, D, dtype=torch.float64), cell.W, cell.U, cell.b, *make_state(kind, B, H))
+    inputs = tuple(tensor.detach().requires_grad_() for tensor in inputs)
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("words", [False, True])
+def test_a_gradient_penalty_is_the_references(kind, words):
+    torch.manual_seed(0)
+    cell = make_cell(kind, 4, 5)
+    x = torch.randint(0, 4, (6, 3)) if words else torch.randn(6, 3, 4, dtype=torch.float64)
+    state = make_state(kind, 3, 5)
+    found = []
+    for engine in (native, reference):
+        out, _ = engine.walk(cell, x, state if len(state) > 1 else state[0])
+        gradients = torch.autograd.grad(out.square().sum(), list(cell.parameters()), create_graph=True)
+        penalty = sum(g.square().sum() for g in gradients)
+        found.append([*gradients, *torch.autograd.grad(penalty, list(cell.parameters()))])
+    assert_same(*found, 1e-10)
+
+
+def test_an_input_that_depends_on_the_weights_counts_once_in_second_derivatives():
+    torch.manual_seed(0)
+    cell = make_cell("lstm", 3, 3)
+    found = []
+    for engine in (native, reference):
+        x = cell.W[:4, :3].reshape(2, 2, 3) * 2
+        out, _ = engine.walk(cell, x, cell.initial_state(2))
+        (g,) = torch.autograd.grad(out.square().sum(), [cell.W], create_graph=True)
+        found.append([g, *torch.autograd.grad(g.square().sum(), [cell.W])])
+    assert_same(*found, 1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_graph_can_be_walked_back_twice(kind):
+    torch.manual_seed(0)
+    cell = make_cell(kind, 4, 20)
+    out, _ = native.walk(cell, torch.randn(5, 9, 4, dtype=torch.float64), cell.initial_state(9))
+    loss = out.sin().sum()
+    first = torch.autograd.grad(loss, list(cell.parameters()), retain_graph=True)
+    second = torch.autograd.grad(loss, list(cell.parameters()), retain_graph=True)
+    third = torch.autograd.grad(loss, list(cell.parameters()))
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(first, second, third, strict=True))
+
+
+def test_without_gradients_nothing_is_kept_and_the_result_is_the_same():
+    torch.manual_seed(0)
+    cell = make_cell("lstm", 4, 20)
+    x = torch.randn(5, 9, 4, dtype=torch.float64)
+    with_graph = native.walk(cell, x, cell.initial_state(9))[0]
+    with torch.no_grad():
+        without = native.walk(cell, x, cell.initial_state(9))[0]
+    with torch.inference_mode():
+        inference = native.walk(cell, x, cell.initial_state(9))[0]
+    assert with_graph.grad_fn is not None
+    assert without.grad_fn is None
+    assert torch.equal(with_graph, without)
+    assert torch.equal(with_graph, inference)
+
+
+def test_only_the_gradients_that_are_wanted_are_made():
+    cell = make_cell("lstm", 4, 20)
+    x = torch.randn(5, 9, 4, dtype=torch.float64, requires_grad=True)
+    cell.W.requires_grad_(False)
+    out, _ = native.walk(cell, x, cell.initial_state(9))
+    out.sum().backward()
+    assert cell.W.grad is None
+    assert x.grad is not None
+    assert cell.U.grad is not None
+
+
+# --- values at the edge -----------------------------------------------------------------------------------------------
+
+EXTREMES = {
+    "saturated": lambda x: x.sign() * 1e4,
+    "zero": lambda x: x * 0,
+    "denormal": lambda x: x * 1e-39,
+    "huge": lambda x: x * 1e30,
+    "one infinity": lambda x: x.index_put(
+        (torch.tensor(2), torch.tensor(1), torch.tensor(0)), torch.tensor(float("inf"))
+    ),
+    "minus infinity": lambda x: x.index_put(
+        (torch.tensor(2), torch.tensor(1), torch.tensor(0)), torch.tensor(-float("inf"))
+    ),
+    "one NaN": lambda x: x.index_put((torch.tensor(2), torch.tensor(1), torch.tensor(0)), torch.tensor(float("nan"))),
+}
+
+
+@pytest.mark.parametrize("instruction_set", SETS, indirect=True)
+@pytest.mark.parametrize("extreme", EXTREMES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_extreme_inputs_come_out_as_torch_has_them(kind, extreme, instruction_set):
+    torch.manual_seed(0)
+    T, B, D, H = 5, 4, 3, 21
+    theirs = torch_layer(kind, D, H)
+    ours = (LSTM if kind == "lstm" else RNN).from_torch(theirs, engine="native")
+    x = EXTREMES[extreme](torch.randn(T, B, D))
+    outputs = []
+    for layer in (ours, theirs):
+        out, last = layer(x)
+        out.nansum().backward()
+        outputs.append([out, *(last if isinstance(last, tuple) else (last,))])
+    for a, b in zip(*outputs, strict=True):
+        scale = b.nan_to_num(0, 0, 0).abs().max().clamp_min(0.1).item()
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * scale, equal_nan=True)
+
+
+def test_saturated_gates_are_exact_so_that_memory_does_not_leak():
+    cell = make_cell("lstm", 1, 1, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.zero_()
+        cell.b.copy_(torch.tensor([-1e4, 1e4, 0.0, 1e4]))  # nothing in, nothing forgotten
+    c0 = torch.tensor([[0.7]])
+    _, (h, c) = native.walk(cell, torch.zeros(10_000, 1, 1), (torch.zeros(1, 1), c0))
+    assert torch.equal(c, c0)
+    torch.testing.assert_close(h, torch.tanh(c0), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("instruction_set", SETS, indirect=True)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)], ids=str)
+def test_the_nonlinearities_are_accurate_relative_to_their_value(instruction_set, dtype, tolerance):
+    z = torch.cat([torch.linspace(-30, 30, 4001, dtype=dtype), torch.logspace(-6, 0, 200, dtype=dtype)])
+    cell = make_cell("tanh", 1, 1, bias=False, dtype=dtype)
+    with torch.no_grad():
+        cell.W.zero_()
+        cell.U.fill_(1)
+    out, _ = native.walk(cell, z.reshape(1, -1, 1), z.new_zeros(len(z), 1))
+    exact = torch.tanh(z.double())
+    torch.testing.assert_close(out.flatten().double(), exact, rtol=tolerance, atol=0)
+
+    cell = make_cell("lstm", 1, 1, bias=True, dtype=dtype)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.zero_()
+        cell.U[1] = 1  # c = f c0 = sigmoid(z)
+        cell.b[0] = -1e4
+    zeros = z.new_zeros(len(z), 1)
+    _, (_, c) = native.walk(cell, z.reshape(1, -1, 1), (zeros, zeros + 1))
+    torch.testing.assert_close(c.flatten().double(), torch.sigmoid(z.double()), rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_stands_in_the_padding_changes_nothing(kind, reverse):
+    torch.manual_seed(0)
+    T, B, D, H = 7, 11, 5, 20
+    cell, state = make_cell(kind, D, H), make_state(kind, B, H)
+    lengths = torch.randint(0, T + 1, (B,))
+    x = torch.randn(T, B, D, dtype=torch.float64)
+    padding = torch.arange(T)[:, None] >= lengths
+    spoilt = x.masked_fill(padding[:, :, None], float("nan"))
+    clean = results(native, cell, x, state, lengths, reverse)
+    dirty = results(native, cell, spoilt, state, lengths, reverse)
+    assert all(torch.equal(a, b) for a, b in zip(clean, dirty, strict=True))
+    assert not clean[0][padding].any()
+
+    words = torch.randint(0, D, (T, B))
+    clean = results(native, cell, words, state, lengths, reverse)
+    dirty = results(native, cell, words.masked_fill(padding, -1), state, lengths, reverse)
+    assert all(torch.equal(a, b) for a, b in zip(clean, dirty, strict=True))
+
+
+# --- threads and memory -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ragged", [False, True])
+def test_runs_repeat_bit_for_bit(kind, ragged):
+    torch.manual_seed(0)
+    T, B, D, H = 9, 70, 12, 40
+    cell = make_cell(kind, D, H, dtype=torch.float32)
+    x, state = torch.randn(T, B, D), make_state(kind, B, H, torch.float32)
+    lengths = torch.randint(0, T + 1, (B,)) if ragged else None
+    first = results(native, cell, x, state, lengths)
+    for _ in range(5):
+        again = results(native, cell, x, state, lengths)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_any_number_of_threads_gives_the_same_outputs(ragged):
+    torch.manual_seed(0)
+    T, B, D, H = 9, 70, 12, 40
+    cell = make_cell("lstm", D, H)
+    x, state = torch.randn(T, B, D, dtype=torch.float64), make_state("lstm", B, H)
+    lengths = torch.randint(0, T + 1, (B,)) if ragged else None
+    truth = results(reference, cell, x, state, lengths)
+    found = []
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        found.append(results(native, cell, x, state, lengths))
+        assert_same(found[-1], truth, 1e-10)
+        assert torch.equal(found[-1][0], found[0][0])
+
+
+def test_the_number_of_threads_may_change_between_forward_and_backward():
+    torch.manual_seed(0)
+    cell = make_cell("lstm", 12, 40)
+    x = torch.randn(9, 70, 12, dtype=torch.float64)
+    truth = results(reference, cell, x, cell.initial_state(70), into=(True, False), wants=(False, False, True))
+    out, _ = native.walk(cell, x, cell.initial_state(70))
+    torch.set_num_threads(1)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=out.dtype)
+    found = torch.autograd.grad((out * weight).sum(), list(cell.parameters()))
+    assert_same(found, truth[3:], 1e-10)
+
+
+def test_several_python_threads_may_walk_at_once():
+    torch.manual_seed(0)
+    cells = [make_cell("lstm", 5, 30) for _ in range(4)]
+    x = torch.randn(12, 40, 5, dtype=torch.float64)
+    state = make_state("lstm", 40, 30)
+    expected = [results(native, cell, x, state) for cell in cells]
+    wrong: list[int] = []
+
+    def work(n: int) -> None:
+        for _ in range(10):
+            found = results(native, cells[n], x, state)
+            if not all(torch.equal(a, b) for a, b in zip(found, expected[n], strict=True)):
+                wrong.append(n)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_memory_of_a_graph_that_is_never_walked_back_is_reused(monkeypatch):
+    taken: list[int] = []
+    given: list[int] = []
+
+    class Library:
+        unroll_forward = native._library.unroll_forward
+        unroll_backward = native._library.unroll_backward
+
+        @staticmethod
+        def unroll_release(pointer: int) -> None:
+            given.append(pointer)
+            release(pointer)
+
+    gc.collect()
+    release = native._library.unroll_release
+    monkeypatch.setattr(native, "_library", Library)
+    cell = make_cell("lstm", 5, 30)
+    x = torch.randn(12, 40, 5, dtype=torch.float64)
+    for _ in range(5):
+        out = native.walk(cell, x, cell.initial_state(40))[0]
+        taken.append(out.grad_fn.saved.pointer)
+        del out
+        gc.collect()
+    assert given == taken
+    assert len(set(taken)) == 1
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.zeros(3, 2, 5)}, "expected (T, B, 4)"),
+        ({"state": (torch.zeros(3, 6), torch.zeros(2, 6))}, "expected (B, H) = (2, 6)"),
+        ({"state": (torch.zeros(2, 6).double(),) * 2}, "give both the same dtype"),
+        ({"lengths": torch.tensor([1, 4])}, "between 0 and T"),
+        ({"lengths": torch.tensor([-1, 3])}, "between 0 and T"),
+        ({"lengths": torch.tensor([1])}, "expected (2,) int64"),
+        ({"lengths": torch.tensor([1.0, 2.0])}, "expected (2,) int64"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_the_kernels_see_it(change, message):
+    arguments = {"x": torch.zeros(3, 2, 4), "state": (torch.zeros(2, 6),) * 2, "lengths": None} | change
+    with pytest.raises(InputError) as raised:
+        native.walk(LSTMCell(4, 6), **arguments)
+    assert message in str(raised.value)
+
+
+def test_the_reasons_why_not():
+    cell = LSTMCell(2, 3)
+    x = torch.zeros(1, 1, 2)
+    assert native.why_not(cell, x) is None
+    assert native.why_not(cell, torch.zeros(1, 1, dtype=torch.int64)) is None
+    assert "float16" in native.why_not(cell.half(), x.half())
+    assert "the weights are torch.float32" in native.why_not(LSTMCell(2, 3), x.double())
+    assert "meta" in native.why_not(LSTMCell(2, 3, device="meta"), x)
+
+    class Peephole(LSTMCell):
+        pass
+
+    assert "Peephole" in native.why_not(Peephole(2, 3), x)
+
+
+def test_without_the_library_everything_runs_on_the_reference(monkeypatch):
+    monkeypatch.setattr(native, "_library", None)
+    monkeypatch.setattr(native, "_obstacle", "the compiled kernels are not installed")
+    assert native.describe() == "reference (the compiled kernels are not installed)"
+    layer = LSTM(3, 4)
+    layer(torch.zeros(2, 2, 3))[0].sum().backward()
+    with pytest.raises(InputError, match="not installed"):
+        walk_with(layer.cells[0][0], torch.zeros(2, 2, 3), (torch.zeros(2, 4),) * 2, engine="native")
+
+
+def test_the_instruction_set_can_be_forced_from_outside():
+    program = "from unroll.engines import native; print(native.describe())"
+    for wanted, printed in [
+        ("portable", "native (portable)"),
+        ("vax", "reference (UNROLL_ISA=vax is no instruction set"),
+    ]:
+        if wanted == "portable" and wanted not in SETS:
+            continue
+        run = subprocess.run(
+            [sys.executable, "-c", program],
+            env={"UNROLL_ISA": wanted, "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert run.stdout.startswith(printed)

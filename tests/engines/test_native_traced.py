@@ -1,0 +1,149 @@
+"""The operators behind the native engine, under the tools that trace: torch.compile, torch.export, autocast, vmap."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from unroll.engines import native
+from unroll.layers import LSTM, RNN
+
+pytestmark = pytest.mark.skipif(native.available() is not None, reason=str(native.available()))
+
+LAYERS = {
+    "lstm": lambda: LSTM(4, 20, engine="native"),
+    "tanh": lambda: RNN(4, 20, engine="native"),
+    "relu": lambda: RNN(4, 20, nonlinearity="relu", engine="native"),
+    "two layers, both directions": lambda: LSTM(4, 20, num_layers=2, bidirectional=True, engine="native"),
+}
+
+
+def gradients(layer: nn.Module, call, x: torch.Tensor) -> list[torch.Tensor]:
+    layer.zero_grad()
+    x = x.detach().requires_grad_(x.is_floating_point())
+    out, last = call(x)
+    last = last if isinstance(last, tuple) else (last,)
+    sum(part.sin().sum() for part in (out, *last)).backward()
+    return [out, *last, *([x.grad] if x.is_floating_point() else []), *(p.grad for p in layer.parameters())]
+
+
+@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_torch_compile_takes_a_layer_whole(name, words):
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    x = torch.randint(0, 4, (5, 7)) if words else torch.randn(5, 7, 4)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    eager = [tensor.clone() for tensor in gradients(layer, layer, x)]
+    for a, b in zip(gradients(layer, compiled, x), eager, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    torch._dynamo.reset()
+
+
+def test_torch_compile_with_gradients_off():
+    layer = LAYERS["lstm"]()
+    x = torch.randn(5, 7, 4)
+    with torch.no_grad():
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        assert torch.equal(compiled(x)[0], layer(x)[0])
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", ["lstm", "tanh"])
+def test_torch_export_carries_the_operator(name, strict):
+    layer = LAYERS[name]().eval()
+    x = torch.randn(5, 7, 4)
+    with torch.no_grad():
+        program = torch.export.export(layer, (x,), strict=strict)
+        names = {str(node.target) for node in program.graph.nodes}
+        assert f"unroll.{'lstm' if name == 'lstm' else 'rnn'}.default" in names
+        assert torch.equal(program.module()(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("lengths", [None, torch.tensor([3, 0, 4])], ids=["equal lengths", "ragged"])
+@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize("operator", ["lstm", "rnn"])
+def test_the_operators_pass_torchs_own_checks(operator, projected, lengths):
+    torch.manual_seed(0)
+    T, B, D, H = 4, 3, 2, 5
+    G = 4 if operator == "lstm" else 1
+    shapes = [(T, B, G * H if projected else D), (B, H), (B, H), (G * H, H), (G * H, D), (G * H,)]
+    x, h0, c0, W, U, b = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    states = (h0, c0) if operator == "lstm" else (h0,)
+    last = (True,) if operator == "lstm" else (False,)
+    arguments = (x, *states, W, U, b, lengths, False, projected, *last)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+    torch.library.opcheck(getattr(torch.ops.unroll, operator).default, arguments, test_utils=checks)
+
+    results = getattr(torch.ops.unroll, operator)(
+        *(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments)
+    )
+    d = [torch.randn_like(part) for part in results[: 1 + len(states)]]
+    detached = [None if t is None else t.detach() for t in (x, *states, W, U, b, lengths, results[0])]
+    needed = [True, True, operator == "lstm", True, not projected, True]
+    tail = [results[3]] if operator == "lstm" else []
+    options = [False, projected] if operator == "lstm" else [False, projected, False]
+    backward = getattr(torch.ops.unroll, f"{operator}_backward").default
+    torch.library.opcheck(
+        backward, (*d, *detached, *tail, *options, needed), test_utils=("test_schema", "test_faketensor")
+    )
+
+
+@pytest.mark.parametrize("operator", ["lstm", "rnn"])
+def test_the_operators_can_be_differentiated_twice(operator):
+    torch.manual_seed(0)
+    T, B, D, H = 2, 2, 2, 3
+    G = 4 if operator == "lstm" else 1
+    shapes = [(T, B, D), (B, H), (B, H), (G * H, H), (G * H, D), (G * H,)]
+    tensors = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    if operator == "rnn":
+        del tensors[2]
+
+    def function(*tensors):
+        return getattr(torch.ops.unroll, operator)(*tensors, None, False, False, operator == "lstm")[: 4 - 1]
+
+    assert torch.autograd.gradcheck(function, tensors)
+    assert torch.autograd.gradgradcheck(function, tensors)
+
+
+@pytest.mark.parametrize("name", ["lstm", "tanh"])
+def test_autocast_computes_in_float32(name):
+    torch.manual_seed(0)
+    layer = LAYERS[name]()
+    x = torch.randn(5, 7, 4)
+    expected = layer(x.bfloat16().float())[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x.bfloat16())[0]
+    assert out.dtype == torch.float32
+    assert torch.equal(out, expected)
+    out.sum().backward()
+    assert layer.cells[0][0].W.grad.dtype == torch.float32
+
+
+def test_torch_func_falls_back_to_the_reference():
+    torch.manual_seed(0)
+    layer = LSTM(4, 6)
+    x = torch.randn(3, 2, 4)
+
+    def loss(parameters, x):
+        return torch.func.functional_call(layer, parameters, (x,))[0].square().sum()
+
+    parameters = {name: value.detach() for name, value in layer.named_parameters()}
+    found = torch.func.grad(loss)(parameters, x)
+    layer(x)[0].square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad)
+    per_sample = torch.func.vmap(torch.func.grad(loss), (None, 1))(parameters, x.unsqueeze(2))
+    torch.testing.assert_close(sum(per_sample["cells.0.0.W"]), layer.cells[0][0].W.grad)
+
+
+def test_fake_tensors_flow_through():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    layer = LAYERS["lstm"]()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        out, (h, _) = layer(torch.randn(5, 7, 4))
+        assert out.shape == (5, 7, 20)
+        assert h.shape == (1, 7, 20)
