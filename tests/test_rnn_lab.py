@@ -296,6 +296,12 @@ def test_bad_sentences_meet_one_line_and_leave_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["own.csv"]
 
 
+def test_a_forgotten_file_of_sentences_is_asked_for(unroll: Command) -> None:
+    status, _, err = unroll("train", "lstm-sentences")
+    assert status == 2
+    assert err.startswith("unroll: say where your sentences are with --data FILE")
+
+
 # ---------------------------------------------------------------------------------------------------------- one's series
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from unroll.data.augment import Augmentation
 from unroll.data.batches import Dataset, Encoder, Sequences
 from unroll.data.images import ImageEncoder, load_image_dataset, load_test_images
-from unroll.data.sentences import SentenceEncoder, load_sentence_dataset, load_test_sentences
+from unroll.data.sentences import LAB_SENTENCES, SentenceEncoder, load_sentence_dataset, load_test_sentences
 from unroll.data.series import SeriesEncoder, load_series_dataset, load_test_series, read_series
 from unroll.errors import DataError
 from unroll.models import SequenceClassifier
@@ -26,6 +26,11 @@ def load_dataset(recipe: AnyRecipe) -> Dataset:
         return load_image_dataset(recipe.data, recipe.standardise, recipe.validation, augmentation_of(recipe))
     parts: dict[str, Any] = {"test": recipe.test, "validation": recipe.validation, "seed": recipe.seed}
     if isinstance(recipe, SentenceRecipe):
+        # A recipe whose batch is larger than the lab's two sentences is not about them: its file has been forgotten.
+        if recipe.data is None and recipe.batch_size > len(LAB_SENTENCES):
+            raise DataError(
+                "say where your sentences are with --data FILE (CSV, TSV or JSON lines with columns text and label)"
+            )
         return load_sentence_dataset(
             recipe.data,
             recipe.test_data,
