@@ -148,10 +148,10 @@ def why_not(cell: Cell, x: Tensor) -> str | None:
 # --- calls into C -----------------------------------------------------------------------------------------------------
 
 # The fields of `Call` in native/engine.cpp, in its order; each 8 bytes.
-_FIELDS = (
-    "kind double reverse projected save threads T B H D lengths x x_time x_batch h0 c0 W U b out h_last c_last saved "
-    "d_out d_out_time d_out_batch d_h_last d_c_last d_x d_h0 d_c0 d_W d_U d_b"
-).split()
+_FIELDS: Sequence[str] = """
+    kind double reverse projected save threads T B H D lengths x x_time x_batch h0 c0 W U b out h_last c_last saved
+    d_out d_out_time d_out_batch d_h_last d_c_last d_x d_h0 d_c0 d_W d_U d_b
+""".split()  # noqa: SIM905 (a list would take a line for every name)
 _Call = ctypes.c_int64 * len(_FIELDS)
 _SAVED = _FIELDS.index("saved")
 
@@ -355,8 +355,7 @@ def walk(
         torch.compiler.is_compiling()
         or _get_current_dispatch_mode() is not None
         or torch.is_autocast_enabled("cpu")
-        or type(x) is not Tensor
-        and type(x) is not torch.nn.Parameter
+        or type(x) not in (Tensor, torch.nn.Parameter)
     ):
         tensors = (x, h0, c0, W, U, b)
         if c0 is not None:
@@ -374,7 +373,7 @@ def walk(
         or U.requires_grad
         or (b is not None and b.requires_grad)
     ):
-        out, h, c = _Walk.apply(x, h0, c0, W, U, b, lengths, kind, reverse, projected)
+        out, h, c = _Walk.apply(x, h0, c0, W, U, b, lengths, kind, reverse, projected)  # type: ignore[no-untyped-call]
     else:
         out, h, c, _ = _forward(kind, x, h0, c0, W, U, b, lengths, reverse, projected, False)
     return out, (h if c is None else (h, c))
@@ -444,7 +443,7 @@ class _Walk(torch.autograd.Function):
         if saved is None and c0 is not None:
             # A second time through the same graph: the first has used up what was saved.
             saved = _Saved(_forward(kind, x, h0, c0, W, U, b, lengths, reverse, projected, True)[3])
-        gradients = _backward(
+        found = _backward(
             kind,
             d_out,
             d_h_last,
@@ -462,7 +461,7 @@ class _Walk(torch.autograd.Function):
             projected,
             ctx.needs_input_grad,
         )
-        return *gradients, None, None, None, None
+        return *found, None, None, None, None
 
 
 def _differentiable_backward(
@@ -478,7 +477,7 @@ def _differentiable_backward(
     # Aliases, so that only the way through this walk counts should one input depend on another.
     inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
     x, h0, c0, W, U, b = inputs
-    assert x is not None and h0 is not None and W is not None and U is not None
+    assert x is not None and h0 is not None and W is not None and U is not None  # noqa: PT018
     lstm = kind == _LSTM
     used = torch.eye(W.shape[0], dtype=W.dtype) if projected else U
     cell: Cell = (
@@ -490,7 +489,8 @@ def _differentiable_backward(
         delattr(cell, name)
         setattr(cell, name, value)
 
-    out, last = reference.walk(cell, x, (h0, c0) if c0 is not None else h0, lengths, reverse)
+    state: State = h0 if c0 is None else (h0, c0)
+    out, last = reference.walk(cell, x, state, lengths, reverse)
     outputs = [out, *(last if isinstance(last, tuple) else (last,))]
     pairs = [(o, d) for o, d in zip(outputs, d_outputs, strict=False) if d is not None and o.requires_grad]
     wanted = [n for n in range(6) if needed[n] and inputs[n] is not None]
@@ -498,7 +498,7 @@ def _differentiable_backward(
     if pairs and wanted:
         found = torch.autograd.grad(
             [o for o, _ in pairs],
-            [inputs[n] for n in wanted],  # type: ignore[misc]
+            [inputs[n] for n in wanted],  # type: ignore[arg-type]
             [d for _, d in pairs],
             create_graph=True,
             allow_unused=True,
@@ -560,7 +560,7 @@ def _lstm(
     return out, h, c, saved
 
 
-@torch.library.register_fake("unroll::lstm")
+@torch.library.register_fake("unroll::lstm")  # type: ignore[untyped-decorator]
 def _lstm_fake(
     x: Tensor,
     h0: Tensor,
@@ -595,7 +595,7 @@ def _rnn(
     return _forward(kind, x, h0, None, W, U, b, lengths, reverse, projected, False)[:2]
 
 
-@torch.library.register_fake("unroll::rnn")
+@torch.library.register_fake("unroll::rnn")  # type: ignore[untyped-decorator]
 def _rnn_fake(
     x: Tensor,
     h0: Tensor,
@@ -704,7 +704,7 @@ def _backward_fake(
     ]
 
 
-@torch.library.register_fake("unroll::lstm_backward")
+@torch.library.register_fake("unroll::lstm_backward")  # type: ignore[untyped-decorator]
 def _lstm_backward_fake(
     d_out: Tensor | None,
     d_h_last: Tensor | None,
@@ -725,7 +725,7 @@ def _lstm_backward_fake(
     return _backward_fake(x, h0, c0, W, U, b, needed)
 
 
-@torch.library.register_fake("unroll::rnn_backward")
+@torch.library.register_fake("unroll::rnn_backward")  # type: ignore[untyped-decorator]
 def _rnn_backward_fake(
     d_out: Tensor | None,
     d_h_last: Tensor | None,
