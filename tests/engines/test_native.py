@@ -459,6 +459,7 @@ def test_memory_of_a_graph_that_is_never_walked_back_is_reused(monkeypatch):
             release(pointer)
 
     gc.collect()
+    native.trim()
     release = native._library.unroll_release
     monkeypatch.setattr(native, "_library", Library)
     cell = make_cell("lstm", 5, 30)
@@ -468,7 +469,7 @@ def test_memory_of_a_graph_that_is_never_walked_back_is_reused(monkeypatch):
         taken.append(out.grad_fn.saved.pointer)
         del out
         gc.collect()
-    assert given == taken
+    assert [pointer for pointer in given if pointer in taken] == taken
     assert len(set(taken)) == 1
 
 
