@@ -1,11 +1,12 @@
 # make run    set up and train the LSTM on MNIST        make test   set up and run the tests
 # make check  format, lint, types, import contract and tests        make bench  the benchmarks
 # make seeds  accuracy of the recipes over five seeds
+# make evidence  the measurements behind docs/questions.md, and the page itself: about half an hour, resumable
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: run test check bench seeds format clean
+.PHONY: run test check bench seeds evidence format clean
 
 run: .venv/installed
 	$(BIN)/unroll train lstm-mnist
@@ -26,6 +27,9 @@ bench: .venv/installed-dev
 
 seeds: .venv/installed
 	$(BIN)/python benchmarks/seeds.py
+
+evidence: .venv/installed
+	$(BIN)/python benchmarks/evidence.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .

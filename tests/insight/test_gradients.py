@@ -173,6 +173,6 @@ def test_the_command_measures_runs_and_writes_figure_and_numbers(tmp_path: Path)
     assert len(text_table(curves)) == 9
     assert (path / "figures" / "gradients.png").is_file()
     figure = draw_gradients(curves)
-    assert any("‖∂loss/∂h_t‖" in axes.get_ylabel() for axes in figure.axes)
+    assert any("‖∂loss/∂hₜ‖" in axes.get_ylabel() for axes in figure.axes)
     refused = CliRunner().invoke(cli, ["gradients", str(path), "--inputs", "0"])
     assert isinstance(refused.exception, InputError)

@@ -218,70 +218,64 @@ def _busiest(axes: Axes, values: Array, name: str, words: Sequence[str] | None, 
 
 @styled
 def draw_gradients(curves: Sequence[dict[str, Any]], clipped: Sequence[dict[str, Any]] = ()) -> Figure:
-    """Gradient norms against time above, the largest singular value of one step's Jacobian below.
+    """Gradient norms against time on the left, the largest singular value of one step's Jacobian on the right.
 
     Args:
-        curves: what `unroll.insight.gradients.measure_runs` returned; one column for each way of reading and each of
+        curves: what `unroll.insight.gradients.measure_runs` returned; one row for each way of reading and each of
             untrained and trained.
-        clipped: what `unroll.insight.gradients.clipping` returned, with and without clipping, in a column of its own.
+        clipped: what `unroll.insight.gradients.clipping` returned, without and with clipping, in a row of its own.
     """
     groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for curve in curves:
         groups.setdefault((curve["reading"], curve["trained"]), []).append(curve)
-    columns = len(groups) + bool(clipped)
-    figure, grid = plt.subplots(2, columns, figsize=(4.6 * columns, 7.2), squeeze=False, layout="constrained")
-    for column, ((reading, trained), members) in enumerate(groups.items()):
+    rows = len(groups) + bool(clipped)
+    figure, grid = plt.subplots(rows, 2, figsize=(11, 3.1 * rows), squeeze=False, layout="constrained")
+    for (left, right), ((reading, trained), members) in zip(grid, groups.items(), strict=False):
         T = members[0]["T"]
         what = {"rows": f"{T} rows", "pixels": f"{T} pixels"}.get(reading, f"{T} steps")
-        upper, lower = grid[:, column]
         for number, curve in enumerate(members):
             style = _curve_style(curve, [other["cell"] for other in members[:number]].count(curve["cell"]))
             for name, norms in curve["norms"].items():
-                steps = np.arange(1, T + 1)
-                thin = name == "c"
-                label = curve["label"] if not thin else None
-                upper.semilogy(steps, np.clip(norms["median"], 1e-300, None), label=label, **(style | _thinner(thin)))
-                if trained and not thin:
-                    upper.fill_between(
-                        steps, norms["low"], norms["high"], color=style["color"], alpha=0.15, linewidth=0
-                    )
+                # The cell state's is the thin one beside the hidden state's.
+                drawn = style | ({"linewidth": 0.7} if name == "c" else {"markevery": max(1, len(curve["t"]) // 6)})
+                left.semilogy(curve["t"], np.clip(norms["median"], 1e-300, None), **drawn)
+                if trained and name != "c":
+                    shade = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+                    left.fill_between(curve["t"], norms["low"], norms["high"], **shade)
             jacobian = curve["jacobian"]
-            lower.plot(jacobian["t"], jacobian["largest"], label=curve["label"], **style)
-        upper.set(title=f"{what}, {'trained' if trained else 'untrained'}", xlabel="step t")
-        lower.axhline(1, color="#999999", linewidth=0.8, zorder=0)
-        lower.set(xlabel="step t", ylim=(0, None))
-        bottom = upper.get_ylim()[0]
-        upper.set_ylim(bottom=max(bottom, 1e-30))
-        lower.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2)
-        for axes in (upper, lower):
+            right.plot(jacobian["t"], jacobian["largest"], label=curve["label"], markevery=5, **style)
+        left.set_ylim(bottom=max(left.get_ylim()[0], 1e-30))
+        left.set_title(f"{what}, {'trained' if trained else 'untrained'}: gradient that arrives at step t")
+        left.set(xlabel="step t", ylabel="‖∂loss/∂hₜ‖ (thin: ∂cₜ), median")
+        right.axhline(1, color="#999999", linewidth=0.8, zorder=0)
+        right.set(title="what one step does to it", xlabel="step t", ylabel="largest singular value", ylim=(0, None))
+        right.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        for axes in (left, right):
             axes.grid(True)
-    grid[0, 0].set_ylabel("‖∂loss/∂h_t‖, ‖∂loss/∂s_t‖ (thin: ‖∂loss/∂c_t‖)\nmedian over the inputs")
-    grid[1, 0].set_ylabel("largest singular value of one step's Jacobian")
     if clipped:
-        _clipping(grid[:, -1], clipped)
+        _clipping(grid[-1], clipped)
     return figure
 
 
 def _curve_style(curve: dict[str, Any], number: int) -> dict[str, Any]:
-    """RNN in orange, LSTM in ink, so that kinds can be told apart; dashes tell the members of a kind."""
+    """RNN in orange with squares, LSTM in ink, so that kinds can be told apart; dashes tell the members of a kind."""
     dashes: Any = ["-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 3))][number % 6]
-    return {"color": WRONG if curve["cell"] == "rnn" else INK, "linestyle": dashes, "linewidth": 1.6}
-
-
-def _thinner(thin: bool) -> dict[str, Any]:
-    return {"linewidth": 0.7} if thin else {}
+    kind = {"color": WRONG, "marker": "s", "markersize": 4} if curve["cell"] == "rnn" else {"color": INK}
+    return {**kind, "linestyle": dashes, "linewidth": 1.6}
 
 
 def _clipping(pair: Any, clipped: Sequence[dict[str, Any]]) -> None:
     for run, style in zip(clipped, (LINES[2], LINES[0]), strict=False):
         label = "no clipping" if run["max_norm"] is None else f"clipped at norm {run['max_norm']:g}"
         steps = range(1, len(run["loss"]) + 1)
-        pair[0].semilogy(steps, run["gradient_norm"], label=label, linewidth=1.1, **style)
+        pair[0].semilogy(steps, run["gradient_norm"], linewidth=1.1, **style)
         pair[1].plot(steps, np.minimum(run["loss"], 10), label=label, linewidth=1.1, **style)
-    pair[0].set(title="clipping on and off", xlabel="update", ylabel="gradient norm before clipping")
-    pair[1].set(xlabel="update", ylabel="loss (nats; cut off at 10)")
+    pair[0].set(
+        title="clipping on and off: the RNN on 28 rows", xlabel="update", ylabel="gradient norm before clipping"
+    )
+    pair[1].set(title="the loss meanwhile", xlabel="update", ylabel="loss (nats; cut off at 10)")
+    pair[1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes in pair:
-        axes.legend(frameon=False, fontsize=8)
         axes.grid(True)
 
 
@@ -324,6 +318,7 @@ def draw_memory(rows: Sequence[dict[str, Any]]) -> Figure:
             right.plot(x, [100 * row["right"] for row in own], **style)
             solved = [row for row in own if row["sequences"] is not None]
             needed.semilogy([place[row["length"]] for row in solved], [row["sequences"] for row in solved], **style)
+        needed.set_ylim(500, 300_000)
         if task in PUBLISHED and PUBLISHED[task][0] in place:
             length, count, text = PUBLISHED[task]
             needed.plot(place[length], count, marker="*", markersize=11, color="#7a7a7a", linestyle="none", label=text)
@@ -343,4 +338,100 @@ def draw_memory(rows: Sequence[dict[str, Any]]) -> Figure:
         handles, labels = axes.get_legend_handles_labels()
         seen |= dict(zip(labels, handles, strict=True))
     figure.legend(seen.values(), seen.keys(), frameon=False, loc="outside lower center", ncol=len(seen))
+    return figure
+
+
+# ------------------------------------------------------------------------------------- states, gates, removals, sizes
+
+
+@styled
+def draw_states(found: dict[str, dict[str, Any]], step: str = "row read, t") -> Figure:
+    """When each model knows, and what of each step can be read back from its last state.
+
+    Args:
+        found: by model ("lstm", "rnn"): ``right`` of `unroll.insight.states.knowing`, ``recall`` of `recall`.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for cell, values in found.items():
+        style = {**CELLS[cell], "markersize": 4}
+        t = range(1, len(values["right"]) + 1)
+        left.plot(t, [100 * share for share in values["right"]], **style)
+        shown = [(k, share) for k, share in zip(t, values["recall"], strict=True) if share is not None]
+        right.plot(*zip(*shown, strict=True), **style)
+    left.set(xlabel=step, ylabel="right answers if asked now (%)", title="When does it know?", ylim=(0, 102))
+    right.set(
+        xlabel="row t, to be read back after the last row",
+        ylabel="share of the row's variance (R²)",
+        title="What does the last state still hold?",
+        ylim=(min(0, right.get_ylim()[0]), 1),
+    )
+    for axes in (left, right):
+        axes.grid(True)
+        axes.legend(frameon=False)
+    return figure
+
+
+@styled
+def draw_gates(found: dict[str, Any], step: str = "row read, t") -> Figure:
+    """The gates' means over the steps, and from which steps what is left at the end was written.
+
+    Args:
+        found: what `unroll.insight.states.gate_use` returned.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    titles = {"f": "forget gate f", "i": "input gate i", "o": "output gate o"}
+    for name, style in zip(titles, LINES, strict=False):
+        values = found[name]["by_step"]
+        left.plot(range(1, len(values) + 1), values, label=titles[name], linewidth=1.6, **style)
+    left.set(xlabel=step, ylabel="mean over units and pictures", title="How far the gates are open", ylim=(0, 1))
+    left.legend(frameon=False)
+    t = range(1, len(found["left"]) + 1)
+    right.bar(t, [100 * share for share in found["left"]], color="#9a9a9a", edgecolor=INK, linewidth=0.5)
+    right.set(xlabel=step, ylabel="share of what is left at the end (%)", title="When was it written?")
+    for axes in (left, right):
+        axes.grid(True)
+        axes.set_axisbelow(True)
+    return figure
+
+
+@styled
+def draw_ablation(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Test accuracy of each variant: every seed a dot, the mean a bar.
+
+    Args:
+        rows: what `unroll.insight.ablate.table` returned.
+    """
+    figure, axes = plt.subplots(figsize=(7.6, 0.52 * len(rows) + 1.2), layout="constrained")
+    for place, row in enumerate(rows):
+        shares = [100 * accuracy for accuracy in row["accuracies"]]
+        whole = row["removed"] is None
+        axes.plot(shares, [place] * len(shares), "o", color=ACCENT if whole else INK, markersize=5, alpha=0.75)
+        axes.plot([100 * row["mean"]] * 2, [place - 0.28, place + 0.28], color=ACCENT if whole else INK, linewidth=2)
+    axes.axvline(100 * rows[0]["mean"], color=ACCENT, linewidth=0.8, linestyle="--", zorder=0)
+    axes.set_yticks(range(len(rows)), [row["what"] for row in rows])
+    axes.invert_yaxis()
+    axes.grid(True, axis="x")
+    axes.set_xlabel("test accuracy (%): each training a dot, their mean a bar")
+    return figure
+
+
+@styled
+def draw_sizes(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Accuracy against parameters and against time of a training step.
+
+    Args:
+        rows: ``name``, ``cell``, ``accuracies``, ``parameters``, ``milliseconds`` of each model.
+    """
+    figure, pair = plt.subplots(1, 2, figsize=(9.4, 3.6), layout="constrained", sharey=True)
+    units = (("parameters", "parameters"), ("milliseconds", "time of a training step (ms, batch of 64)"))
+    for axes, (key, label) in zip(pair, units, strict=True):
+        for row in rows:
+            shares = [100 * accuracy for accuracy in row["accuracies"]]
+            style = {key: value for key, value in CELLS[row["cell"]].items() if key != "label"} | {"linestyle": "none"}
+            axes.plot([row[key]] * len(shares), shares, markersize=6, alpha=0.8, **style)
+            axes.annotate(row["name"], (row[key], max(shares)), textcoords="offset points", xytext=(0, 8), ha="center")
+        axes.set(xlabel=label, xlim=(0, 1.25 * max(row[key] for row in rows)))
+        axes.margins(y=0.25)
+        axes.grid(True)
+    pair[0].set_ylabel("test accuracy (%), each training a mark")
     return figure
