@@ -346,7 +346,7 @@ class Parts:
                 "rows": rows,
                 "caption": inline("Hyperparameters of the run."),
                 "label": "tab-hyper",
-                "float": len(rows) <= FLOATING_ROWS,
+                "float": "auto" if len(rows) <= FLOATING_ROWS else "none",
             },
         ]
         if unused:
@@ -404,6 +404,7 @@ class Parts:
             + ("." if self.recipe.log == "steps" else ": the sum over the training sentences, epoch by epoch."),
             self._alt_loss(),
             64,
+            "top",
         )
         if lines:
             blocks.append(record(lines))
@@ -619,14 +620,14 @@ class Parts:
     def _svg(self, name: str) -> Path:
         return self.folder.path / "figures" / f"{name}.svg"
 
-    def _figure(self, name: str, caption: str, alt: str, width: int) -> list[Block]:
+    def _figure(self, name: str, caption: str, alt: str, width: int, floating: str = "none") -> list[Block]:
         path = self._svg(name)
         if not path.is_file():
             return [absent(f"the figure {name}", f"figures/{name}.svg")]
         file = f"figure-{name}.svg"
         self.files[file] = path
         block: Block = {"t": "figure", "file": file, "alt": alt, "caption": inline(caption), "width": width}
-        return [block | {"label": f"fig-{name}"}]
+        return [block | {"label": f"fig-{name}", "float": floating}]
 
 
 # ------------------------------------------------------------------------------------------------------------ equations
@@ -798,7 +799,7 @@ def record(lines: list[str]) -> Block:
         chunks.append(["\n".join(piece[i : i + per_column]) for i in range(0, len(piece), per_column)])
     caption = inline("The training record as it was printed.")
     block: Block = {"t": "record", "chunks": chunks, "caption": caption, "label": "lst-record"}
-    return block | {"float": len(lines) <= FLOATING_LINES * columns}
+    return block | {"float": "auto" if len(lines) <= FLOATING_LINES * columns else "none"}
 
 
 def absent(what: str, file: str) -> Block:

@@ -268,11 +268,10 @@ def _clipping(pair: Any, clipped: Sequence[dict[str, Any]]) -> None:
     for run, style in zip(clipped, (LINES[2], LINES[0]), strict=False):
         label = "no clipping" if run["max_norm"] is None else f"clipped at norm {run['max_norm']:g}"
         steps = range(1, len(run["loss"]) + 1)
-        pair[0].semilogy(steps, run["gradient_norm"], linewidth=1.1, **style)
+        length = run["learning_rate"] * np.clip(run["gradient_norm"], None, run["max_norm"])
+        pair[0].plot(steps, length, linewidth=1.1, **style)
         pair[1].plot(steps, np.minimum(run["loss"], 10), label=label, linewidth=1.1, **style)
-    pair[0].set(
-        title="clipping on and off: the RNN on 28 rows", xlabel="update", ylabel="gradient norm before clipping"
-    )
+    pair[0].set(title="clipping on and off: the RNN on 28 rows", xlabel="update", ylabel="length of the update")
     pair[1].set(title="the loss meanwhile", xlabel="update", ylabel="loss (nats; cut off at 10)")
     pair[1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes in pair:
