@@ -182,7 +182,7 @@ def measure(model: SequenceClassifier, x: Tensor, y: Tensor, sequences: int = 8,
     """Gradient norms and singular values of one model, as plain numbers.
 
     Returns:
-        ``inputs`` and ``T``; for h, c or s the ``median`` over the inputs at each step with the quarter below
+        ``inputs``, ``T`` and the steps ``t``; for h, c or s the ``median`` over the inputs at each step with the quarter below
         (``low``) and above (``high``); ``reach``: the median at step 1 divided by that at step T; ``jacobian``: see
         `singular_values`, over `sequences` of the inputs.
     """
@@ -192,7 +192,7 @@ def measure(model: SequenceClassifier, x: Tensor, y: Tensor, sequences: int = 8,
     parts = [
         gradient_norms(model, xs, ys) for xs, ys in zip(torch.split(x, chunk, 1), torch.split(y, chunk), strict=True)
     ]
-    result: dict[str, Any] = {"inputs": len(y), "T": len(x), "norms": {}}
+    result: dict[str, Any] = {"inputs": len(y), "T": len(x), "t": list(range(1, len(x) + 1)), "norms": {}}
     for name in parts[0]:
         norms = np.concatenate([part[name] for part in parts], axis=1)  # (T, inputs)
         low, median, high = np.quantile(norms, [0.25, 0.5, 0.75], axis=1)
