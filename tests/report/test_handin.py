@@ -175,6 +175,8 @@ def test_pictures_of_an_answer_are_set_with_it(sentences_run, desk, read_pdf):
         ({"code": "nowhere.py"}, "cannot be read"),
         ({"code": "my_lab.c"}, "expected .py or .ipynb"),
         ({"answers": "nowhere.md"}, "cannot be read"),
+        ({"out": "/dev/null/out"}, "cannot be written"),
+        ({"name": "\U0010fffd"}, "no font on this machine has"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(sentences_run, desk, capsys, changes, said):

@@ -182,6 +182,17 @@ def test_a_character_that_no_font_has_is_one_line():
         typeset(document("private: \U0010fffd"))
 
 
+def test_a_character_that_no_font_has_does_not_keep_a_data_set_from_being_reported(
+    bars_run, copied, tmp_path, read_pdf
+):
+    run = copied(bars_run)
+    log = (run / "log.txt").read_text()
+    (run / "log.txt").write_text(log + "odd \U0010fffd end\n", encoding="utf-8")
+    assert "odd \ufffd end" in read_pdf(write_pdf(report(RunFolder(run)), tmp_path / "x.pdf"))
+    with pytest.raises(InputError, match="no font on this machine has"):
+        typeset(report(RunFolder(run), author="\U0010fffd"))
+
+
 def test_a_picture_that_is_none_is_one_line(tmp_path):
     broken = tmp_path / "broken.svg"
     broken.write_text("no picture")

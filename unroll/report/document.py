@@ -88,9 +88,10 @@ def report(folder: RunFolder, *, title: str | None = None, author: str | None = 
         *parts.listing(),
         *parts.again(),
     ]
-    return parts.document(
-        title or parts.title(), body, author=author, byline=[[{"t": "text", "v": author}]] if author else []
-    )
+    byline: list[list[Inline]] = [[{"t": "text", "v": author}]] if author else []
+    document = parts.document(title or parts.title(), body, author=author, byline=byline)
+    document.replace_missing = True  # sentences of a data set may hold anything; a name must not be mutilated
+    return document
 
 
 @dataclass

@@ -35,6 +35,8 @@ class Document:
         author: for the PDF's metadata.
         when: the document's date; also its timestamp, so that equal documents are equal files.
         files: pictures, by the name that blocks use.
+        replace_missing: in summary and body (not in title, byline and author) put � for characters that no font has;
+            without it, they are an error.
     """
 
     title: str
@@ -47,6 +49,7 @@ class Document:
     keywords: list[str] = field(default_factory=list)
     when: datetime.datetime | None = None
     files: dict[str, Path] = field(default_factory=dict)
+    replace_missing: bool = False
 
     def to_json(self) -> str:
         when = self.when
@@ -112,15 +115,46 @@ def typeset(document: Document) -> bytes:
         (root / "data.json").write_text(document.to_json(), encoding="utf-8")
         settings: dict[str, Any] = {"root": str(root), "pdf_standards": ["ua-1"], "timestamp": timestamp}
         source = root / "report.typ"
+
+        def compiled(own_fonts_only: bool) -> bytes:
+            return bytes(typst.compile(str(source), ignore_system_fonts=own_fonts_only, **settings))
+
         try:
-            return bytes(typst.compile(str(source), ignore_system_fonts=True, **settings))
+            return compiled(True)
         except typst.TypstError as error:
             if not _lacks_glyph(error):
                 raise _explained(error, document) from None
         try:
-            return bytes(typst.compile(str(source), ignore_system_fonts=False, **settings))
+            return compiled(False)
+        except typst.TypstError as error:
+            if not (_lacks_glyph(error) and document.replace_missing):
+                raise _explained(error, document) from None
+            missing = _missing(error)
+        for name in ("summary", "body"):
+            setattr(document, name, _without(getattr(document, name), missing))
+        (root / "data.json").write_text(document.to_json(), encoding="utf-8")
+        try:
+            return compiled(False)
         except typst.TypstError as error:
             raise _explained(error, document) from None
+
+
+def _missing(error: Any) -> set[str]:
+    """The pieces of text that the compiler found no glyph for."""
+    found = re.findall(r'the text `"(.*?)"` could not be displayed', error.diagnostic)
+    return {re.sub(r"\\u\{([0-9a-f]+)\}", lambda match: chr(int(match[1], 16)), text) for text in found}
+
+
+def _without(node: Any, missing: set[str]) -> Any:
+    """A tree of blocks with � in the place of every missing piece of text."""
+    if isinstance(node, dict):
+        return {key: _without(value, missing) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without(value, missing) for value in node]
+    if isinstance(node, str):
+        for text in missing:
+            node = node.replace(text, "\N{REPLACEMENT CHARACTER}" * len(text))
+    return node
 
 
 def _lacks_glyph(error: Any) -> bool:
@@ -131,9 +165,8 @@ def _explained(error: Any, document: Document) -> Exception:
     """What the compiler says, as one line for the user where the user can help it; a defect of ours stays as it is."""
     text = str(error).splitlines()[0]
     if _lacks_glyph(error):
-        lacking = re.search(r'the text `"(.*?)"`', text)
-        what = repr(lacking[1]) if lacking else "a character of the text"
-        return InputError(f"no font on this machine has {what}; install one that has, for Chinese say fonts-noto-cjk")
+        what = " ".join(sorted(_missing(error))[:10])
+        return InputError(f"no font on this machine has {what!r}; install one that has, for Chinese say fonts-noto-cjk")
     for target, source in document.files.items():
         if target in str(error) or "decode" in text or "SVG" in text:
             return InputError(f"the picture {source} cannot be read ({text}); make it again or take it out")
