@@ -111,6 +111,18 @@ def remember(name: str, length: int, cell: Any, seed: int) -> dict[str, Any]:
     return learn(made, cell, RECIPES[made.name, cell], seed)
 
 
+LONG = ("adding", 200)
+
+
+def remember_without(removed: Any, seed: int) -> dict[str, Any]:
+    """A long task for the LSTM with a gate held open."""
+    from unroll.insight.memory import RECIPES, learn, task
+
+    made = task(*LONG)
+    result = learn(made, "lstm", RECIPES[made.name, "lstm"], seed, held_open=removed)
+    return {"removed": removed, **result}
+
+
 def pixels(cell: Any) -> dict[str, Any]:
     """A model that reads 784 pixels one after the other, trained for a short while; kept as safetensors."""
     import torch
@@ -316,6 +328,10 @@ def stages(workers: int) -> list[tuple[int, Callable[[dict[str, dict[str, Any]]]
             seconds = 2.5e-8 * share * recipe.sequences * task.steps * (recipe.hidden_size / 8) ** 1.3
             arguments = {"name": task.name, "length": task.length, "cell": cell, "seed": seed}
             pieces.append(Piece(f"memory-{task.name}-{task.length}-{cell}-{seed}", remember, arguments, seconds))
+        for removed in (None, "f", "i", "o"):
+            for seed in range(SEEDS):
+                arguments = {"removed": removed, "seed": seed}
+                pieces.append(Piece(f"without-{removed or 'none'}-{seed}", remember_without, arguments, 6))
         pieces += [Piece(f"pixels-{cell}", pixels, {"cell": cell}, 130) for cell in ("lstm", "rnn")]
         for norm in (None, 1.0):
             arguments = {"max_norm": norm, "learning_rate": 0.3}
@@ -443,6 +459,8 @@ def gather(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
             "epochs": ABLATION_EPOCHS,
             "seeds": SEEDS,
             "rows": ablated,
+            "long": [without(results, removed) for removed in (None, "f", "i", "o")],
+            "long_length": LONG[1],
             **{row["removed"] or "whole": {"mean": row["mean"], "change": -100 * row["cost"]} for row in ablated},
         },
         "memory": memory,
@@ -455,6 +473,13 @@ def gather(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
             "gap_large_points": 100 * (rows[0]["mean"] - rows[2]["mean"]),
         },
     }
+
+
+def without(results: dict[str, dict[str, Any]], removed: Any) -> dict[str, Any]:
+    from unroll.insight.memory import summary
+
+    (row,) = summary([results[f"without-{removed or 'none'}-{seed}"] for seed in range(SEEDS)])
+    return {"removed": removed, **row}
 
 
 def named_curves(curves: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -549,12 +574,25 @@ def power_of_ten(value: float) -> str:
 
 
 def ablation_table(evidence: dict[str, Any]) -> str:
-    lines = ["| the cell | test accuracy | against the whole | parameters |", "| --- | --- | --- | --- |"]
+    length = evidence["ablation"]["long_length"]
+    long = {row["removed"]: row for row in evidence["ablation"]["long"]}
+    lines = [
+        f"| the cell | parameters | MNIST rows: test accuracy | against the whole | adding over {length} steps: solved |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for row in evidence["ablation"]["rows"]:
         against = "" if row["removed"] is None else f"{-100 * row['cost']:+.2f} points".replace("-", "−")
-        spread = f" ± {100 * row['deviation']:.2f}"
-        lines.append(f"| {row['what']} | {100 * row['mean']:.2f}%{spread} | {against} | {row['parameters']:,} |")
+        accuracy = f"{100 * row['mean']:.2f}% ± {100 * row['deviation']:.2f}"
+        kept = long.get(row["removed"])
+        remembered = "not tried" if kept is None else solved(kept)
+        lines.append(f"| {row['what']} | {row['parameters']:,} | {accuracy} | {against} | {remembered} |")
     return "\n".join(lines)
+
+
+def solved(row: dict[str, Any]) -> str:
+    """How many trainings got there, and after how many sequences; where none did, how much it got right."""
+    detail = f"({row['right']:.0%} right)" if row["sequences"] is None else f"after {row['sequences']:,.0f} sequences"
+    return f"{row['solved']} of {row['seeds']} {detail}"
 
 
 def memory_table(evidence: dict[str, Any]) -> str:
@@ -563,15 +601,7 @@ def memory_table(evidence: dict[str, Any]) -> str:
     for task, name in names.items():
         found = evidence["memory"][task]
         for length in found["lstm"]:
-            cells = []
-            for cell in ("lstm", "rnn", "irnn"):
-                row = found[cell][length]
-                needed = "" if row["sequences"] is None else f", {row['sequences']:,.0f} sequences"
-                cells.append(
-                    f"{row['solved']} of {row['seeds']}{needed}"
-                    if needed
-                    else f"0 of {row['seeds']} ({row['right']:.0%} right)"
-                )
+            cells = [solved(found[cell][length]) for cell in ("lstm", "rnn", "irnn")]
             lines.append(f"| {name} | {length} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -124,6 +124,13 @@ def test_an_lstm_learns_temporal_order_and_counts_its_sequences():
     assert seen[0][0] == 2000
 
 
+def test_a_gate_can_be_held_open_while_learning():
+    recipe = replace(RECIPES["adding", "lstm"], sequences=4000)
+    made = task("adding", 20)
+    whole, without = (learn(made, "lstm", recipe, held_open=gate) for gate in (None, "i"))
+    assert whole["right"] != without["right"]
+
+
 def test_training_that_does_not_get_there_says_so():
     recipe = replace(RECIPES["adding", "rnn"], sequences=100)
     result = learn(task("adding", 40), "rnn", recipe)

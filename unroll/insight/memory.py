@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from unroll.cells import LSTMCell, RNNCell
+from unroll.cells.variants import Removal, hold_open
 from unroll.data.images import load_image_dataset
 from unroll.errors import InputError, nearest
 from unroll.layers import LSTM, RNN
@@ -251,11 +252,19 @@ def _begin(cell: LSTMCell | RNNCell, task: Task, name: CellName) -> None:
         cell.W.copy_(torch.eye(H))
 
 
-def learn(task: Task, cell: CellName, recipe: Recipe, seed: int = 0, report: Report | None = None) -> dict[str, Any]:
+def learn(
+    task: Task,
+    cell: CellName,
+    recipe: Recipe,
+    seed: int = 0,
+    report: Report | None = None,
+    held_open: Removal | None = None,
+) -> dict[str, Any]:
     """Train until the task is solved on fresh sequences or the recipe's number of sequences is used up.
 
     Args:
         report: receives, at every test, the sequences seen and the share of right answers.
+        held_open: a gate of the LSTM, i, f or o, that is 1 for good.
 
     Returns:
         ``solved``; ``sequences`` seen until then (or all); ``right``: the share at the last test; ``best``: the best;
@@ -265,6 +274,8 @@ def learn(task: Task, cell: CellName, recipe: Recipe, seed: int = 0, report: Rep
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Rememberer(task, cell, recipe)
+    if held_open is not None:
+        hold_open(model.layer.cells[0][0], held_open)
     generator = torch.Generator().manual_seed(seed)
     x_test, y_test = task.batch(2000, torch.Generator().manual_seed(2**40 + seed), "test")
     optimizer = Adam(model.parameters(), recipe.learning_rate, max_norm=recipe.max_norm)

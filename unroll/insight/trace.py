@@ -180,7 +180,7 @@ def _trace(model: SequenceClassifier | Recurrent, x: Tensor, lengths: Tensor | N
     h = embedded
     for layer, cells in enumerate(layers.cells):
         ways = []
-        for direction, cell in zip(DIRECTIONS, cells, strict=False):  # type: ignore[call-overload]
+        for direction, cell in zip(DIRECTIONS, cells, strict=False):
             found = walk(cell, h, running, reverse=direction == "backward")
             quantities |= {f"layer{layer}.{direction}.{name}": value for name, value in found.items()}
             ways.append(found["h"] if "h" in found else found["s"])
