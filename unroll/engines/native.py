@@ -127,6 +127,11 @@ def trim() -> None:
         _library.unroll_trim()
 
 
+def multiply_add(rounds: int, threads: int) -> int:
+    """Run multiply-adds on so many threads; how many float32 operations that was. Timed, it is the machine's peak."""
+    return int(_library.unroll_multiply_add(rounds, threads)) if _library is not None else 0
+
+
 def why_not(cell: Cell, x: Tensor) -> str | None:
     """What keeps this engine from walking `cell` over `x`; None if nothing does."""
     if _library is None:
