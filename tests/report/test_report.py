@@ -131,7 +131,7 @@ def test_further_findings_in_the_folder_get_a_section_with_table_and_figure(bars
     (run / "figures" / "gradients.svg").write_bytes((run / "figures" / "loss.svg").read_bytes())
     text = read_pdf(write_pdf(report(RunFolder(run)), tmp_path / "report.pdf"))
     assert "Gates removed" in text
-    assert "forget gate #panic() 0.5" in text
+    assert "forget gate #panic() 0.5000" in text
     assert "nothing 0.9877" in text
     assert "Gradients through time" in text
 
