@@ -201,10 +201,10 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
     from unroll.insight.trace import decided
     from unroll.report.insight import draw_look, save_insight
 
+    folder = _folder(out) if out is not None else Path(run) / "figures"
     seen = run_look(run, given, number)
     trace = seen.trace
     figure = draw_look(trace, seen.words, seen.picture, seen.truth, layer=layer, direction=direction)
-    folder = Path(out) if out is not None else Path(run) / "figures"
     png = save_insight(figure, folder / "look")
     trace.save(folder / "look.npz")
     if trace.p is not None:
@@ -238,8 +238,8 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | No
     def progress(items: Any) -> Any:
         return tqdm(items, unit=" models", leave=False, disable=not sys.stderr.isatty())
 
+    folder = _folder(out) if out is not None else Path(runs[0]) / "figures"
     curves = measure_runs(runs, inputs, not no_pixels, progress)
-    folder = Path(out) if out is not None else Path(runs[0]) / "figures"
     png = save_insight(draw_gradients(curves), folder / "gradients")
     write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
     for line in text_table(curves):
@@ -267,13 +267,12 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     if epochs is not None:
         recipe = parse_recipe({**recipe.model_dump(), "epochs": epochs}, run)
     plan(gates, seeds)  # a wrong name shall not wait for the data
+    folder = _folder(out or run)
 
     def progress(items: Any) -> Any:
         return tqdm(items, unit=" trainings", leave=False, disable=not sys.stderr.isatty())
 
     rows = run_ablation(recipe, gates, seeds, progress)
-    folder = Path(out) if out is not None else Path(run)
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "ablate.json", json.dumps({"recipe": recipe.model_dump(), "rows": rows}, indent=2) + "\n")
     for line in text_table(rows):
         click.echo(line)
@@ -282,7 +281,9 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
 
 @cli.command(context_settings=HELP)
 @click.argument("tasks", metavar="[TASK]...", nargs=-1)
-@click.option("--length", "lengths", type=int, multiple=True, metavar="T", help="steps to remember; growing ones if left out")
+@click.option(
+    "--length", "lengths", type=int, multiple=True, metavar="T", help="steps to remember; growing ones if left out"
+)
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each kind; 3 if left out")
 @click.option("--out", default="memory", metavar="FOLDER", help="where to put figure and numbers; memory if left out")
 def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: str) -> None:
@@ -297,10 +298,12 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: st
     from unroll.report.insight import draw_memory, save_insight
     from unroll.training.run import write_atomically
 
-    todo, folder = plan(tasks, lengths, seeds), Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    todo, folder = plan(tasks, lengths, seeds), _folder(out)
     file = folder / "memory.json"
-    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    try:
+        results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    except ValueError:
+        raise InputError(f"{file} is damaged; remove it, or name another folder with --out") from None
     for task, cell, recipe, seed in tqdm(todo, unit=" trainings", leave=False, disable=not sys.stderr.isatty()):
         key = (task.name, task.length, cell, seed)
         if key not in [(r["task"], r["length"], r["cell"], r["seed"]) for r in results]:
@@ -371,6 +374,15 @@ def _number(text: str) -> Any:
         return float(text)
     except ValueError:
         return text
+
+
+def _folder(path: str) -> Path:
+    """The folder at `path`, made where there is none."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{path} cannot be a folder: a file stands in the way; name another with --out") from None
+    return Path(path)
 
 
 def _free_folder(name: str) -> Path:

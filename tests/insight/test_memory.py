@@ -21,7 +21,6 @@ from unroll.insight.memory import (
     equal_rnn,
     learn,
     parameters_of_lstm,
-    plan,
     summary,
     task,
 )
@@ -173,7 +172,13 @@ def test_the_command_trains_draws_and_does_not_train_again(tmp_path: Path, monke
     monkeypatch.setattr(memory, "learn", None)
     again = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert again.output == first.output
-    for bad in (["order", "--length", "0"], ["unheard"], ["order", "--seeds", "0"]):
+    (tmp_path / "m" / "memory.json").write_text("{")
+    for bad in (
+        arguments[1:],
+        ["order", "--out", str(tmp_path / "m" / "memory.png")],
+        ["order", "--length", "0"],
+        ["unheard"],
+        ["order", "--seeds", "0"],
+    ):
         refused = CliRunner().invoke(cli, ["memory", *bad])
         assert isinstance(refused.exception, InputError)
-        assert plan(["order"], [10], 1)

@@ -57,6 +57,14 @@ def test_gate_use_is_what_the_gates_were():
     assert found["f"]["ink"] == pytest.approx(found["f"]["blank"])
 
 
+def test_what_is_left_at_the_end_is_what_was_written_times_every_forget_gate_since():
+    torch.manual_seed(2)
+    seen = trace(LSTM(2, 3), torch.randn(5, 4, 2))
+    i, f, c_tilde = seen("i"), seen("f"), seen("c_tilde")
+    expected = [np.mean(np.abs(i[t] * c_tilde[t]) * np.prod(f[t + 1 :], axis=0)) for t in range(5)]
+    np.testing.assert_allclose(gate_use(seen)["left"], np.array(expected) / sum(expected), rtol=1e-5)
+
+
 def test_the_last_states_are_those_the_readout_sees():
     torch.manual_seed(1)
     for cell in ("rnn", "lstm"):

@@ -190,9 +190,9 @@ RECIPES: dict[tuple[TaskName, CellName], Recipe] = {
     ("copy", "lstm"): Recipe(64, 0.02, sequences=100_000),
     ("copy", "rnn"): Recipe(64, 0.001, sequences=100_000),
     ("copy", "irnn"): Recipe(64, 0.0003, sequences=100_000),
-    ("rows", "lstm"): Recipe(64, 0.01, 100, sequences=120_000),
-    ("rows", "rnn"): Recipe(64, 0.001, 100, sequences=120_000),
-    ("rows", "irnn"): Recipe(64, 0.001, 100, sequences=120_000),
+    ("rows", "lstm"): Recipe(64, 0.01, 100, sequences=90_000),
+    ("rows", "rnn"): Recipe(64, 0.001, 100, sequences=90_000),
+    ("rows", "irnn"): Recipe(64, 0.001, 100, sequences=90_000),
 }
 LENGTHS: dict[TaskName, tuple[int, ...]] = {
     "order": (20, 50, 100, 200, 400),

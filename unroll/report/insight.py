@@ -15,7 +15,6 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
-from unroll.errors import InputError
 from unroll.insight.trace import Trace, decided
 from unroll.report.figures import ACCENT, INK, STYLE, WRONG, save_figure
 
@@ -44,15 +43,8 @@ LINES: list[dict[str, Any]] = [
 
 
 def save_insight(figure: Figure, path: Path) -> Path:
-    """Write `path`.png and `path`.svg, making the folder; the PNG.
-
-    Raises:
-        InputError: the folder cannot be made.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{path.parent} cannot be a folder: a file stands in the way; name another") from None
+    """Write `path`.png and `path`.svg, making the folder; the PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     return save_figure(figure, path)
 
 
