@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# torch's threads wait for each other by spinning, for milliseconds unless told otherwise. That gains nothing measurable, and
+# when something else runs on the same cores it makes everything many times slower (docs/log.md). Read when torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 # Looked up when first used: `unroll --help` shall not wait for torch.
 _PUBLIC = {

@@ -403,9 +403,6 @@ def _require(module: str, extra: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 broken pipe, 2 bad input, 130 interrupted."""
-    # torch's threads wait for each other by spinning, for milliseconds unless told otherwise. That gains nothing, and
-    # when something else runs on the same cores it made a training run 50 times slower (docs/log.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         result = cli.main(args=arguments, prog_name="unroll", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -39,6 +39,10 @@ def test_a_recipe_written_out_reads_back_the_same(tmp_path):
     assert load_recipe(str(path)) == recipe
 
 
+def test_a_run_folders_recipe_is_a_recipe_too(bars_run):
+    assert load_recipe(str(bars_run / "recipe.yaml")).hidden_size == 12
+
+
 def test_the_later_value_wins():
     assert load_recipe("lstm-mnist", {"hidden_size": 64}).hidden_size == 64
 

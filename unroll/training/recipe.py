@@ -171,6 +171,7 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> AnyRecipe:
         raise RecipeError(f"recipe file {path}{place}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe file {path}: expected lines of the form 'field: value'")
+    fields.pop("ran_with", None)  # a run folder's recipe.yaml is a recipe too
     return parse_recipe({"name": path.stem, **fields, **(changes or {})}, str(path) if path.parent != RECIPES else name)
 
 
