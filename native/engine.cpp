@@ -294,6 +294,7 @@ void run_forward(Call& call) {
   const Kernels<T>& k = kernels_of<T>(*chosen);
   Problem<T> p = problem_of<T>(call);
   const int64_t threads = useful_threads(call);
+  p.from_zero = k.starts_from_zero(p);
   const Plan plan(p.time, p.batch, static_cast<const int64_t*>(call.lengths), threads);
   if (call.save && p.kind == LSTM) {
     if (!call.saved) call.saved = shelf.take(sizeof(Saved) + sizeof(T) * static_cast<size_t>(plan.cells() * (k.gate_row(p) + k.state_row(p))));
@@ -333,6 +334,7 @@ void run_backward(Call& call) {
     set = saved.set;
   }
   const Kernels<T>& k = kernels_of<T>(*set);
+  p.from_zero = k.starts_from_zero(p);
   const Plan plan(p.time, p.batch, static_cast<const int64_t*>(call.lengths), threads);
   // An RNN saves nothing but its outputs; its da need a place of their own.
   const Scratch derivatives(p.kind == LSTM ? 0 : sizeof(T) * static_cast<size_t>(plan.cells() * k.gate_row(p)));

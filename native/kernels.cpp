@@ -18,6 +18,11 @@
 #include "kernels.hpp"
 
 #include <cstring>
+#include <utility>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #define UNROLL_INLINE static inline __attribute__((always_inline))
 
@@ -120,6 +125,32 @@ struct Tiles {
   int64_t rows(int64_t tile) const { return height + (tile < higher); }
 };
 
+// --- questions about tensors ----------------------------------------------------------------------------------------
+
+template <class S, class T>
+bool all_finite(const T* from, int64_t count) {
+  using V = typename S::V;
+  const V largest = splat<S>(S::largest);
+  typename S::I fine = V{} == V{};
+  for (int64_t k = 0; k < count; k += S::lanes) {
+    const V value = load<S>(from + k, count - k);
+    fine &= (value <= largest) & (value >= -largest);
+  }
+  for (int lane = 0; lane < S::lanes; ++lane)
+    if (!fine[lane]) return false;
+  return true;
+}
+
+template <class S, class T>
+bool all_zero(const T* from, int64_t count) {
+  using V = typename S::V;
+  typename S::I fine = V{} == V{};
+  for (int64_t k = 0; k < count; k += S::lanes) fine &= load<S>(from + k, count - k) == V{};
+  for (int lane = 0; lane < S::lanes; ++lane)
+    if (!fine[lane]) return false;
+  return true;
+}
+
 // --- packing --------------------------------------------------------------------------------------------------------
 
 // [W, U] as panels [group][k][vector][lane], k over H then D; the bias as [group][vector][lane]. Units beyond H are
@@ -135,17 +166,16 @@ void pack_forward(const Problem<T>& p, int64_t part, int64_t parts) {
     for (int64_t v = 0; v < vectors; ++v) {
       const int64_t row = L.row(group, v), left = smaller(lanes, L.lanes_left(group, v));
       for (int64_t lane = 0; lane < lanes; ++lane) bias[v * lanes + lane] = p.b && lane < left ? p.b[row + lane] : T(0);
-      // A few columns at a time, so that what is written stays in the cache while all lanes pass over it.
       for (int source = 0; source < 2; ++source) {
         const int64_t count = source ? L.D : L.H;
-        const T* from = source ? p.U : p.W;
+        const T* from = (source ? p.U : p.W) + row * count;
         T* to = panel + (source ? L.H * width : 0) + v * lanes;
-        for (int64_t k0 = 0; k0 < count; k0 += 16) {
-          const int64_t k1 = smaller(k0 + 16, count);
-          for (int64_t lane = 0; lane < left; ++lane)
-            for (int64_t k = k0; k < k1; ++k) to[k * width + lane] = from[(row + lane) * count + k];
-          for (int64_t k = k0; k < k1; ++k)
-            for (int64_t lane = left; lane < lanes; ++lane) to[k * width + lane] = T(0);
+        for (int64_t k = 0; k < count; k += lanes) {
+          typename S::V square[lanes];
+          for (int64_t lane = 0; lane < lanes; ++lane)
+            square[lane] = lane < left ? load<S>(from + lane * count + k, count - k) : typename S::V{};
+          transpose<S>(square);
+          for (int64_t n = 0; n < smaller(lanes, count - k); ++n) store<S>(to + (k + n) * width, square[n]);
         }
       }
     }
@@ -190,8 +220,8 @@ struct Sums {
 
 // The arguments of the activations: bias + W h_{t-1} + U x_t, for M rows and one group.
 template <class S, class T, int M, int N>
-UNROLL_INLINE void forward_product(const Problem<T>& p, const Layout<S>& L, int64_t group, const T* const (&before)[M],
-                                   const T* const (&input)[M], Sums<S>& sums) {
+UNROLL_INLINE void forward_product(const Problem<T>& p, const Layout<S>& L, int64_t group, bool from_zero,
+                                   const T* const (&before)[M], const T* const (&input)[M], Sums<S>& sums) {
   constexpr int64_t lanes = S::lanes;
   typename S::V acc[M][N];
   const T* bias = p.bias + group * 4 * lanes;
@@ -200,7 +230,7 @@ UNROLL_INLINE void forward_product(const Problem<T>& p, const Layout<S>& L, int6
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) acc[m][n] = load<S>(bias + n * lanes);
   const T* panel = p.weights + group * (L.H + L.D) * 4 * lanes;
-  accumulate<S, M, N>(acc, before, L.H, panel);
+  accumulate<S, M, N>(acc, before, from_zero ? 0 : L.H, panel);
   accumulate<S, M, N>(acc, input, L.D, panel + L.H * N * lanes);
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
@@ -300,10 +330,10 @@ void forward_block(const Problem<T>& p, const Block& block, T* state) {
             before[m] = step ? after[m] - (p.reverse ? -p.batch : p.batch) * H : p.h0 + place * H;
           }
           if constexpr (lstm)
-            forward_product<S, T, M, 4>(p, L, group, before, input, sums);
+            forward_product<S, T, M, 4>(p, L, group, !step && p.from_zero, before, input, sums);
           else
             dispatch_vectors(vectors, [&](auto width) {
-              forward_product<S, T, M, decltype(width)::value>(p, L, group, before, input, sums);
+              forward_product<S, T, M, decltype(width)::value>(p, L, group, !step && p.from_zero, before, input, sums);
             });
           if (p.projected)
             for (int m = 0; m < M; ++m)
@@ -397,79 +427,88 @@ UNROLL_INLINE void prefetch_cells(const Problem<T>& p, const Layout<S>& L, const
   }
 }
 
-// One step back for some rows and the hidden units of one block of columns. `later`: these sequences have a step after
-// this one, and dh is what came back from it (`sums`); otherwise dh and dc are the gradients of the final state. Either way
-// the gradient of h_t as an output adds.
+// One step back for some rows and one vector of hidden units, n-th of a block of columns. `later`: these sequences have a
+// step after this one, and dh is what came back from it (`sums`); otherwise dh and dc are the gradients of the final state.
+// Either way the gradient of h_t as an output adds. `left`: how many of the lanes are hidden units.
+template <class S, class T, bool lstm, bool later>
+UNROLL_INLINE void backward_unit(const Problem<T>& p, const Layout<S>& L, const Block& block, T* state, int64_t step,
+                                 int64_t column, int64_t n, int64_t first, int64_t rows, int64_t left, Sums<S>& sums,
+                                 const T* const* out, const T* const* d_out, T* const* d_pre) {
+  using V = typename S::V;
+  constexpr int64_t lanes = S::lanes;
+  const int64_t H = L.H, vectors = L.block_vectors(column), u = 4 * column + n, unit = u * lanes;
+  const int64_t cell = block.offset[step] + first;
+  const V one = splat<S>(1), zero{}, smallest = splat<S>(S::smallest);
+  T* const da = p.gates + block.cells_before * L.padded_gates();
+  T* const gates = da + (u * block.cells + cell) * 4 * lanes;
+  T* const ds_row = da + column * block.cells * 4 * lanes + (cell * vectors + n) * lanes;
+  T* const d_c = state + (u * block.sequences + first) * lanes;
+  // c of the step before: the cells of that step begin active[step - 1] earlier.
+  const T* const c_row =
+      lstm && step ? p.memory + block.cells_before * L.padded() + (u * block.cells + block.offset[step - 1] + first) * lanes
+                   : nullptr;
+#pragma GCC unroll 1
+  for (int64_t m = 0; m < rows; ++m) {
+    V dh;
+    if constexpr (later)
+      dh = load<S>(sums.at(m, vectors) + n * lanes);
+    else
+      dh = p.d_h_last ? load<S>(p.d_h_last + block.index[first + m] * H + unit, left) : zero;
+    if (d_out[m]) dh += load<S>(d_out[m] + unit, left);
+    const V h = load<S>(out[m] + unit, left);
+    T* const d_x = d_pre[m] ? d_pre[m] + unit : nullptr;
+
+    if constexpr (lstm) {
+      V dc;
+      if constexpr (later)
+        dc = load<S>(d_c + m * lanes);
+      else
+        dc = p.d_c_last ? load<S>(p.d_c_last + block.index[first + m] * H + unit, left) : zero;
+      T* const gate = gates + m * 4 * lanes;
+      const V i = load<S>(gate), f = load<S>(gate + lanes), c_tilde = load<S>(gate + 2 * lanes),
+              o = load<S>(gate + 3 * lanes);
+      const V c_before = c_row ? load<S>(c_row + m * lanes) : load<S>(p.c0 + block.index[first + m] * H + unit, left);
+      // tanh(c) = h / o was not stored. Where o has underflowed h has too, and the product below is zero either way.
+      const V tanh_c = h / larger(smallest, o);
+      dc += dh * (o - h * tanh_c);
+      const V d_i = dc * c_tilde * (i * (one - i)), d_f = dc * c_before * (f * (one - f)),
+              d_g = dc * i * (one - c_tilde * c_tilde), d_o = dh * h * (one - o);
+      store<S>(d_c + m * lanes, dc * f);
+      store<S>(gate, d_i);
+      store<S>(gate + lanes, d_f);
+      store<S>(gate + 2 * lanes, d_g);
+      store<S>(gate + 3 * lanes, d_o);
+      if (d_x) {
+        store<S>(d_x, d_i, left);
+        store<S>(d_x + H, d_f, left);
+        store<S>(d_x + 2 * H, d_g, left);
+        store<S>(d_x + 3 * H, d_o, left);
+      }
+    } else {
+      const V ds = p.kind == RNN_TANH ? dh * (one - h * h) : (h <= zero ? zero : dh);
+      store<S>(ds_row + m * vectors * lanes, ds);
+      if (d_x) store<S>(d_x, ds, left);
+    }
+  }
+}
+
 template <class S, class T, bool lstm, bool later>
 UNROLL_INLINE void backward_cells(const Problem<T>& p, const Layout<S>& L, const Block& block, T* state, int64_t step,
                                   int64_t column, int64_t vectors, int64_t first, int64_t rows, Sums<S>& sums) {
-  using V = typename S::V;
-  constexpr int64_t lanes = S::lanes;
-  const int64_t H = L.H;
-  T* const da = p.gates + block.cells_before * L.padded_gates();
-  const V one = splat<S>(1), zero{}, smallest = splat<S>(S::smallest);
   const T *out[UNROLL_ROWS], *d_out[UNROLL_ROWS];
   T* d_pre[UNROLL_ROWS];
   for (int64_t m = 0; m < rows; ++m) {
     const int64_t place = block.index[first + m], t = time_of(p.reverse, block, first + m, step);
-    out[m] = p.out + (t * p.batch + place) * H;
+    out[m] = p.out + (t * p.batch + place) * L.H;
     d_out[m] = p.d_out ? p.d_out + t * p.d_out_time + place * p.d_out_batch : nullptr;
-    d_pre[m] = p.projected && p.d_x ? p.d_x + (t * p.batch + place) * L.gates * H : nullptr;
+    d_pre[m] = p.projected && p.d_x ? p.d_x + (t * p.batch + place) * L.gates * L.H : nullptr;
   }
-
-#pragma GCC unroll 1
   for (int64_t n = 0; n < vectors; ++n) {
-    const int64_t u = 4 * column + n, unit = u * lanes, left = H - unit;
-    // c of the step before: the cells of that step begin active[step - 1] earlier.
-    const T* const c_row =
-        lstm && step ? p.memory + block.cells_before * L.padded() + (u * block.cells + block.offset[step - 1] + first) * lanes
-                     : nullptr;
-    T* const d_c = state + (u * block.sequences + first) * lanes;
-    T* const gates = da + (u * block.cells + block.offset[step] + first) * 4 * lanes;
-    T* const ds_row = da + column * block.cells * 4 * lanes + ((block.offset[step] + first) * vectors + n) * lanes;
-#pragma GCC unroll 1
-    for (int64_t m = 0; m < rows; ++m) {
-      V dh;
-      if constexpr (later)
-        dh = load<S>(sums.at(m, vectors) + n * lanes);
-      else
-        dh = p.d_h_last ? load<S>(p.d_h_last + block.index[first + m] * H + unit, left) : zero;
-      if (d_out[m]) dh += load<S>(d_out[m] + unit, left);
-      const V h = load<S>(out[m] + unit, left);
-      T* const d_x = d_pre[m] ? d_pre[m] + unit : nullptr;
-
-      if constexpr (lstm) {
-        V dc;
-        if constexpr (later)
-          dc = load<S>(d_c + m * lanes);
-        else
-          dc = p.d_c_last ? load<S>(p.d_c_last + block.index[first + m] * H + unit, left) : zero;
-        T* const gate = gates + m * 4 * lanes;
-        const V i = load<S>(gate), f = load<S>(gate + lanes), c_tilde = load<S>(gate + 2 * lanes),
-                o = load<S>(gate + 3 * lanes);
-        const V c_before = c_row ? load<S>(c_row + m * lanes) : load<S>(p.c0 + block.index[first + m] * H + unit, left);
-        // tanh(c) = h / o was not stored. Where o has underflowed h has too, and the product below is zero either way.
-        const V tanh_c = h / (o < smallest ? smallest : o);
-        dc += dh * (o - h * tanh_c);
-        const V d_i = dc * c_tilde * (i * (one - i)), d_f = dc * c_before * (f * (one - f)),
-                d_g = dc * i * (one - c_tilde * c_tilde), d_o = dh * h * (one - o);
-        store<S>(d_c + m * lanes, dc * f);
-        store<S>(gate, d_i);
-        store<S>(gate + lanes, d_f);
-        store<S>(gate + 2 * lanes, d_g);
-        store<S>(gate + 3 * lanes, d_o);
-        if (d_x) {
-          store<S>(d_x, d_i, left);
-          store<S>(d_x + H, d_f, left);
-          store<S>(d_x + 2 * H, d_g, left);
-          store<S>(d_x + 3 * H, d_o, left);
-        }
-      } else {
-        const V ds = p.kind == RNN_TANH ? dh * (one - h * h) : (h <= zero ? zero : dh);
-        store<S>(ds_row + m * vectors * lanes, ds);
-        if (d_x) store<S>(d_x, ds, left);
-      }
-    }
+    const int64_t left = L.H - (4 * column + n) * S::lanes;
+    if (left >= S::lanes)  // known to the compiler, so that whole vectors are moved without asking
+      backward_unit<S, T, lstm, later>(p, L, block, state, step, column, n, first, rows, S::lanes, sums, out, d_out, d_pre);
+    else
+      backward_unit<S, T, lstm, later>(p, L, block, state, step, column, n, first, rows, left, sums, out, d_out, d_pre);
   }
 }
 
@@ -592,8 +631,13 @@ void weight_gradient(const Problem<T>& p, const Block& block, T* partial, T* str
   const Tiles tiles(0, columns);
   const T* da = p.gates + block.cells_before * L.padded_gates();
   int64_t step = 0, sequence = 0;
-  if (first && !block.cells)
-    memset(partial, 0, L.groups * columns * 4 * lanes * sizeof(T));
+  if (first && !block.cells) memset(partial, 0, L.groups * columns * 4 * lanes * sizeof(T));
+
+  // The first step's cells add nothing to dW where h_0 is zero; unless da is infinite or NaN there, for then 0 * da is NaN.
+  bool from_zero = p.from_zero && block.cells;
+  for (int64_t group = 0; from_zero && group < L.groups; ++group)
+    from_zero = all_finite<S>(da + group * block.cells * 4 * lanes, block.active[0] * L.vectors(group) * lanes);
+  const int64_t nothing = from_zero ? block.active[0] : 0;
 
   for (int64_t start = 0; start < block.cells; start += strip_cells) {
     const int64_t cells = smaller(strip_cells, block.cells - start);
@@ -622,9 +666,11 @@ void weight_gradient(const Problem<T>& p, const Block& block, T* partial, T* str
         T* to = partial + group * columns * 4 * lanes;
         for (int64_t tile = 0; tile < tiles.count; ++tile)
           dispatch_rows(tiles.rows(tile), [&](auto m) {
-            const int64_t k0 = tiles.first(tile);
-            gradient_tile<S, T, decltype(m)::value, N>(strip + k0 * cells, da_strip, cells, to + k0 * N * lanes,
-                                                       first && start == 0);
+            constexpr int M = decltype(m)::value;
+            const int64_t k0 = tiles.first(tile),
+                          skip = k0 + M <= H && start < nothing ? smaller(nothing - start, cells) : 0;
+            gradient_tile<S, T, M, N>(strip + k0 * cells + skip * M, da_strip + skip * N * lanes, cells - skip,
+                                      to + k0 * N * lanes, first && start == 0);
           });
       });
   }
@@ -635,28 +681,28 @@ template <class S, class T>
 void sum_gradients(const Problem<T>& p, T* const* partial, int64_t partials, int64_t part, int64_t parts) {
   const Layout<S> L(p);
   constexpr int64_t lanes = S::lanes;
-  constexpr int64_t chunk = 16;
-  const int64_t columns = L.columns(), H = L.H, D = L.D;
+  const int64_t columns = L.columns();
   for (int64_t group = part; group < L.groups; group += parts) {
-    const int64_t vectors = L.vectors(group), width = vectors * lanes, base = group * columns * 4 * lanes;
-    for (int64_t k0 = 0; k0 < columns; k0 += chunk) {
-      const int64_t k1 = smaller(k0 + chunk, columns);
-      T* sum = partial[0] + base;
-      for (int64_t other = 1; other < partials; ++other)
-        for (int64_t n = k0 * width; n < k1 * width; n += lanes)
-          store<S>(sum + n, load<S>(sum + n) + load<S>(partial[other] + base + n));
-      for (int64_t v = 0; v < vectors; ++v) {
-        const int64_t left = smaller(lanes, L.lanes_left(group, v));
-        for (int64_t lane = 0; lane < left; ++lane) {
-          const int64_t row = L.row(group, v) + lane;
-          const T* from = sum + v * lanes + lane;
-          if (p.d_W)
-            for (int64_t k = k0; k < smaller(k1, H); ++k) p.d_W[row * H + k] = from[k * width];
-          if (p.d_U)
-            for (int64_t k = k0 > H ? k0 : H; k < smaller(k1, H + D); ++k) p.d_U[row * D + k - H] = from[k * width];
-          if (p.d_b && k1 == columns) p.d_b[row] = from[(columns - 1) * width];
+    const int64_t vectors = L.vectors(group), width = vectors * lanes;
+    for (int64_t v = 0; v < vectors; ++v) {
+      const int64_t base = group * columns * 4 * lanes + v * lanes, row = L.row(group, v),
+                    left = smaller(lanes, L.lanes_left(group, v));
+      const auto sum = [&](int64_t k) {
+        typename S::V total = load<S>(partial[0] + base + k * width);
+        for (int64_t other = 1; other < partials; ++other) total += load<S>(partial[other] + base + k * width);
+        return total;
+      };
+      const auto spread = [&](T* to, int64_t count, int64_t first) {
+        for (int64_t k = 0; k < count; k += lanes) {
+          typename S::V square[lanes];
+          for (int64_t n = 0; n < lanes; ++n) square[n] = k + n < count ? sum(first + k + n) : typename S::V{};
+          transpose<S>(square);
+          for (int64_t lane = 0; lane < left; ++lane) store<S>(to + (row + lane) * count + k, square[lane], count - k);
         }
-      }
+      };
+      if (p.d_W) spread(p.d_W, L.H, 0);
+      if (p.d_U) spread(p.d_U, L.D, L.H);
+      if (p.d_b) store<S>(p.d_b + row, sum(columns - 1), left);
     }
   }
 }
@@ -688,6 +734,10 @@ constexpr Kernels<T> kernels() {
     return L.groups * L.columns() * 4 * S::lanes;
   };
   k.strip_size = [](const Problem<T>& p) { return strip_cells * Layout<S>(p).columns(); };
+  k.starts_from_zero = [](const Problem<T>& p) {
+    const Layout<S> L(p);
+    return all_zero<S>(p.h0, p.batch * L.H) && all_finite<S>(p.W, L.gates * L.H * L.H);
+  };
   k.pack_forward = pack_forward<S, T>;
   k.pack_backward = pack_backward<S, T>;
   k.forward = forward<S, T>;

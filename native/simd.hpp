@@ -20,7 +20,7 @@ struct Simd<float> {
   typedef float Unaligned __attribute__((vector_size(UNROLL_VECTOR_BYTES), aligned(4), may_alias));
 
   static constexpr int mantissa = 23;
-  static constexpr float smallest = 1.17549435e-38f;
+  static constexpr float smallest = 1.17549435e-38f, largest = 3.40282347e+38f;
   // exp(lowest) rounds to 2^-127, whose biased exponent is 0: the scale becomes an exact zero.
   static constexpr float lowest = -88.0f;
   static constexpr float log2e = 1.44269504f;
@@ -43,7 +43,7 @@ struct Simd<double> {
   typedef double Unaligned __attribute__((vector_size(UNROLL_VECTOR_BYTES), aligned(8), may_alias));
 
   static constexpr int mantissa = 52;
-  static constexpr double smallest = 2.2250738585072014e-308;
+  static constexpr double smallest = 2.2250738585072014e-308, largest = 1.7976931348623157e+308;
   static constexpr double lowest = -709.0;
   static constexpr double log2e = 1.4426950408889634;
   static constexpr double ln2 = 0.6931471805599453, ln2_high = 0.693147180369123816490,
@@ -87,6 +87,53 @@ UNROLL_INLINE void store(typename S::Scalar* to, typename S::V value, int64_t co
   for (int64_t lane = 0; lane < count; ++lane) to[lane] = value[lane];
 }
 
+// The larger of two numbers, and b if it is NaN. Compilers make a comparison and a blend of it, so x86 is told.
+template <class V>
+UNROLL_INLINE V larger(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(a[0]) == 4) return (V)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
+  return (V)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b);
+#elif defined(__AVX__)
+  if constexpr (sizeof(a[0]) == 4) return (V)_mm256_max_ps((__m256)a, (__m256)b);
+  return (V)_mm256_max_pd((__m256d)a, (__m256d)b);
+#elif defined(__SSE2__)
+  if constexpr (sizeof(a[0]) == 4) return (V)_mm_max_ps((__m128)a, (__m128)b);
+  return (V)_mm_max_pd((__m128d)a, (__m128d)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// From the rows a, b: (side 0) the left blocks of both, (side 1) the right ones; b's lanes count on from a's.
+template <int distance, int side, class V, int... lane>
+UNROLL_INLINE V exchanged(V a, V b, std::integer_sequence<int, lane...>) {
+  constexpr int lanes = sizeof...(lane);
+#if defined(__clang__)
+  return __builtin_shufflevector(
+      a, b, (lane & distance ? lanes + lane - (side ? 0 : distance) : lane + (side ? distance : 0))...);
+#else
+  using I = decltype(a < b);
+  return __builtin_shuffle(
+      a, b, I{(lane & distance ? lanes + lane - (side ? 0 : distance) : lane + (side ? distance : 0))...});
+#endif
+}
+
+// lanes x lanes numbers, rows to columns, in log2(lanes) rounds: round d swaps the blocks of d x d that lie on either side
+// of the diagonals of blocks of 2d x 2d.
+template <class S, int distance = 1>
+UNROLL_INLINE void transpose(typename S::V (&row)[S::lanes]) {
+  if constexpr (distance < S::lanes) {
+#pragma GCC unroll 16
+    for (int n = 0; n < S::lanes; ++n)
+      if (!(n & distance)) {
+        const typename S::V a = row[n], b = row[n + distance];
+        row[n] = exchanged<distance, 0>(a, b, std::make_integer_sequence<int, S::lanes>());
+        row[n + distance] = exchanged<distance, 1>(a, b, std::make_integer_sequence<int, S::lanes>());
+      }
+    transpose<S, 2 * distance>(row);
+  }
+}
+
 template <class S>
 UNROLL_INLINE typename S::V minus_magnitude(typename S::V z) {
   using I = typename S::I;
@@ -106,7 +153,7 @@ UNROLL_INLINE Exponential<S> exponential(typename S::V x) {
   using V = typename S::V;
   using I = typename S::I;
   const V lowest = splat<S>(S::lowest);
-  x = x < lowest ? lowest : x;  // in this order a NaN passes
+  x = larger(lowest, x);
   const V shifted = x * S::log2e + S::magic;
   const V n = shifted - S::magic;
 #if defined(__FMA__) || defined(__aarch64__)
