@@ -48,7 +48,7 @@ def cli() -> None:
     """
 
 
-@cli.command(cls=TrainCommand, context_settings=HELP)
+@cli.command(cls=TrainCommand, short_help="Train a recipe and test it.", context_settings=HELP)
 @click.argument("recipe", required=False)
 @click.option("--out", metavar="RUN", help="run folder to make; runs/RECIPE if left out")
 @click.option("--resume", metavar="RUN", help="go on with an interrupted run")
@@ -114,7 +114,7 @@ def train(
     click.echo(f"Run folder: {folder.path}")
 
 
-@cli.command(context_settings=HELP)
+@cli.command(short_help="Test a trained model on a data set.", context_settings=HELP)
 @click.argument("run")
 @click.option("--data", metavar="PATH", help="test on this data; the run's own test set if left out")
 @click.option("--json", "as_json", is_flag=True, help="print everything measured, as JSON")
@@ -136,7 +136,7 @@ def evaluate(run: str, data: str | None, as_json: bool) -> None:
             click.echo(f"  {name}: {100 * row['accuracy']:.2f}% of {row['total']}")
 
 
-@cli.command(context_settings=HELP)
+@cli.command(short_help="Name the class of pictures, sentences or series.", context_settings=HELP)
 @click.argument("run")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
@@ -171,7 +171,7 @@ def predict(run: str, inputs: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"{name}: {prediction.label}  ({listed})")
 
 
-@cli.command(context_settings=HELP)
+@cli.command(short_help="Backpropagation through time by hand, beside autograd.", context_settings=HELP)
 @click.argument("run", required=False)
 def bptt(run: str | None) -> None:
     """Show backpropagation through time by hand, beside autograd.
@@ -185,7 +185,7 @@ def bptt(run: str | None) -> None:
         click.echo(line)
 
 
-@cli.command(context_settings=HELP)
+@cli.command(short_help="Draw every gate and state while an input is read.", context_settings=HELP)
 @click.argument("run")
 @click.argument("given", metavar="[INPUT]", required=False)
 @click.option("--number", type=int, metavar="N", help="look at test sequence N, counted from 0")
@@ -219,7 +219,7 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
     click.echo(f"Numbers: {folder / 'look.npz'}")
 
 
-@cli.command(context_settings=HELP)
+@cli.command(short_help="Measure how far gradients reach back in time.", context_settings=HELP)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--inputs", type=int, default=200, metavar="N", help="test sequences to measure on; 200 if left out")
 @click.option("--no-pixels", is_flag=True, help="do not read pictures pixel by pixel as well")
@@ -248,7 +248,7 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | No
     click.echo(f"Numbers: {folder / 'gradients.json'}")
 
 
-@cli.command(context_settings=HELP)
+@cli.command(short_help="Take one gate away at a time, and train again.", context_settings=HELP)
 @click.argument("run")
 @click.option("--gate", "gates", multiple=True, metavar="NAME", help="f, i, o, c_tilde or coupled; all if left out")
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each variant; 3 if left out")
@@ -279,7 +279,7 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     click.echo(f"Numbers: {folder / 'ablate.json'}")
 
 
-@cli.command(context_settings=HELP)
+@cli.command(short_help="Find out how long RNN and LSTM can remember.", context_settings=HELP)
 @click.argument("tasks", metavar="[TASK]...", nargs=-1)
 @click.option(
     "--length", "lengths", type=int, multiple=True, metavar="T", help="steps to remember; growing ones if left out"
@@ -317,7 +317,7 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: st
     click.echo(f"Numbers: {file}")
 
 
-@cli.command(context_settings=HELP)
+@cli.command(short_help="List the recipes that come with the package.", context_settings=HELP)
 def recipes() -> None:
     """List the recipes that come with the package."""
     from unroll.training.recipe import known_recipes, load_recipe
@@ -328,7 +328,7 @@ def recipes() -> None:
         click.echo(f"{name:{width}}  {load_recipe(name).about}")
 
 
-@cli.command(context_settings=HELP)
+@cli.command(short_help="Name versions, machine and engine in use.", context_settings=HELP)
 def info() -> None:
     """Say which versions, which machine and which engine are in use."""
     from unroll.training.facts import facts

@@ -12,7 +12,7 @@ from unroll.errors import InputError
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Write a PDF about a run.", context_settings=HELP)
 @click.argument("run")
 @click.option("--out", metavar="FILE", help="PDF to write; RUN/report.pdf if left out")
 @click.option("--title", metavar="TEXT", help="title of the report")
@@ -37,7 +37,7 @@ def report(run: str, out: str | None, title: str | None, author: str | None, dra
     click.echo(f"Report: {target}")
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Make the two files of a lab's hand-in.", context_settings=HELP)
 @click.argument("run", required=False)
 @click.option("--lab", required=True, metavar="NAME", help="homework, inclass, or a YAML file of your course")
 @click.option("--student-id", metavar="ID", help="your number")
@@ -91,7 +91,7 @@ def handin(
         click.echo(line, err=True)
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Set several runs beside each other.", context_settings=HELP)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @click.option("--figure", default="comparison.png", metavar="FILE", help="figure to draw (PNG, and SVG beside it)")
 @click.option("--no-figure", is_flag=True, help="do not draw")
@@ -113,7 +113,7 @@ def compare(runs: tuple[str, ...], figure: str, no_figure: bool, as_json: bool) 
         click.echo(f"Figure: {drawn}")
 
 
-@click.command(context_settings=HELP)
+@click.command(short_help="Make ONNX and a model card of a run.", context_settings=HELP)
 @click.argument("run")
 @click.option("--onnx", metavar="FILE", help="write the model as ONNX, normalisation included")
 @click.option("--card", is_flag=True, help="write a model card (README.md) beside it, and the weights")
