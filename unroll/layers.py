@@ -121,7 +121,10 @@ class Recurrent(nn.Module):
                 ways.append(outputs)
                 final.append(end if isinstance(end, tuple) else (end,))
             h = ways[0] if len(ways) == 1 else torch.cat(ways, dim=-1)  # (T, B, H·directions)
-        states = tuple(torch.stack(part) for part in zip(*final, strict=True))  # (layers·directions, B, H) each
+        # (layers·directions, B, H) each; for one walk a view costs less than a copy
+        states = tuple(
+            part[0].unsqueeze(0) if len(part) == 1 else torch.stack(part) for part in zip(*final, strict=True)
+        )
 
         if packed is not None:
             return self._pack(h, lengths, packed), states
@@ -145,9 +148,13 @@ class Recurrent(nn.Module):
     def _check_lengths(self, lengths: Tensor | None, T: int, B: int) -> Tensor | None:
         if lengths is None:
             return None
-        lengths = torch.as_tensor(lengths, dtype=torch.int64, device="cpu")
+        if not isinstance(lengths, Tensor):
+            lengths = torch.tensor(lengths)
+        lengths = lengths.to("cpu", torch.int64)
         if lengths.shape != (B,):
             raise InputError(f"lengths has shape {tuple(lengths.shape)}; expected one for each sequence, ({B},)")
+        if torch.compiler.is_compiling():  # a graph cannot branch on values; the native engine checks once more
+            return lengths
         if B and not (int(lengths.min()) >= 0 and int(lengths.max()) <= T):
             raise InputError(
                 f"lengths run from {int(lengths.min())} to {int(lengths.max())}; expected 0 to {T}, the number of steps"

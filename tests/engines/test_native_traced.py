@@ -147,3 +147,11 @@ def test_fake_tensors_flow_through():
         out, (h, _) = layer(torch.randn(5, 7, 4))
         assert out.shape == (5, 7, 20)
         assert h.shape == (1, 7, 20)
+
+
+def test_padded_batches_compile_into_one_graph():
+    layer = LAYERS["lstm"]()
+    x, lengths = torch.randn(5, 3, 4), torch.tensor([5, 0, 3])
+    compiled = torch.compile(lambda x, lengths: layer(x, lengths=lengths)[0], backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x, lengths), layer(x, lengths=lengths)[0])
+    torch._dynamo.reset()
