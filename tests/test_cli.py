@@ -204,3 +204,23 @@ def test_an_interruption_says_how_to_go_on(unroll, bars_folder, monkeypatch):
     status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL)
     assert status == 130
     assert err == "interrupted; go on with: unroll train --resume runs/lstm-mnist\n"
+
+
+def test_a_run_finds_its_data_from_any_folder(unroll, bars_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(bars_folder)
+    unroll("train", "lstm-mnist", "--data", ".", "--out", tmp_path / "run", "--no-figures", *SMALL)
+    monkeypatch.chdir(tmp_path)
+    status, out, _ = unroll("evaluate", "run")
+    assert (status, out[:14]) == (0, "Test Accuracy:")
+
+
+def test_a_folder_that_cannot_be_made_meets_one_line(unroll, bars_folder, tmp_path):
+    for out in ("/proc/none", "a" * 300):
+        status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL, "--out", out)
+        assert (status, err.count("\n")) == (2, 1)
+
+
+def test_too_little_memory_meets_one_line(unroll, bars_folder):
+    status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL, "--hidden-size", 10**8)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "not enough memory" in err

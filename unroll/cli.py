@@ -5,7 +5,6 @@ Nothing heavy is imported until a command needs it. Bad input ends with one line
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -93,6 +92,9 @@ def train(
         dataset = prepare(chosen)
     else:
         dataset = prepare(chosen)  # before the folder is made: bad data leave nothing behind
+        # The run shall find its data again from any other folder.
+        places = {name: getattr(chosen, name, None) for name in ("data", "test_data")}
+        chosen = chosen.model_copy(update={k: str(Path(v).resolve()) for k, v in places.items() if v is not None})
         folder = RunFolder.create(out or _free_folder(chosen.name), chosen, facts())
     try:
         metrics = run_training(
@@ -421,11 +423,13 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        _fail(f"{error.strerror or error}: {error.filename or 'while writing'}; free space or choose another place")
+    except (MemoryError, UnicodeError) as error:
+        _fail(str(error) or "not enough memory; choose smaller sizes")
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
             raise
-        _fail(
-            f"{error.strerror}: {error.filename or 'while writing'}; make room or choose another folder and try again"
-        )
+        _fail("not enough memory for a model or batch of this size; choose smaller sizes")
     sys.exit(result or 0)
 
 

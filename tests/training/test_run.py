@@ -1,6 +1,7 @@
 """Run folders, saved models and predictions."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -100,3 +101,27 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
         write_atomically(path, [1, 2])
     assert path.read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", b'{"parameters": 3'),
+        ("metrics.json", b"{}"),
+        ("history.jsonl", b'{"epoch": 1, "loss": 0.5}\n{"epoch": 2, "lo'),
+        ("predictions.npz", b""),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(bars_run, tmp_path, name, content):
+    folder = RunFolder(shutil.copytree(bars_run, tmp_path / "run"))
+    (folder.path / name).write_bytes(content)
+    with pytest.raises(RunError, match=rf"{name} is damaged"):
+        {"metrics.json": folder.metrics, "history.jsonl": folder.history, "predictions.npz": folder.predictions}[name]()
+
+
+def test_the_model_of_another_run_is_refused(bars_run, tmp_path):
+    folder = shutil.copytree(bars_run, tmp_path / "run")
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("learning_rate: 0.02", "learning_rate: 0.03"))
+    with pytest.raises(RunError, match=r"model\.safetensors belongs to another run"):
+        unroll.load(folder)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from unroll.errors import InputError, RunError
+from unroll.errors import InputError
 from unroll.training.run import RunFolder
 
 SKIPPED = ("name", "about", "log", "log_every")  # fields of a recipe that change nothing in a model
@@ -133,14 +133,8 @@ def _row(folder: RunFolder, name: str) -> RunRow:
 
 def _right(folder: RunFolder) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """True classes (N,) of the test sequences, and which of them the model reads correctly (N,)."""
-    path = folder.path / "predictions.npz"
-    try:
-        with np.load(path) as saved:
-            return saved["y"], saved["p"].argmax(1) == saved["y"]
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist; train the run again") from None
-    except Exception:  # zipfile, zlib and NumPy each raise kinds of their own where a file is damaged
-        raise RunError(f"{path} is damaged; train the run again") from None
+    saved = folder.predictions()
+    return saved["y"], saved["p"].argmax(1) == saved["y"]
 
 
 # -------------------------------------------------------------------------------------------------------------- text

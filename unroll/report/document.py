@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unroll.cells import LSTMCell, RNNCell
 from unroll.data.batches import Encoder
 from unroll.data.sentences import SentenceEncoder
@@ -397,7 +395,9 @@ class Parts:
         if self.history:
             per_epoch = self._loss_per_epoch()
             text = f"[](#fig-loss) draws the training loss; it fell from {per_epoch[0]:.4f} in the first epoch to "
-            text += f"{per_epoch[-1]:.4f} in epoch {len(per_epoch)}. [](#lst-record) is the record as it was printed"
+            text += f"{per_epoch[-1]:.4f} in epoch {len(per_epoch)}"
+            if lines:
+                text += ". [](#lst-record) is the record as it was printed"
             if len(lines) > RECORD_LINES:
                 lines = [line for line in lines if ", Step [" not in line]
                 text += ", without the lines of single steps (log.txt in the run folder holds all of them)"
@@ -480,9 +480,8 @@ class Parts:
         names = list(self.test_outcome["per_class"])
         if not (self.folder.path / "predictions.npz").is_file() or self.encoder is None:
             return [absent("the examples", "predictions.npz")]
-        with np.load(self.folder.path / "predictions.npz") as saved:
-            shown = {name: saved[name] for name in saved.files if name != "y" and name != "p"}
-            p, y = saved["p"], saved["y"]
+        shown = self.folder.predictions()
+        p, y = shown.pop("p"), shown.pop("y")
         chosen, mistakes = shown["one_of_each"], shown["mistakes"]
         if isinstance(self.recipe, ImageRecipe):
             right = sum(int(p[n].argmax()) == int(y[n]) for n in chosen)

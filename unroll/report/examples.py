@@ -19,9 +19,9 @@ def draw_examples(folder: RunFolder) -> dict[str, Figure]:
     if not isinstance(folder.recipe, ImageRecipe):
         return {}
     names = list(folder.metrics()["test"]["per_class"])
-    with np.load(folder.path / "predictions.npz") as saved:
-        p, y, chosen, mistakes = saved["p"], saved["y"], saved["one_of_each"], saved["mistakes"]
-        images = saved["shown_values"]
+    saved = folder.predictions()
+    p, y, chosen, mistakes = saved["p"], saved["y"], saved["one_of_each"], saved["mistakes"]
+    images = saved["shown_values"]
     figures = {"digits": _grid(images[: len(chosen)], chosen, p, y, names, columns=5)}
     if len(mistakes):
         figures["mistakes"] = _grid(images[len(chosen) :], mistakes, p, y, names, columns=5, sure=True)

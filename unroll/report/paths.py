@@ -58,11 +58,11 @@ def draw_paths(folder: RunFolder) -> dict[str, Figure]:
     assert isinstance(encoder, SentenceEncoder)
     if len(encoder.class_names) > len(TINTS):
         return {}
-    with np.load(folder.path / "predictions.npz") as saved:
-        count = min(len(saved["one_of_each"]), len(SENTENCES))  # the first sentence of each class
-        chosen, y = saved["one_of_each"][:count], saved["y"]
-        rows = zip(saved["shown_values"], saved["shown_lengths"], strict=False)
-        sentences = [torch.from_numpy(row[:length]) for row, length in list(rows)[:count]]
+    saved = folder.predictions()
+    count = min(len(saved["one_of_each"]), len(SENTENCES))  # the first sentence of each class
+    chosen, y = saved["one_of_each"][:count], saved["y"]
+    rows = zip(saved["shown_values"], saved["shown_lengths"], strict=False)
+    sentences = [torch.from_numpy(row[:length]) for row, length in list(rows)[:count]]
     labels = [encoder.class_names[y[n]] for n in chosen]
     if labels == sorted(labels):  # the class that is named last (1, pos, yes …) first, as in the lab
         sentences, labels = sentences[::-1], labels[::-1]

@@ -92,6 +92,11 @@ def train(
         else:
             diary.truncate(0, 0)
         trainer.run()
+        if not bool(trainer.optimizer.theta.isfinite().all()):
+            raise TrainingError(
+                "the last updates made weights that are no numbers; lower learning_rate or set max_norm "
+                f"(folder {folder.path} is kept)"
+            )
         weights = folder.path / "model.safetensors"
         with trainer.evaluation_weights():
             save_model(weights, trainer.model, dataset.encoder, recipe)

@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -110,8 +112,8 @@ class RunFolder:
             write_atomically(path / "recipe.yaml", text)
         except (FileExistsError, NotADirectoryError):
             raise RunError(f"{path} cannot be a run folder: a file stands in the way") from None
-        except PermissionError:
-            raise RunError(f"{path} cannot be written: permission denied") from None
+        except OSError as error:
+            raise RunError(f"{path} cannot be made or written: {error.strerror}") from None
         return cls(path)
 
     @property
@@ -140,23 +142,52 @@ class RunFolder:
         return (self.path / "metrics.json").is_file() and (self.path / "model.safetensors").is_file()
 
     def history(self) -> list[dict[str, Any]]:
-        """One dictionary an epoch."""
+        """One dictionary an epoch.
+
+        Raises:
+            RunError: the file is damaged.
+        """
         path = self.path / "history.jsonl"
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [_json(path, line, ("epoch", "loss")) for line in path.read_text(encoding="utf-8").splitlines()]
 
     def metrics(self) -> dict[str, Any]:
         """metrics.json.
 
         Raises:
-            RunError: the run is not finished.
+            RunError: the run is not finished, or the file is damaged.
         """
         path = self.path / "metrics.json"
         if not path.is_file():
             raise RunError(f"{self.path} is not finished; go on with: unroll train --resume {self.path}")
-        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return metrics
+        return _json(path, path.read_text(encoding="utf-8"), ("parameters", "training_sequences", "epochs", "seconds"))
+
+    def predictions(self) -> dict[str, NDArray[Any]]:
+        """predictions.npz: see `unroll.training.outcome.write_predictions`.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        path = self.path / "predictions.npz"
+        try:
+            with np.load(path) as saved:
+                return {name: saved[name] for name in saved.files}
+        except FileNotFoundError:
+            raise RunError(f"{path} does not exist; train the run again") from None
+        except Exception:  # zipfile, zlib and NumPy each raise kinds of their own where a file is damaged
+            raise RunError(f"{path} is damaged; train the run again") from None
+
+
+def _json(path: Path, text: str, expected: tuple[str, ...]) -> dict[str, Any]:
+    """A JSON object that has the entries `expected`."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not set(expected) <= set(found):
+        raise RunError(f"{path} is damaged: expected JSON with {', '.join(expected)}; train the run again")
+    return found
 
 
 def save_model(path: Path, model: SequenceClassifier, encoder: Encoder, recipe: AnyRecipe) -> None:
@@ -221,8 +252,10 @@ def load(run: str | Path) -> Classifier:
         RunError: there is none, it is damaged, or its weights do not fit its recipe.
     """
     path = Path(run)
+    own = None
     if path.suffix != ".safetensors":
         folder = RunFolder(path)
+        own = folder.recipe
         path = folder.path / "model.safetensors"
         if not path.is_file():
             raise RunError(f"{folder.path} holds no trained model yet; go on with: unroll train --resume {folder.path}")
@@ -231,6 +264,8 @@ def load(run: str | Path) -> Classifier:
         found = metadata.get("format")
         raise RunError(f"{path} is no model of this package: its format is {found!r}, not {MODEL_FORMAT!r}")
     recipe = parse_recipe(metadata["recipe"], str(path))
+    if own is not None and own != recipe:
+        raise RunError(f"{path} belongs to another run: its recipe is not the one in recipe.yaml beside it")
     encoder = ENCODERS[metadata["task"]].from_json(metadata["encoder"])
     model = build_model(recipe, encoder)
     check_architecture(path, tensors, dict(model.state_dict()))
