@@ -592,6 +592,8 @@ def ablation_table(evidence: dict[str, Any]) -> str:
 def solved(row: dict[str, Any]) -> str:
     """How many trainings got there, and after how many sequences; where none did, how much it got right."""
     detail = f"({row['right']:.0%} right)" if row["sequences"] is None else f"after {row['sequences']:,.0f} sequences"
+    if row["sequences"] is None and row["diverged"]:
+        detail = f"({row['diverged']} diverged)"
     return f"{row['solved']} of {row['seeds']} {detail}"
 
 

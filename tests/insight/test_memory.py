@@ -137,8 +137,16 @@ def test_training_that_does_not_get_there_says_so():
     assert result["sequences"] == 100
 
 
+def test_a_loss_that_is_no_longer_a_number_ends_the_training():
+    recipe = replace(RECIPES["adding", "irnn"], learning_rate=50.0, sequences=20_000)
+    result = learn(task("adding", 100), "irnn", recipe)
+    assert result["diverged"]
+    assert not result["solved"]
+    assert result["sequences"] < 20_000
+
+
 def test_the_summary_counts_only_what_was_solved():
-    base = {"task": "adding", "cell": "lstm", "length": 9, "parameters": 5, "seconds": 1.0}
+    base = {"task": "adding", "cell": "lstm", "length": 9, "parameters": 5, "seconds": 1.0, "diverged": False}
     results = [
         base | {"seed": 0, "solved": True, "sequences": 100, "right": 1.0},
         base | {"seed": 1, "solved": True, "sequences": 300, "right": 0.99},

@@ -267,8 +267,8 @@ def learn(
         held_open: a gate of the LSTM, i, f or o, that is 1 for good.
 
     Returns:
-        ``solved``; ``sequences`` seen until then (or all); ``right``: the share at the last test; ``best``: the best;
-        ``parameters``; ``seconds``.
+        ``solved``; ``diverged``: the loss became infinite, and training ended there; ``sequences`` seen until then (or
+        all); ``right``: the share at the last test; ``best``: the best; ``parameters``; ``seconds``.
     """
     began = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
@@ -281,7 +281,7 @@ def learn(
     optimizer = Adam(model.parameters(), recipe.learning_rate, max_norm=recipe.max_norm)
     steps = recipe.sequences // recipe.batch_size
     every = max(1, 2000 // recipe.batch_size)
-    seen, right, best = 0, 0.0, 0.0
+    seen, right, best, diverged = 0, 0.0, 0.0, False
     for step in range(steps):
         optimizer.learning_rate = cosine(step, steps, recipe.learning_rate, floor=0.1 * recipe.learning_rate)
         x, y = task.batch(recipe.batch_size, generator)
@@ -296,7 +296,8 @@ def learn(
             best = max(best, right)
             if report is not None:
                 report(seen, right)
-            if right >= task.solved or not math.isfinite(loss.item()):
+            diverged = not math.isfinite(loss.item())
+            if right >= task.solved or diverged:
                 break
     return {
         "task": task.name,
@@ -304,6 +305,7 @@ def learn(
         "cell": cell,
         "seed": seed,
         "solved": right >= task.solved,
+        "diverged": diverged,
         "sequences": seen,
         "right": right,
         "best": best,
@@ -325,6 +327,7 @@ def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "length": key[2],
                 "seeds": len(same),
                 "solved": len(solved),
+                "diverged": sum(r["diverged"] for r in same),
                 "sequences": float(np.median(solved)) if solved else None,
                 "right": float(np.median([r["right"] for r in same])),
                 "parameters": same[0]["parameters"],
@@ -363,8 +366,9 @@ def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
     for row in rows:
         needed = "-" if row["sequences"] is None else f"{row['sequences']:,.0f}"
+        diverged = f" ({row['diverged']} diverged)" if row["diverged"] else ""
         lines.append(
             f"{row['task']:8} {row['length']:>6}  {row['cell']:4} {row['parameters']:>10,}  "
-            f"{row['solved']}/{row['seeds']:<4}  {needed:>16}  {100 * row['right']:.1f}%"
+            f"{row['solved']}/{row['seeds']:<4}  {needed:>16}  {100 * row['right']:.1f}%{diverged}"
         )
     return lines
