@@ -197,6 +197,13 @@ def best(results: dict[str, dict[str, Any]], model: str) -> dict[str, Any]:
     return min(tried, key=lambda result: result["loss"])
 
 
+def label(recipe: Any) -> str:
+    """The name of a trained model in a figure."""
+    if recipe.cell == "lstm":
+        return "LSTM"
+    return "vanilla RNN, tanh" if recipe.nonlinearity == "tanh" else "vanilla RNN, max(0, ·)"
+
+
 def states() -> dict[str, Any]:
     """When LSTM and RNN know, what their last states hold, and the lab's two sentences."""
     import numpy as np
@@ -213,7 +220,7 @@ def states() -> dict[str, Any]:
         test = load_test_part(classifier.recipe, classifier.encoder, None)
         x = classifier.encoder.features(test.values)
         p = np.concatenate([trace(classifier.model, part).p for part in x.split(1000, 1)], axis=1)
-        found[name] = knowing(p, test.y.numpy())
+        found[name] = {"label": label(classifier.recipe), **knowing(p, test.y.numpy())}
         found[name]["recall"] = recall(last_states(classifier.model, x), x.numpy())
         if name == "lstm":
             ink = test.values[:1000].amax(2).T.numpy() > 0
@@ -240,7 +247,7 @@ def gradients() -> dict[str, Any]:
     from unroll.training.tasks import load_test_part
 
     folders = [CACHE / "folders" / f"rows-{name}-0" for name in ("lstm", "rnn")]
-    names = {f"rows-{name}-0": name.upper() for name in ("lstm", "rnn")}
+    names = {folder.name: label(load(folder).recipe) for folder in folders}
     curves = [
         {**curve, "label": names.get(curve["label"], curve["label"])} for curve in measure_runs(folders, inputs=200)
     ]
@@ -251,8 +258,9 @@ def gradients() -> dict[str, Any]:
     for cell in ("lstm", "rnn"):
         model = pixel_model(cell)
         model.load_state_dict(load_tensors(CACHE / "folders" / f"pixels-{cell}.safetensors")[0])
-        label = {"label": cell.upper(), "cell": cell, "trained": True, "reading": "pixels"}
-        curves.append({**label, **measure(model, by_pixels(x), y)})
+        name = "LSTM" if cell == "lstm" else "vanilla RNN, tanh"
+        kind = {"label": name, "cell": cell, "trained": True, "reading": "pixels"}
+        curves.append({**kind, **measure(model, by_pixels(x), y)})
     for curve in curves:
         every = max(1, curve["T"] // 98)
         curve["t"] = curve["t"][::-every][::-1]

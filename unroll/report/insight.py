@@ -323,7 +323,7 @@ def draw_memory(rows: Sequence[dict[str, Any]]) -> Figure:
         needed.set_xlabel(TASK_TITLES[task][1])
     grid[0, 0].set_ylabel("trainings that solved it (%)")
     grid[1, 0].set_ylabel("right answers, median (%)")
-    grid[2, 0].set_ylabel("training sequences needed, median")
+    grid[2, 0].set_ylabel("sequences needed, median")
     seen: dict[str, Any] = {}
     for axes in grid[2]:
         handles, labels = axes.get_legend_handles_labels()
@@ -340,11 +340,11 @@ def draw_states(found: dict[str, dict[str, Any]], step: str = "row read, t") -> 
     """When each model knows, and what of each step can be read back from its last state.
 
     Args:
-        found: by model ("lstm", "rnn"): ``right`` of `unroll.insight.states.knowing`, ``recall`` of `recall`.
+        found: by model ("lstm", "rnn"): a ``label``, ``right`` of `unroll.insight.states.knowing`, ``recall`` of `recall`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for cell, values in found.items():
-        style = {**CELLS[cell], "markersize": 4}
+        style = {**CELLS[cell], "markersize": 4, "label": values.get("label", CELLS[cell]["label"])}
         t = range(1, len(values["right"]) + 1)
         left.plot(t, [100 * share for share in values["right"]], **style)
         shown = [(k, share) for k, share in zip(t, values["recall"], strict=True) if share is not None]
