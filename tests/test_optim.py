@@ -22,6 +22,7 @@ from unroll.optim import (
     Optimiser,
     Schedule,
     WeightAverage,
+    applied,
     constant,
     cosine,
     one_cycle,
@@ -405,7 +406,7 @@ def test_averaged_weights_are_applied_for_a_while_and_given_back_even_after_an_e
     own = flat(model)
 
     def evaluate() -> None:
-        with average.applied(optimiser.theta):
+        with applied(average.average, optimiser.theta):
             assert torch.equal(flat(model), average.average)
             assert not torch.equal(flat(model), own)
             raise KeyboardInterrupt

@@ -443,18 +443,6 @@ class WeightAverage:
         self.average.lerp_(theta, 1 - min(self.decay, (1 + t) / (10 + t)))
         self.updates = t + 1
 
-    @contextmanager
-    def applied(self, theta: Tensor) -> Iterator[None]:
-        """``with average.applied(optimiser.theta):`` the model has averaged weights; after it, its own."""
-        own = theta.detach().clone()
-        with torch.no_grad():
-            theta.copy_(self.average)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                theta.copy_(own)
-
     def state_dict(self) -> dict[str, Tensor]:
         """The average (copied) and the number of updates, as a flat dict that safetensors can save."""
         return {"average": self.average.clone(), "updates": torch.tensor(self.updates)}
@@ -473,3 +461,16 @@ class WeightAverage:
             )
         self.average.copy_(came)
         self.updates = int(state["updates"])
+
+
+@contextmanager
+def applied(weights: Tensor, theta: Tensor) -> Iterator[None]:
+    """``with applied(average.average, optimiser.theta):`` the model has those weights; after it, its own."""
+    own = theta.detach().clone()
+    with torch.no_grad():
+        theta.copy_(weights)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            theta.copy_(own)

@@ -253,3 +253,20 @@ def test_metrics_hold_times_and_size(bars_recipe, tmp_path):
     assert json.loads((folder.path / "metrics.json").read_text())["test"]["confusion"] == metrics["test"]["confusion"]
     assert metrics["parameters"] == 4 * 12 * (12 + 8 + 1) + 3 * 12 + 3
     assert math.isfinite(metrics["seconds"]["training"])
+
+
+def test_every_epoch_is_told_and_what_the_listener_raises_ends_the_run(bars_recipe, tmp_path):
+    told = []
+
+    def listen(row):
+        told.append(row)
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    recipe = bars_recipe(epochs=4, validation=0.25)
+    folder = RunFolder.create(tmp_path / "run", recipe, {})
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, folder, echo=lambda line: None, on_epoch=listen)
+    assert told == folder.history()
+    assert [row["epoch"] for row in told] == [1, 2]
+    assert not folder.finished

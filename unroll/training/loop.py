@@ -11,8 +11,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,6 +38,7 @@ from unroll.training.tasks import class_weights, first_model, load_dataset, test
 
 SECONDS_BETWEEN_SAVES = 5.0  # an epoch that ends sooner after the last save is not saved: it is quickly run again
 Echo = Callable[[str], None]
+OnEpoch = Callable[[dict[str, Any]], None]
 
 
 def prepare(recipe: AnyRecipe) -> Dataset:
@@ -64,6 +65,7 @@ def train(
     tensorboard: bool = False,
     resume: bool = False,
     dataset: Dataset | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> dict[str, Any]:
     """Train, test, and fill the run folder.
 
@@ -75,6 +77,7 @@ def train(
         test: whether to look at the test set at the end; leave it out while choosing between recipes.
         tensorboard: write event files to `tensorboard/` in the folder too.
         resume: go on where an interrupted run of the same recipe was last saved.
+        on_epoch: is called with each epoch's row of history.jsonl; what it raises ends the run.
 
     Returns:
         What stands in metrics.json.
@@ -86,7 +89,7 @@ def train(
     started = time.perf_counter()
     dataset = dataset or prepare(recipe)
     with Diary(folder.path, echo, tensorboard) as diary:
-        trainer = Trainer(recipe, dataset, folder, diary)
+        trainer = Trainer(recipe, dataset, folder, diary, on_epoch)
         if resume:
             trainer.restore()
         else:
@@ -154,11 +157,14 @@ class Diary:
 class Trainer:
     """The state of a run under way."""
 
-    def __init__(self, recipe: AnyRecipe, dataset: Dataset, folder: RunFolder, diary: Diary) -> None:
+    def __init__(
+        self, recipe: AnyRecipe, dataset: Dataset, folder: RunFolder, diary: Diary, on_epoch: OnEpoch | None = None
+    ) -> None:
         self.recipe = recipe
         self.dataset = dataset
         self.folder = folder
         self.diary = diary
+        self.on_epoch = on_epoch
         self.model = first_model(recipe, dataset.encoder)
         self.optimizer = _optimizer(recipe, self.model)
         self.average = (
@@ -189,11 +195,14 @@ class Trainer:
             disable=not sys.stderr.isatty(),
         ) as bar:
             while self.epoch < recipe.epochs and not self._out_of_patience():
-                self._run_epoch(bar)
+                row = self._run_epoch(bar)
                 if time.perf_counter() - self.saved_at > SECONDS_BETWEEN_SAVES:
                     self.save()
+                if self.on_epoch is not None:
+                    self.on_epoch(row)
 
-    def _run_epoch(self, bar: Any) -> None:
+    def _run_epoch(self, bar: Any) -> dict[str, Any]:
+        """One pass over the training data; its row of history.jsonl."""
         recipe, began = self.recipe, time.perf_counter()
         epoch = self.epoch
         generator = self._seed_epoch(epoch)
@@ -244,6 +253,7 @@ class Trainer:
                 self.diary.line(text)
             elif self.epoch % recipe.log_every == 0:
                 self.diary.line(f"{head} - Loss: {sum(losses):.4f}")
+        return row
 
     def _step(self, batch: Batch, step: int) -> tuple[float, Tensor]:
         """One update; the loss before it, and the gradient's norm."""
@@ -282,12 +292,12 @@ class Trainer:
         return patience is not None and self.epoch - self.best_epoch >= patience
 
     def _averaged(self) -> AbstractContextManager[None]:
-        return _weights(self.optimizer.theta, None if self.average is None else self.average.average)
+        return nullcontext() if self.average is None else optim.applied(self.average.average, self.optimizer.theta)
 
     def evaluation_weights(self) -> AbstractContextManager[None]:
         """Within this context the model has the weights that count: the best epoch's, the averaged, or the last."""
         if self.best_theta is not None:
-            return _weights(self.optimizer.theta, self.best_theta)
+            return optim.applied(self.best_theta, self.optimizer.theta)
         return self._averaged()
 
     # -------------------------------------------------------------------------------------------------- outcome
@@ -369,18 +379,6 @@ class Trainer:
         self.epoch = position["epoch"]
         self.seconds = position["seconds"]
         self.diary.truncate(position["log"], position["history"])
-
-
-@contextmanager
-def _weights(theta: Tensor, weights: Tensor | None) -> Iterator[None]:
-    """Within this context theta holds `weights`, after it its own values again; None changes nothing."""
-    own = theta.clone()
-    if weights is not None:
-        theta.copy_(weights)
-    try:
-        yield
-    finally:
-        theta.copy_(own)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
