@@ -9,33 +9,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
 
 import unroll
-from unroll import commands_report
+from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest
+from unroll.recipe_options import RecipeCommand, given_fields
 
 HELP = {"help_option_names": ["-h", "--help"]}
-
-
-class TrainCommand(click.Command):
-    """`train`, with one option for every field of every recipe; made when it is first used."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        from unroll.training.recipe import KINDS
-
-        known = {parameter.name for parameter in self.params}
-        for kind in KINDS.values():
-            for name, field in kind.model_fields.items():
-                if name not in known and name not in ("name", "about", "task"):
-                    known.add(name)
-                    option = f"--{name.replace('_', '-')}"
-                    self.params.append(
-                        click.Option([option, name], metavar=_metavar(field.annotation), help=field.description)
-                    )
-        return super().get_params(ctx)
 
 
 @click.group(context_settings=HELP, no_args_is_help=True)
@@ -47,7 +30,7 @@ def cli() -> None:
     """
 
 
-@cli.command(cls=TrainCommand, short_help="Train a recipe and test it.", context_settings=HELP)
+@cli.command(cls=RecipeCommand, short_help="Train a recipe and test it.", context_settings=HELP)
 @click.argument("recipe", required=False)
 @click.option("--out", metavar="RUN", help="run folder to make; runs/RECIPE if left out")
 @click.option("--resume", metavar="RUN", help="go on with an interrupted run")
@@ -67,7 +50,7 @@ def train(
 
     Every field of a recipe can be given as an option, for instance --hidden-size 64 --seed 3.
     """
-    changes = {name: _value(text) for name, text in fields.items() if text is not None}
+    changes = given_fields(fields)
     if resume is not None and (recipe or out or changes):
         raise InputError("--resume takes the run folder alone: recipe and fields are those that the run began with")
     if resume is None and recipe is None:
@@ -339,43 +322,8 @@ def info() -> None:
         click.echo(f"{name}: {value}")
 
 
-for command in commands_report.COMMANDS:
+for command in [*commands_report.COMMANDS, *commands_tuning.COMMANDS]:
     cli.add_command(command)
-
-
-def _metavar(annotation: Any) -> str:
-    """What the help shows for a field's value: its choices, or what kind of value it is."""
-    from types import NoneType
-
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
-    if get_origin(annotation) is Literal:
-        return "|".join(map(str, get_args(annotation)))
-    kinds = {bool: "true|false", int: "N", float: "X", str: "TEXT", NoneType: "none"}
-    if annotation in kinds:
-        return kinds[annotation]
-    return "|".join(_metavar(part) for part in get_args(annotation))
-
-
-def _value(text: str) -> Any:
-    """An option's text as the value that YAML would read; 'none' is no value."""
-    import yaml
-
-    if text.lower() == "none":
-        return "none" if text != text.lower() else None
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return value if isinstance(value, int | float | bool) else _number(text)
-
-
-def _number(text: str) -> Any:
-    """1e-3 is a number to a person, but text to YAML."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _folder(path: str) -> Path:

@@ -279,9 +279,9 @@ def test_the_command_holds_every_changed_field_and_gives_the_recipe_back():
     assert given["--hidden-size"] == "7"
     assert given["--bidirectional"] == "true"
     assert given["--data"] == "my data"
-    from unroll.cli import _value
+    from unroll.training.recipe import field_value
 
-    fields = {name.removeprefix("--").replace("-", "_"): _value(value) for name, value in given.items()}
+    fields = {name.removeprefix("--").replace("-", "_"): field_value(value) for name, value in given.items()}
     again = load_recipe(words[2], fields).model_dump()
     wanted = recipe.model_dump()
     assert {k: v for k, v in again.items() if k not in ("name", "about")} == {

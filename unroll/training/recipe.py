@@ -1,7 +1,8 @@
 """Recipes: everything that a training run depends on, as data.
 
 A recipe is a YAML file. Its `task` says what is classified; the fields are those of the task's class below. Any field
-can be replaced on the command line. The recipes that come with the package are in `unroll/recipes`.
+can be replaced on the command line. The recipes that come with the package are in `unroll/recipes`. A
+recipe's file may also hold a `space`, between which values of the fields to search: see `unroll.tuning.space`.
 """
 
 from __future__ import annotations
@@ -153,6 +154,18 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> AnyRecipe:
     Raises:
         RecipeError: there is no such recipe or field, or a value makes no sense.
     """
+    fields, where = read_recipe(name)
+    for other in ("ran_with", "space"):  # a run folder's recipe.yaml is a recipe too; a space is for unroll.tuning
+        fields.pop(other, None)
+    return parse_recipe({**fields, **(changes or {})}, where)
+
+
+def read_recipe(name: str) -> tuple[dict[str, Any], str]:
+    """What stands in a recipe's file, unchecked, and how to call it in messages.
+
+    Raises:
+        RecipeError: there is no such recipe, or the file is no YAML.
+    """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         known = known_recipes()
@@ -171,8 +184,7 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> AnyRecipe:
         raise RecipeError(f"recipe file {path}{place}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(fields, dict):
         raise RecipeError(f"recipe file {path}: expected lines of the form 'field: value'")
-    fields.pop("ran_with", None)  # a run folder's recipe.yaml is a recipe too
-    return parse_recipe({"name": path.stem, **fields, **(changes or {})}, str(path) if path.parent != RECIPES else name)
+    return {"name": path.stem, **fields}, str(path) if path.parent != RECIPES else name
 
 
 def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
@@ -196,3 +208,22 @@ def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
 def dump_recipe(recipe: Recipe) -> str:
     """The recipe as YAML text that `load_recipe` reads back."""
     return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True, width=110)
+
+
+def field_value(text: str) -> Any:
+    """An option's text as the value that YAML would read; 'none' is no value."""
+    if text.lower() == "none":
+        return "none" if text != text.lower() else None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, int | float | bool) else _number(text)
+
+
+def _number(text: str) -> Any:
+    """1e-3 is a number to a person, but text to YAML."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

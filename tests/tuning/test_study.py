@@ -1,0 +1,330 @@
+"""Searches: from the command to the best recipe, interrupted, extended, refused; on pictures made here."""
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import optuna
+import pytest
+import yaml
+from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from unroll.training.recipe import load_recipe
+from unroll.tuning.study import Plan, best_recipe, importance, open_study, storage_url, summary, text_summary
+
+FIELDS = {
+    "name": "bars",
+    "task": "images",
+    "hidden_size": 8,
+    "learning_rate": 0.02,
+    "batch_size": 20,
+    "epochs": 3,
+    "validation": 0.25,
+    "space": {"learning_rate": "0.001..0.05 log", "hidden_size": "4..12 step 4", "optimizer": ["sgd", "adamw"]},
+}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory, bars_folder):
+    path = tmp_path_factory.mktemp("recipe") / "bars.yaml"
+    path.write_text(yaml.safe_dump({**FIELDS, "data": str(bars_folder)}))
+    return path
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "unroll", "tune", *map(str, arguments)]
+
+
+def tune(*arguments):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=ENVIRONMENT)
+
+
+def trials_of(folder):
+    """The study's trials as another program sees them."""
+    path = f"sqlite:///{folder / 'study.db'}"
+    return optuna.load_study(study_name=folder.name, storage=path).get_trials(deepcopy=False)
+
+
+def states(folder):
+    return [trial.state.name for trial in trials_of(folder)]
+
+
+@pytest.fixture(scope="module")
+def finished(recipe_file, tmp_path_factory):
+    """A study of 10 trials by two workers: its folder, and what the command printed."""
+    folder = tmp_path_factory.mktemp("tuning") / "bars"
+    done = tune(recipe_file, "--trials", 10, "--workers", 2, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return folder, done.stdout.splitlines()
+
+
+def test_a_study_has_as_many_trials_as_asked_for_and_says_which_was_best(finished):
+    folder, lines = finished
+    ended = [t for t in trials_of(folder) if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert len(ended) == 10
+    best = max((t for t in ended if t.state == TrialState.COMPLETE), key=lambda t: t.value)
+    complete = sum(t.state == TrialState.COMPLETE for t in ended)
+    assert lines[0] == f"10 trials: {complete} complete, {10 - complete} pruned"
+    assert lines[1] == f"Best held-out accuracy: {100 * best.value:.2f}% (trial {best.number})"
+    assert lines[-1] == f"Best recipe: {folder / 'best.yaml'}"
+
+
+def test_the_first_trial_is_the_recipe_itself(finished):
+    first = trials_of(finished[0])[0]
+    assert first.params == {"hidden_size": 8, "learning_rate": 0.02, "optimizer": "adamw"}
+
+
+def test_the_score_is_the_held_out_accuracy_of_a_training_with_these_values(finished, recipe_file, tmp_path):
+    from unroll.training.loop import train
+    from unroll.training.run import RunFolder
+
+    trial = next(t for t in trials_of(finished[0]) if t.state == TrialState.COMPLETE)
+    recipe = load_recipe(str(recipe_file), trial.params)
+    metrics = train(recipe, RunFolder.create(tmp_path / "run", recipe, {}), echo=lambda line: None, test=False)
+    assert metrics["validation"]["accuracy"] == trial.value
+
+
+def test_the_best_recipe_is_one_that_train_takes_and_holds_out_what_the_recipe_did(finished):
+    folder, _ = finished
+    best = max((t for t in trials_of(folder) if t.state == TrialState.COMPLETE), key=lambda t: t.value)
+    recipe = load_recipe(str(folder / "best.yaml"))
+    assert {name: getattr(recipe, name) for name in best.params} == best.params
+    assert (recipe.name, recipe.epochs, recipe.validation) == ("bars-best", 3, 0.25)
+
+
+def test_the_figures_are_drawn(finished):
+    folder, lines = finished
+    drawn = [line.removeprefix("Figure: ") for line in lines if line.startswith("Figure: ")]
+    names = [os.path.basename(path) for path in drawn]
+    enough = sum(t.state == TrialState.COMPLETE for t in trials_of(folder)) >= 8  # to say what mattered
+    assert names == ["history.png", *(["importance.png"] if enough else []), "parallel.png"]
+    for path in drawn:
+        with open(path, "rb") as file:
+            assert file.read(4) == b"\x89PNG"
+
+
+def test_the_same_command_again_trains_nothing_and_says_the_same(finished, recipe_file):
+    folder, lines = finished
+    before = states(folder)
+    again = tune(recipe_file, "--trials", 10, "--out", folder)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines() == lines
+    assert states(folder) == before
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_study_goes_on_and_loses_the_running_trial_only(how, recipe_file, tmp_path):
+    folder = tmp_path / "bars"
+    arguments = (recipe_file, "--trials", 3, "--epochs", 40, "--space", "hidden_size=8,12", "--out", folder)
+    process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    while not (folder / "trials.json").exists() and "RUNNING" not in states_or_none(folder)[1:]:
+        assert process.poll() is None
+    process.send_signal(how)
+    said = process.communicate()[1]
+    if how == signal.SIGINT:
+        assert (process.returncode, said) == (130, "interrupted; the same command goes on\n")
+        assert "RUNNING" not in states(folder)
+    kept = [(t.number, t.params, t.value) for t in trials_of(folder) if t.state == TrialState.COMPLETE]
+    assert kept
+    with sqlite3.connect(folder / "study.db") as database:  # as if half a minute had passed without a sign of life
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-31 seconds')")
+    database.close()
+
+    done = tune(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert [(t.number, t.params, t.value) for t in trials_of(folder) if t.state == TrialState.COMPLETE][
+        : len(kept)
+    ] == kept
+    assert sum(state in ("COMPLETE", "PRUNED") for state in states(folder)) == 3
+    assert states(folder).count("FAIL") <= 1
+
+
+def states_or_none(folder):
+    try:
+        return states(folder)
+    except (KeyError, SQLAlchemyError):  # the database is still being made
+        return []
+
+
+# ------------------------------------------------------------------------------------------- what is refused
+
+
+def refused(*arguments):
+    done = tune(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr.rstrip()
+
+
+def test_a_study_of_another_recipe_is_left_alone(finished, recipe_file):
+    folder, _ = finished
+    before = states(folder)
+    said = refused(recipe_file, "--trials", 12, "--epochs", 2, "--out", folder)
+    assert said == (
+        f"unroll: study bars in {folder / 'study.db'} belongs to another recipe: epochs is 3 there and 2 here; "
+        "name another folder with --out"
+    )
+    said = refused(recipe_file, "--trials", 12, "--space", "hidden_size=4,8", "--out", folder)
+    assert "the space of hidden_size is 4..12 step 4 there and [4, 8] here" in said
+    assert states(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--trials", 0], "unroll: Invalid value for '--trials': 0 is not in the range x>=1."),
+        (["--space", "epochs=3..2"], "unroll: --space: epochs runs from 3 to 2; expected the smaller number first"),
+        (
+            ["--space", "hiden_size=3..5"],
+            "unroll: --space: images have no hyperparameter 'hiden_size'; did you mean 'hidden_size'?",
+        ),
+        (
+            ["--storage", "mysql://somewhere/studies"],
+            "unroll: --storage is 'mysql://somewhere/studies'; expected postgresql://USER:PASSWORD@HOST/DATABASE, "
+            "or nothing for a file",
+        ),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_make_nothing(arguments, message, recipe_file, tmp_path):
+    assert refused(recipe_file, *arguments, "--out", tmp_path / "study") == message
+    assert not (tmp_path / "study" / "study.db").exists()
+
+
+def test_a_server_that_cannot_be_reached_is_named_without_its_password(recipe_file, tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        port = unused.getsockname()[1]
+        url = f"postgresql://me:secret@127.0.0.1:{port}/studies"
+        said = refused(recipe_file, "--storage", url, "--out", tmp_path / "study")
+    assert said.startswith(
+        f"unroll: storage postgresql://me:***@127.0.0.1:{port}/studies cannot be reached (waited for at most 10 s): "
+    )
+    assert "secret" not in said
+
+
+def test_a_damaged_study_file_is_one_line(recipe_file, tmp_path):
+    (tmp_path / "bars").mkdir()
+    (tmp_path / "bars" / "study.db").write_bytes(b"no database at all, but a text that is long enough" * 100)
+    said = refused(recipe_file, "--out", tmp_path / "bars")
+    assert said.startswith(f"unroll: storage {tmp_path / 'bars' / 'study.db'} is damaged or cannot be written: ")
+
+
+# ------------------------------------------------------------------------------------------ in this process
+
+
+@pytest.fixture
+def plan(recipe_file, tmp_path):
+    base = load_recipe(str(recipe_file)).model_dump()
+    return Plan(storage_url(None, tmp_path), "bars", base, FIELDS["space"], trials=4)
+
+
+def test_one_worker_proposes_and_finds_the_same_twice(plan, tmp_path):
+    from unroll.tuning.worker import work
+
+    both = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        same = replace(plan, storage=storage_url(None, tmp_path / name))
+        work(same, 0)
+        both.append([(t.params, t.value) for t in open_study(same).trials])
+    assert both[0] == both[1]
+    assert len({str(params) for params, _ in both[0]}) == plan.trials
+
+
+def test_values_that_do_not_go_together_are_pruned_with_their_reason(plan):
+    from unroll.tuning.worker import score
+
+    plan = replace(plan, base={**plan.base, "nesterov": True}, space={"optimizer": ["sgd"], "epochs": "1..2"})
+    study = open_study(plan)
+    study.optimize(lambda trial: score(plan, study, trial), n_trials=1)
+    assert study.trials[0].state == TrialState.PRUNED
+    assert study.trials[0].user_attrs["reason"].startswith("nesterov is on and momentum is 0")
+
+
+def test_a_trial_beyond_the_planned_ones_gives_itself_up(plan, monkeypatch):
+    from unroll.tuning import worker
+
+    study = open_study(plan)
+    for _ in range(plan.trials - 1):  # begun by other machines at the same moment
+        study.add_trial(create_trial(state=TrialState.RUNNING))
+    monkeypatch.setattr(worker, "train", lambda *arguments, **options: {"validation": {"accuracy": 0.5}})
+    study.optimize(lambda trial: worker.score(plan, study, trial), n_trials=2, catch=(worker._Surplus,))
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "RUNNING", "RUNNING", "RUNNING", "FAIL"]
+
+
+def test_a_hopeless_trial_is_pruned_before_its_last_epoch(plan, monkeypatch):
+    """Six trainings that go up to 0.9, and one that stays at 0.1."""
+    from unroll.tuning import worker
+
+    plan = replace(plan, trials=10)
+    study = open_study(plan)
+    told = []
+
+    def training(recipe, folder, echo, test, dataset, on_epoch):
+        assert test is False
+        top = 0.1 if len(told) == 6 else 0.9
+        told.append(0)
+        for epoch in range(1, recipe.epochs + 1):
+            told[-1] = epoch
+            on_epoch({"epoch": epoch, "validation_accuracy": top * epoch / recipe.epochs})
+        return {"validation": {"accuracy": top}}
+
+    monkeypatch.setattr(worker, "train", training)
+    study.optimize(lambda trial: worker.score(plan, study, trial), n_trials=7)
+    assert [t.state.name for t in study.trials] == 6 * ["COMPLETE"] + ["PRUNED"]
+    assert told == 6 * [3] + [1]
+    assert study.trials[6].user_attrs["reason"] == "worse than the median after 1 of 3 epochs"
+
+
+def test_what_mattered_is_found_and_what_did_not_is_near_zero():
+    random = np.random.default_rng(1)
+    kinds = {"optimizer": optuna.distributions.CategoricalDistribution(("sgd", "adam"))}
+    kinds |= {name: optuna.distributions.FloatDistribution(0, 1) for name in ("rotation", "dropout")}
+    trials = []
+    for _ in range(40):
+        params = {
+            "optimizer": str(random.choice(["sgd", "adam"])),
+            "rotation": random.random(),
+            "dropout": random.random(),
+        }
+        value = 0.9 + 0.05 * (params["optimizer"] == "adam") + 0.01 * params["rotation"]
+        trials.append(create_trial(params=params, distributions=kinds, value=value))
+    found = importance(trials)
+    assert next(iter(found)) == "optimizer"
+    assert found["optimizer"][0] > 0.8
+    assert found["dropout"][0] < 0.1
+    for mean, low, high in found.values():
+        assert 0 <= low <= mean <= high <= 1
+    assert importance(trials[:7]) == {}
+
+
+def test_the_summary_names_every_value_and_its_importance(plan):
+    study = open_study(plan)
+    kinds = {"learning_rate": optuna.distributions.FloatDistribution(0.001, 0.05, log=True)}
+    study.add_trial(create_trial(params={"learning_rate": 0.0123456}, distributions=kinds, value=0.987))
+    study.add_trial(create_trial(state=TrialState.PRUNED, params={"learning_rate": 0.03}, distributions=kinds))
+    found = summary(study, plan)
+    assert text_summary(found) == [
+        "2 trials: 1 complete, 1 pruned",
+        "Best held-out accuracy: 98.70% (trial 1)",
+        "  learning_rate  0.01235",
+    ]
+    assert yaml.safe_load(best_recipe(found, own_validation=0.0)) == {
+        "name": "bars-best",
+        "about": "the best of 1 complete and 1 pruned trials, 98.70% of the held-out sequences",
+        "task": "images",
+        "hidden_size": 8,
+        "learning_rate": 0.0123456,
+        "batch_size": 20,
+        "epochs": 3,
+        "data": plan.base["data"],
+    }

@@ -1,0 +1,91 @@
+"""The commands that train many times: tune."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from unroll.errors import InputError
+from unroll.recipe_options import RecipeCommand, given_fields
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+@click.command(cls=RecipeCommand, short_help="Search for better hyperparameters.", context_settings=HELP)
+@click.argument("recipe")
+@click.option("--trials", type=click.IntRange(min=1), default=40, metavar="N", help="trials in all; 40 if left out")
+@click.option(
+    "--space",
+    multiple=True,
+    metavar="FIELD=VALUES",
+    help="search these values: low..high, 'low..high log', 'low..high step s', or a,b,c; may be given often",
+)
+@click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="processes on this machine")
+@click.option("--storage", metavar="URL", help="postgresql://… to share the study with other machines")
+@click.option("--out", metavar="FOLDER", help="the study's folder and name; tuning/RECIPE if left out")
+def tune(
+    recipe: str,
+    trials: int,
+    space: tuple[str, ...],
+    workers: int,
+    storage: str | None,
+    out: str | None,
+    **fields: str | None,
+) -> None:
+    """Search for the values of the RECIPE's space that do best on held-out training sequences.
+
+    The test set is never looked at. A field given as an option, such as --epochs 3, has that value in every trial. The
+    same command goes on with a study that was interrupted, and with more --trials extends it.
+    """
+    from unroll.training.recipe import load_recipe, read_recipe
+    from unroll.tuning.space import read_space
+    from unroll.tuning.study import HELD_OUT, Plan, storage_url, summary, write_results
+    from unroll.tuning.study import tune as run_search
+
+    changes = given_fields(fields)
+    own = load_recipe(recipe, changes)
+    base = own.model_copy(update={"validation": own.validation or HELD_OUT})
+    searched = read_space(read_recipe(recipe)[0].get("space"), base, list(space), set(changes), recipe)
+    folder = Path(out if out is not None else Path("tuning") / base.name)
+    if not folder.name:
+        raise InputError(f"--out is {out!r}; expected the name of a folder")
+    from tqdm import tqdm
+
+    from unroll.training.loop import prepare
+
+    prepare(base)  # bad data shall be found before anything is made
+    places = {name: getattr(base, name, None) for name in ("data", "test_data")}
+    base = base.model_copy(update={k: str(Path(v).resolve()) for k, v in places.items() if v is not None})
+    url = storage_url(storage, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder} cannot be a folder: a file stands in the way; name another with --out") from None
+    plan = Plan(
+        url, folder.name, base.model_dump(), {name: values.written for name, values in searched.items()}, trials
+    )
+
+    def progress(**settings: Any) -> Any:
+        return tqdm(unit=" trials", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty(), **settings)
+
+    try:
+        study = run_search(plan, workers, progress)
+    except KeyboardInterrupt:
+        click.echo("interrupted; the same command goes on", err=True)
+        sys.exit(130)
+    found = summary(study, plan)
+    best = write_results(folder, found, load_recipe(recipe).validation)
+    from unroll.report.study import draw_study
+    from unroll.tuning.study import text_summary
+
+    for line in text_summary(found):
+        click.echo(line)
+    for path in draw_study(found, folder):
+        click.echo(f"Figure: {path}")
+    click.echo(f"Best recipe: {best}")
+
+
+COMMANDS = [tune]

@@ -1,0 +1,46 @@
+"""Fields of recipes as options of commands."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import click
+
+
+class RecipeCommand(click.Command):
+    """A command with one option for every field of every recipe; made when it is first used."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        from unroll.training.recipe import KINDS
+
+        known = {parameter.name for parameter in self.params}
+        for kind in KINDS.values():
+            for name, field in kind.model_fields.items():
+                if name not in known and name not in ("name", "about", "task"):
+                    known.add(name)
+                    option = f"--{name.replace('_', '-')}"
+                    self.params.append(
+                        click.Option([option, name], metavar=_metavar(field.annotation), help=field.description)
+                    )
+        return super().get_params(ctx)
+
+
+def given_fields(options: dict[str, str | None]) -> dict[str, Any]:
+    """The fields that the command line gave, as values."""
+    from unroll.training.recipe import field_value
+
+    return {name: field_value(text) for name, text in options.items() if text is not None}
+
+
+def _metavar(annotation: Any) -> str:
+    """What the help shows for a field's value: its choices, or what kind of value it is."""
+    from types import NoneType
+
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is Literal:
+        return "|".join(map(str, get_args(annotation)))
+    kinds = {bool: "true|false", int: "N", float: "X", str: "TEXT", NoneType: "none"}
+    if annotation in kinds:
+        return kinds[annotation]
+    return "|".join(_metavar(part) for part in get_args(annotation))

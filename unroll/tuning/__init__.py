@@ -1,0 +1,1 @@
+"""Search over recipes, and the measured effect of each hyperparameter."""
