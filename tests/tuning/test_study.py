@@ -104,7 +104,8 @@ def test_the_figures_are_drawn(finished):
     folder, lines = finished
     drawn = [line.removeprefix("Figure: ") for line in lines if line.startswith("Figure: ")]
     names = [os.path.basename(path) for path in drawn]
-    enough = sum(t.state == TrialState.COMPLETE for t in trials_of(folder)) >= 8  # to say what mattered
+    values = [t.value for t in trials_of(folder) if t.state == TrialState.COMPLETE]
+    enough = len(values) >= 8 and len(set(values)) > 1  # to say what mattered
     assert names == ["history.png", *(["importance.png"] if enough else []), "parallel.png"]
     for path in drawn:
         with open(path, "rb") as file:
@@ -305,6 +306,7 @@ def test_what_mattered_is_found_and_what_did_not_is_near_zero():
     for mean, low, high in found.values():
         assert 0 <= low <= mean <= high <= 1
     assert importance(trials[:7]) == {}
+    assert importance([create_trial(params=t.params, distributions=kinds, value=0.9) for t in trials]) == {}
 
 
 def test_the_summary_names_every_value_and_its_importance(plan):

@@ -311,15 +311,18 @@ def importance(complete: list[FrozenTrial]) -> dict[str, tuple[float, float, flo
     fANOVA (Hutter, Hoos, Leyton-Brown: An efficient approach for assessing hyperparameter importance. ICML 2014) on the
     trials drawn anew, with replacement, 20 times. A few dozen trials in many dimensions say little, and that must be
     seen: each hyperparameter gets the mean share (0 to 1) of the 20, and the shares that 2 of them lie below and above.
-    Empty where fewer than 8 trials are complete.
+    Empty where fewer than 8 trials are complete, or where all did equally well.
     """
     if len(complete) < 8:
         return {}
     random = np.random.default_rng(0)
     shares: dict[str, list[float]] = {}
     for seed in range(RESAMPLED):
+        trials = [complete[i] for i in random.integers(0, len(complete), len(complete))]
+        if len({t.value for t in trials}) == 1:
+            continue  # no variance to explain
         drawn = optuna.create_study(direction="maximize")
-        drawn.add_trials([complete[i] for i in random.integers(0, len(complete), len(complete))])
+        drawn.add_trials(trials)
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
         for name, share in optuna.importance.get_param_importances(drawn, evaluator=evaluator).items():
             shares.setdefault(name, []).append(share)

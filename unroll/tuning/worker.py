@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import sys
 import tempfile
 import threading
@@ -55,6 +56,7 @@ def score(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> float:
     done, running = count(study)
     if sum(other.number < trial.number for other in done + running) >= plan.trials:
         raise _Surplus
+    trial.set_user_attr("worker", f"{platform.node()} {os.getpid()}")
     fields = {name: values.suggest(trial, name) for name, values in plan.read_space().items()}
     recipe = parse_recipe({**plan.base, **fields}, f"trial {trial.number}")
 
