@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +17,20 @@ import unroll
 from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest
 from unroll.recipe_options import RecipeCommand, given_fields
+from unroll.training import distributed
+
+if TYPE_CHECKING:
+    from unroll.training.run import RunFolder
 
 HELP = {"help_option_names": ["-h", "--help"]}
+
+
+class TrainCommand(RecipeCommand):
+    """`train`, which several processes may run together."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        distributed.join()  # before anything can fail, so that all processes fail alike
+        return super().parse_args(ctx, args)
 
 
 @click.group(context_settings=HELP, no_args_is_help=True)
@@ -30,7 +42,7 @@ def cli() -> None:
     """
 
 
-@cli.command(cls=RecipeCommand, short_help="Train a recipe and test it.", context_settings=HELP)
+@cli.command(cls=TrainCommand, short_help="Train a recipe and test it.", context_settings=HELP)
 @click.argument("recipe", required=False)
 @click.option("--out", metavar="RUN", help="run folder to make; runs/RECIPE if left out")
 @click.option("--resume", metavar="RUN", help="go on with an interrupted run")
@@ -56,42 +68,45 @@ def train(
     if resume is None and recipe is None:
         raise InputError("name a recipe, as in: unroll train lstm-mnist (unroll recipes lists them)")
     if tensorboard:
-        _require("tensorboard", "tensorboard")
+        distributed.lead(lambda: _require("tensorboard", "tensorboard"))
     from unroll.training.recipe import load_recipe
 
     if resume is None:
         assert recipe is not None
-        chosen = load_recipe(recipe, changes)  # before torch is imported: a misspelt name is answered at once
+        # Before torch is imported: a misspelt name is answered at once.
+        chosen = distributed.lead(lambda: load_recipe(recipe, changes))
     from unroll.training.facts import facts
     from unroll.training.loop import prepare
     from unroll.training.loop import train as run_training
     from unroll.training.run import RunFolder
 
     if resume is not None:
-        folder = RunFolder(resume)
-        if folder.finished:
-            raise InputError(f"{folder.path} is finished; there is nothing to resume")
-        chosen = folder.recipe
+        folder = distributed.lead(lambda: _unfinished(resume))  # no other process needs to have the folder
+        chosen = distributed.lead(lambda: folder.recipe)
         dataset = prepare(chosen)
     else:
         dataset = prepare(chosen)  # before the folder is made: bad data leave nothing behind
         # The run shall find its data again from any other folder.
         places = {name: getattr(chosen, name, None) for name in ("data", "test_data")}
         chosen = chosen.model_copy(update={k: str(Path(v).resolve()) for k, v in places.items() if v is not None})
-        folder = RunFolder.create(out or _free_folder(chosen.name), chosen, facts())
+        folder = distributed.lead(lambda: RunFolder.create(out or _free_folder(chosen.name), chosen, facts()))
     try:
-        metrics = run_training(
-            chosen,
-            folder,
-            echo=click.echo,
-            test=not no_test,
-            tensorboard=tensorboard,
-            resume=resume is not None,
-            dataset=dataset,
-        )
+        with distributed.connected():
+            metrics = run_training(
+                chosen,
+                folder,
+                echo=click.echo,
+                test=not no_test,
+                tensorboard=tensorboard,
+                resume=resume is not None,
+                dataset=dataset,
+            )
     except KeyboardInterrupt:
-        click.echo(f"interrupted; go on with: unroll train --resume {folder.path}", err=True)
+        if distributed.leads():
+            click.echo(f"interrupted; go on with: unroll train --resume {folder.path}", err=True)
         sys.exit(130)
+    if not distributed.leads():
+        return
     if not no_figures and "test" in metrics:
         from unroll.report.figures import draw_figures
 
@@ -344,6 +359,16 @@ def _free_folder(name: str) -> Path:
     return path
 
 
+def _unfinished(path: str) -> RunFolder:
+    """The run folder at `path`, which is to be gone on with."""
+    from unroll.training.run import RunFolder
+
+    folder = RunFolder(path)
+    if folder.finished:
+        raise InputError(f"{folder.path} is finished; there is nothing to resume")
+    return folder
+
+
 def _require(module: str, extra: str) -> None:
     import importlib.util
 
@@ -365,22 +390,30 @@ def main(arguments: list[str] | None = None) -> None:
     except UnrollError as error:
         _fail(str(error))
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        if distributed.leads():
+            click.echo("interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
         sys.exit(1)
     except OSError as error:
-        _fail(f"{error.strerror or error}: {error.filename or 'while writing'}; free space or choose another place")
+        _fail(
+            f"{error.strerror or error}: {error.filename or 'while writing'}; free space or choose another place",
+            alone=True,
+        )
     except (MemoryError, UnicodeError) as error:
-        _fail(str(error) or "not enough memory; choose smaller sizes")
+        _fail(str(error) or "not enough memory; choose smaller sizes", alone=True)
     except RuntimeError as error:
         if "allocate memory" not in str(error):
             raise
-        _fail("not enough memory for a model or batch of this size; choose smaller sizes")
+        _fail("not enough memory for a model or batch of this size; choose smaller sizes", alone=True)
     sys.exit(result or 0)
 
 
-def _fail(message: str) -> None:
-    click.echo(f"unroll: {' '.join(message.split())}", err=True)
+def _fail(message: str, alone: bool = False) -> None:
+    """One line and exit status 2; of a group of processes that all fail, the first has the word."""
+    if alone or distributed.leads():
+        click.echo(f"unroll: {' '.join(message.split())}", err=True)
+    if not alone:
+        distributed.part()
     sys.exit(2)

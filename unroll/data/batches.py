@@ -22,6 +22,18 @@ class Batch:
     y: Tensor
     lengths: Tensor | None
 
+    def share(self, rank: int, size: int) -> Batch:
+        """Every `size`-th sequence, from number `rank` on; none where the batch is too small for that.
+
+        Not a stretch of neighbours: in a batch that is sorted by length, one process would get all the long ones.
+        """
+        own = slice(rank, None, size)
+        if self.lengths is None:
+            return Batch(self.x[:, own], self.y[own], None)
+        lengths = self.lengths[own]
+        steps = max([1, *lengths.tolist()])
+        return Batch(self.x[:steps, own], self.y[own], lengths)
+
 
 @dataclass(frozen=True)
 class Sequences:

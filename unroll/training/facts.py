@@ -12,10 +12,11 @@ import torch
 
 import unroll
 from unroll.engines import native
+from unroll.training import distributed
 
 
 def facts() -> dict[str, Any]:
-    """Versions, machine, threads, engine and time, as plain values."""
+    """Versions, machine, processes if more than one, threads of each, engine and time, as plain values."""
     return {
         "unroll": unroll.__version__,
         "python": platform.python_version(),
@@ -24,6 +25,7 @@ def facts() -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "processor": _processor(),
         "cores": os.cpu_count(),
+        **({"processes": distributed.size()} if distributed.size() > 1 else {}),
         "threads": torch.get_num_threads(),
         "engine": native.describe(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

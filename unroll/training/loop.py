@@ -7,14 +7,16 @@ interrupted goes on from the end of its last saved epoch and ends with the same 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 import numpy as np
 import torch
@@ -23,8 +25,9 @@ from tqdm import tqdm
 
 from unroll import optim
 from unroll.data.batches import Batch, Dataset, Sequences, batches
-from unroll.errors import RecipeError, RunError, TrainingError
+from unroll.errors import DataError, RecipeError, RunError, TrainingError
 from unroll.models import SequenceClassifier
+from unroll.training import distributed
 from unroll.training.recipe import AnyRecipe, ImageRecipe
 from unroll.training.run import (
     RunFolder,
@@ -46,14 +49,27 @@ def prepare(recipe: AnyRecipe) -> Dataset:
 
     Raises:
         DataError: the data are missing or damaged.
-        RecipeError: a batch is larger than the training part.
+        RecipeError: a batch is larger than the training part, or too small for so many processes.
     """
-    dataset = load_dataset(recipe)
+    dataset = distributed.together(lambda: load_dataset(recipe))
     if recipe.batch_size > len(dataset.train):
         raise RecipeError(
             f"batch_size is {recipe.batch_size}, but there are only {len(dataset.train)} training sequences; "
             "choose a smaller one"
         )
+    if distributed.size() > recipe.batch_size:
+        raise RecipeError(
+            f"batch_size is {recipe.batch_size}, but {distributed.size()} processes share each batch; "
+            "choose a larger one, or start fewer processes"
+        )
+    labels = dataset.train.y.numpy()
+    found = distributed.gather((len(labels), zlib.crc32(labels.tobytes())))
+    for number, other in enumerate(found):
+        if other != found[0]:
+            raise DataError(
+                f"process {number} has other training data ({other[0]} sequences) than process 0 ({found[0][0]}); "
+                "give all machines the same"
+            )
     return dataset
 
 
@@ -69,6 +85,8 @@ def train(
 ) -> dict[str, Any]:
     """Train, test, and fill the run folder.
 
+    In a group of processes (`unroll.training.distributed`) all of them call this; only process 0 prints and writes.
+
     Args:
         recipe: what to do.
         folder: where to put it, made by `RunFolder.create`.
@@ -80,7 +98,7 @@ def train(
         on_epoch: is called with each epoch's row of history.jsonl; what it raises ends the run.
 
     Returns:
-        What stands in metrics.json.
+        What stands in metrics.json; nothing where this is not process 0.
 
     Raises:
         TrainingError: the loss is no longer a number.
@@ -100,6 +118,8 @@ def train(
                 "the last updates made weights that are no numbers; lower learning_rate or set max_norm "
                 f"(folder {folder.path} is kept)"
             )
+        if not distributed.leads():
+            return {}
         weights = folder.path / "model.safetensors"
         with trainer.evaluation_weights():
             save_model(weights, trainer.model, dataset.encoder, recipe)
@@ -111,13 +131,22 @@ def train(
 
 
 class Diary:
-    """log.txt, history.jsonl, what is printed, and TensorBoard's event files if wanted."""
+    """log.txt, history.jsonl, what is printed, and TensorBoard's event files if wanted.
+
+    A process that is not the first keeps its diary to itself.
+    """
 
     def __init__(self, path: Path, echo: Echo, tensorboard: bool) -> None:
+        self._events = None
+        self._echo = echo
+        self._log: TextIO
+        self._history: TextIO
+        if not distributed.leads():
+            self._log, self._history = io.StringIO(), io.StringIO()
+            self._echo = lambda line: None
+            return
         self._log = open(path / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
         self._history = open(path / "history.jsonl", "a", encoding="utf-8")  # noqa: SIM115
-        self._echo = echo
-        self._events = None
         if tensorboard:
             from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -179,6 +208,8 @@ class Trainer:
         self.best_theta: Tensor | None = None
         self.best_epoch = 0
         self.saved_at = time.perf_counter()
+        # After the optimiser, which has moved the parameters into its vector.
+        self.replica = distributed.Replica(self.model) if distributed.size() > 1 else None
 
     # ------------------------------------------------------------------------------------------------- the loop
 
@@ -192,11 +223,11 @@ class Trainer:
             unit_scale=True,
             dynamic_ncols=True,
             leave=False,
-            disable=not sys.stderr.isatty(),
+            disable=not (distributed.leads() and sys.stderr.isatty()),
         ) as bar:
             while self.epoch < recipe.epochs and not self._out_of_patience():
                 row = self._run_epoch(bar)
-                if time.perf_counter() - self.saved_at > SECONDS_BETWEEN_SAVES:
+                if distributed.leads() and time.perf_counter() - self.saved_at > SECONDS_BETWEEN_SAVES:
                     self.save()
                 if self.on_epoch is not None:
                     self.on_epoch(row)
@@ -259,12 +290,15 @@ class Trainer:
         """One update; the loss before it, and the gradient's norm."""
         recipe, optimizer = self.recipe, self.optimizer
         optimizer.learning_rate = self.schedule(step, recipe.epochs * self.steps_per_epoch, recipe.learning_rate)
-        logits = self.model(batch.x, batch.lengths)
-        loss = torch.nn.functional.cross_entropy(
-            logits, batch.y, self.class_weights, label_smoothing=recipe.label_smoothing
-        )
         optimizer.zero_grad()
-        loss.backward()
+        if self.replica is not None:
+            loss = self.replica.backward(batch, self.class_weights, recipe.label_smoothing)
+        else:
+            logits = self.model(batch.x, batch.lengths)
+            loss = torch.nn.functional.cross_entropy(
+                logits, batch.y, self.class_weights, label_smoothing=recipe.label_smoothing
+            )
+            loss.backward()
         norm = optimizer.step()
         if self.average is not None:
             self.average.update(optimizer.theta)
@@ -273,19 +307,23 @@ class Trainer:
     def _seed_epoch(self, epoch: int) -> torch.Generator:
         """Seed everything random in this epoch from the recipe's seed and the epoch's number alone."""
         order, dropout = np.random.SeedSequence([self.recipe.seed, epoch]).generate_state(2, np.uint64) >> 1
-        torch.manual_seed(int(dropout))
+        torch.manual_seed(int(dropout) + distributed.rank())  # no two sequences of a batch shall lose the same units
         return torch.Generator().manual_seed(int(order))
 
     # -------------------------------------------------------------------------------------------- held-out part
 
     def _validate(self, data: Sequences) -> dict[str, float]:
-        with self._averaged():
+        def measure() -> tuple[float, float]:
             p = probabilities(self.model, data, self.dataset.encoder)
             loss = float(-p.gather(1, data.y[:, None]).clamp(min=1e-12).log().mean())
+            return loss, float((p.argmax(1) == data.y).double().mean())
+
+        with self._averaged():
+            loss, accuracy = distributed.lead(measure)
             if self.recipe.patience is not None and loss < self.best_loss:
                 self.best_loss, self.best_epoch = loss, self.epoch + 1
                 self.best_theta = self.optimizer.theta.clone()
-        return {"validation_loss": loss, "validation_accuracy": float((p.argmax(1) == data.y).double().mean())}
+        return {"validation_loss": loss, "validation_accuracy": accuracy}
 
     def _out_of_patience(self) -> bool:
         patience = self.recipe.patience
@@ -357,10 +395,11 @@ class Trainer:
             RunError: the save belongs to another architecture, or is damaged.
         """
         path = self.folder.path / "resume.safetensors"
-        if not path.is_file():
+        saved = distributed.lead(lambda: load_tensors(path) if path.is_file() else None)
+        if saved is None:
             self.diary.truncate(0, 0)
             return
-        tensors, metadata = load_tensors(path)
+        tensors, metadata = saved
         position = metadata.get("position", {})
         shapes = {name: list(p.shape) for name, p in self.model.named_parameters()}
         if position.get("shapes") != shapes or tensors["theta"].shape != self.optimizer.theta.shape:
