@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import click
 
 import unroll
-from unroll import commands_report
+from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -339,7 +339,7 @@ def info() -> None:
         click.echo(f"{name}: {value}")
 
 
-for command in commands_report.COMMANDS:
+for command in commands_report.COMMANDS + commands_tuning.COMMANDS:
     cli.add_command(command)
 
 

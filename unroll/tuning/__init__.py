@@ -1,0 +1,1 @@
+"""Choosing between recipes: what each change of one is worth."""
