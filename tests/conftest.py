@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 
 import numpy as np
+import pypdf
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -85,6 +87,35 @@ def bars_run(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     train(recipe, folder, echo=lambda line: None)
     draw_figures(folder)
     return folder.path
+
+
+@pytest.fixture
+def unroll(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty folder; its exit status, stdout and stderr."""
+    from unroll.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, captured.out, captured.err
+
+    return run
+
+
+def text_of(pdf: Path) -> str:
+    """All text of a PDF, with hyphenation and line breaks undone."""
+    pages = (page.extract_text() for page in pypdf.PdfReader(pdf).pages)
+    text = re.sub(r"[-\u00ad]\n", "", "\n".join(pages))
+    return re.sub(r"\s+", " ", text)
+
+
+@pytest.fixture
+def read_pdf():
+    return text_of
 
 
 @pytest.fixture(autouse=True)

@@ -10,23 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unroll.cli import main
 from unroll.training.run import RunFolder
-
-
-@pytest.fixture
-def unroll(capsys, tmp_path, monkeypatch):
-    """Runs a command in an empty folder; its exit status, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return end.value.code, captured.out, captured.err
-
-    return run
-
 
 SMALL = ["--hidden-size", "8", "--batch-size", "20", "--epochs", "1"]
 

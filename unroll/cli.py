@@ -337,7 +337,7 @@ def info() -> None:
         click.echo(f"{name}: {value}")
 
 
-for command in [*commands_report.COMMANDS, *commands_tuning.COMMANDS]:
+for command in commands_report.COMMANDS + commands_tuning.COMMANDS:
     cli.add_command(command)
 
 

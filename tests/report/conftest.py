@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
-import pypdf
 import pytest
 import torch
 
@@ -36,15 +34,3 @@ def copied(tmp_path: Path):
         return Path(shutil.copytree(run, tmp_path / "copy"))
 
     return copy
-
-
-def text_of(pdf: Path) -> str:
-    """All text of a PDF, with hyphenation and line breaks undone."""
-    pages = (page.extract_text() for page in pypdf.PdfReader(pdf).pages)
-    text = re.sub(r"[-\u00ad]\n", "", "\n".join(pages))
-    return re.sub(r"\s+", " ", text)
-
-
-@pytest.fixture
-def read_pdf():
-    return text_of

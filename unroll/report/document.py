@@ -24,7 +24,7 @@ from unroll.errors import RunError
 from unroll.report.markdown import Block, Inline, formula, inline
 from unroll.report.pdf import Document
 from unroll.training.outcome import wilson
-from unroll.training.recipe import KINDS, AnyRecipe, ImageRecipe, SentenceRecipe, known_recipes, load_recipe
+from unroll.training.recipe import KINDS, AnyRecipe, ImageRecipe, SentenceRecipe, known_recipes, load_recipe, value_text
 from unroll.training.run import RunFolder, load
 
 RECORD_LINES = 220  # a longer record of the training is shortened to the epochs' own lines
@@ -60,6 +60,12 @@ CAPTIONS = {
     "gradients": (
         "How much of the gradient of the loss reaches each time step.",
         "Plots of the norm of the gradient of the loss with respect to the hidden state against the time step.",
+    ),
+    "effects": (
+        "What each change is worth: made alone in the first recipe (filled), undone alone in the second (hollow), and all "
+        "changes together, with 95% intervals.",
+        "Two plots with a row for each hyperparameter: the change of the test accuracy in percentage points, and the factor "
+        "by which training takes longer; the table beside the figure has the numbers.",
     ),
 }
 TABLE_CAPTIONS = {
@@ -559,7 +565,8 @@ class Parts:
     def further(self) -> list[Block]:
         """A section for each kind of finding that the run folder holds besides: figures, and tables in JSON files."""
         blocks: list[Block] = []
-        figures = sorted(self.folder.path.glob("figures/*.svg"))
+        stems = sorted({path.stem for place in (".", "figures") for path in (self.folder.path / place).glob("*.svg")})
+        figures = [self._svg(stem) for stem in stems]
         tables = sorted(self.folder.path.glob("*.json"))
         titles = list(dict.fromkeys(FURTHER.values()))
         for title in titles:
@@ -622,7 +629,9 @@ class Parts:
     # ------------------------------------------------------------------------------------------------------- figures
 
     def _svg(self, name: str) -> Path:
-        return self.folder.path / "figures" / f"{name}.svg"
+        """figures/NAME.svg; or NAME.svg, as commands that write figure and table into one folder leave it."""
+        usual, beside = self.folder.path / "figures" / f"{name}.svg", self.folder.path / f"{name}.svg"
+        return beside if beside.is_file() and not usual.is_file() else usual
 
     def _figure(self, name: str, caption: str, alt: str, width: int, floating: str = "none") -> list[Block]:
         path = self._svg(name)
@@ -710,17 +719,11 @@ def command(recipe: AnyRecipe) -> list[str]:
         words = ["unroll", "train", name]
         for field_name, value in base.model_dump().items():
             if field_name not in NO_MATTER and wanted[field_name] != value:
-                words += [f"--{field_name.replace('_', '-')}", _word(wanted[field_name])]
+                words += [f"--{field_name.replace('_', '-')}", value_text(wanted[field_name])]
         if best is None or (len(words), name != recipe.name) < (best[0], best[1][2] != recipe.name):
             best = len(words), words
     assert best is not None, "a recipe of every task comes with the package"
     return best[1]
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return "none"
-    return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def wrapped(words: list[str], width: int = 84) -> list[str]:
@@ -846,10 +849,11 @@ def caption_of(path: Path, title: str) -> tuple[str, str]:
     if beside.is_file():
         try:
             content = json.loads(beside.read_text(encoding="utf-8"))
-            said = content if isinstance(content, dict) else {}
+            # Where it holds a table, its caption is the table's.
+            said = content if isinstance(content, dict) and "rows" not in content else {}
         except ValueError:
             said = {}
-    if not said and path.stem in CAPTIONS:
+    if not {"caption", "alt"} & said.keys() and path.stem in CAPTIONS:
         return CAPTIONS[path.stem]
     name = path.stem.replace("_", " ").replace("-", " ")
     caption = escape(str(said["caption"])) if "caption" in said else f"{title} ({name})."

@@ -59,7 +59,8 @@ def save_figure(figure: Figure, path: Path) -> Path:
     metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": "unroll"}, "png": {"Software": "unroll"}}
     for suffix in ("svg", "png"):
         content = io.BytesIO()
-        figure.savefig(content, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata[suffix])
+        with matplotlib.rc_context(STYLE):  # the style of an SVG's text and names is asked for here, not while drawing
+            figure.savefig(content, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata[suffix])
         write_atomically(path.with_suffix(f".{suffix}"), content.getvalue())
     plt.close(figure)
     return path.with_suffix(".png")

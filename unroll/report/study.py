@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from unroll.report.figures import ACCENT, INK, PAPER, WRONG
 from unroll.report.insight import save_insight, styled
 from unroll.training.recipe import parse_recipe
-from unroll.tuning.space import Choice, Range, field_text, read_space
+from unroll.tuning.space import Choice, Range, read_space
 
 GREY = "#9a9a9a"
 PLATE: Any = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
@@ -109,7 +109,7 @@ def draw_parallel(found: dict[str, Any]) -> Figure:
     return figure
 
 
-def _height(values: Range | Choice, value: Any) -> Any:
+def _height(values: Range | Choice, value: Any) -> float:
     """Where on its axis, from 0 to 1, a value stands."""
     if isinstance(values, Choice):
         return (values.values.index(value) + 0.5) / len(values.values)
@@ -121,5 +121,5 @@ def _height(values: Range | Choice, value: Any) -> Any:
 
 def _ticks(values: Range | Choice) -> list[tuple[float, str]]:
     if isinstance(values, Choice):
-        return [(_height(values, value), field_text(value)) for value in values.values]
+        return [(_height(values, value), value_text(value)) for value in values.values]
     return [(0.0, f"{values.low:g}"), (1.0, f"{values.high:g}")]

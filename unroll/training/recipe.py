@@ -197,12 +197,28 @@ def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
         if field not in kind.model_fields:
             raise RecipeError(f"recipe {where}: {task} have no field {field!r}{nearest(str(field), kind.model_fields)}")
     try:
-        return kind.model_validate(fields)
+        recipe = kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0])
         expected = first["msg"].removeprefix("Input should be ")
         raise RecipeError(f"recipe {where}: {field} is {first['input']!r}; expected {expected}") from None
+    if recipe.optimizer == "sgd" and recipe.nesterov and not recipe.momentum:
+        raise RecipeError(
+            f"recipe {where}: nesterov is true and momentum is 0; expected a momentum above 0, such as 0.9"
+        )
+    return recipe
+
+
+def value_text(value: Any) -> str:
+    """A field's value as the command line takes it.
+
+    >>> value_text(None), value_text(True), value_text(6e-5), value_text("adamw")
+    ('none', 'true', '6e-05', 'adamw')
+    """
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
 def dump_recipe(recipe: Recipe) -> str:

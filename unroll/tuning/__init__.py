@@ -1,1 +1,1 @@
-"""Search over recipes, and the measured effect of each hyperparameter."""
+"""Choosing between recipes: search, and what each change of one is worth."""

@@ -20,7 +20,7 @@ from typing import Any
 from optuna.trial import BaseTrial
 
 from unroll.errors import RecipeError, nearest
-from unroll.training.recipe import AnyRecipe, field_value, parse_recipe
+from unroll.training.recipe import AnyRecipe, field_value, parse_recipe, value_text
 
 RANGE = re.compile(r"\s*(?P<low>\S+?)\s*\.\.\s*(?P<high>\S+)(?:\s+(?P<log>log)|\s+step\s+(?P<step>\S+))?\s*")
 NO_HYPERPARAMETERS = {"name", "about", "task", "seed", "engine", "log", "log_every"}
@@ -160,11 +160,6 @@ def _choice(name: str, values: Any, where: str) -> Choice:
     if isinstance(values, str):
         values = [field_value(text.strip()) for text in values.split(",")]
     values = tuple(values) if isinstance(values, list) else (values,)
-    if not values or len(set(map(field_text, values))) < len(values) or any(isinstance(v, list | dict) for v in values):
+    if not values or len(set(map(value_text, values))) < len(values) or any(isinstance(v, list | dict) for v in values):
         raise RecipeError(f"{where}: {name} is {list(values)!r}; expected different values to choose from")
     return Choice(values)
-
-
-def field_text(value: Any) -> str:
-    """A value as it is written in a recipe."""
-    return {True: "true", False: "false", None: "none"}[value] if isinstance(value, bool | None) else f"{value}"

@@ -34,9 +34,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
 
 from unroll.errors import InputError, RunError, UnrollError
-from unroll.training.recipe import AnyRecipe, parse_recipe
+from unroll.training.recipe import AnyRecipe, parse_recipe, value_text
 from unroll.training.run import write_atomically
-from unroll.tuning.space import Space, field_text, read_space
+from unroll.tuning.space import Space, read_space
 
 HELD_OUT = 1 / 6  # of the training sequences, where the recipe does not say; 10,000 of MNIST's 60,000
 PATIENCE_CONNECT = 10  # seconds that a server has to answer
@@ -344,7 +344,7 @@ def text_summary(found: dict[str, Any]) -> list[str]:
     width = max(map(len, best["fields"]))
     for name in found["importance"] or best["fields"]:
         value = best["fields"][name]
-        line = f"  {name:{width}}  {f'{value:.4g}' if isinstance(value, float) else field_text(value):<10}"
+        line = f"  {name:{width}}  {f'{value:.4g}' if isinstance(value, float) else value_text(value):<10}"
         if found["importance"]:
             share, low, high = (100 * x for x in found["importance"][name])
             line += f"  importance {share:.0f}% ({low:.0f} to {high:.0f}%)"

@@ -58,7 +58,6 @@ def score(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> float:
         raise _Surplus
     trial.set_user_attr("worker", f"{platform.node()} {os.getpid()}")
     fields = {name: values.suggest(trial, name) for name, values in plan.read_space().items()}
-    recipe = parse_recipe({**plan.base, **fields}, f"trial {trial.number}")
 
     def on_epoch(row: dict[str, Any]) -> None:
         # Trials of unequal numbers of epochs are compared at the same share of their way.
@@ -68,8 +67,9 @@ def score(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> float:
             raise optuna.TrialPruned
 
     with tempfile.TemporaryDirectory(prefix="unroll-trial-") as place:
-        folder = RunFolder.create(Path(place) / "run", recipe, {})
         try:
+            recipe = parse_recipe({**plan.base, **fields}, f"trial {trial.number}")
+            folder = RunFolder.create(Path(place) / "run", recipe, {})
             dataset = prepare(recipe)
             metrics = train(recipe, folder, lambda line: None, test=False, dataset=dataset, on_epoch=on_epoch)
         except (RecipeError, InputError, TrainingError) as error:  # values that do not go together, or diverge

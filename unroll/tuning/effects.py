@@ -1,0 +1,491 @@
+"""Effects: what every single change on the way from one recipe to another is worth, measured.
+
+Each hyperparameter that differs is changed alone from the first recipe, and undone alone from the second, because what a
+change is worth depends on what surrounds it. Both recipes and every one between them are trained with the same seeds, and
+the differences are taken seed by seed, so that what a seed does to both falls out of them. The interval is Student's
+(Biometrika 6(1), 1908), for a mean of few differences whose spread is estimated from themselves.
+
+What it does not do: train two changes together (other than all of them), or correct for looking at many intervals at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student
+
+from unroll.data.batches import Dataset
+from unroll.errors import DataError, InputError, RecipeError, TrainingError, UnrollError
+from unroll.training.loop import prepare, train
+from unroll.training.recipe import AnyRecipe, parse_recipe, value_text
+from unroll.training.run import RunFolder, write_atomically
+
+Way = Literal["alone", "undone"]
+Array = NDArray[np.float64]
+
+TITLES = ("name", "about")
+# What the second recipe takes over from the first: seeds are 0 … N-1, the lines of a training are not printed, and an engine
+# computes the same as any other.
+SHARED = ("seed", "engine", "log", "log_every")
+# Accuracies on different test sequences would not compare.
+DATA = ("data", "test_data", "test", "text_column", "label_column", "id_column", "time_column")
+# Times and rounding of two machines, or of two versions, would not compare.
+MACHINE = ("unroll", "torch", "processor", "threads", "engine")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One hyperparameter that differs."""
+
+    field: str
+    before: Any
+    after: Any
+
+    @property
+    def text(self) -> str:
+        return f"{self.field.replace('_', ' ')}: {value_text(self.before)} → {value_text(self.after)}"
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Two recipes, and those with one change made or undone; where such a recipe makes no sense, the reason why."""
+
+    first: AnyRecipe
+    second: AnyRecipe
+    changes: tuple[Change, ...]
+    between: dict[tuple[Way, str], AnyRecipe | str]
+
+
+def walk(first: AnyRecipe, second: AnyRecipe) -> Walk:
+    """Lay out what is to be trained between two recipes.
+
+    Raises:
+        InputError: they are of different tasks or read different data, or no hyperparameter differs.
+    """
+    if first.task != second.task:
+        raise InputError(
+            f"{first.name} is about {first.task} and {second.name} about {second.task}; expected two recipes of one task"
+        )
+    before, after = first.model_dump(), second.model_dump()
+    for field in DATA:
+        ours, theirs = (_place(field, values.get(field)) for values in (before, after))
+        if ours != theirs:
+            raise InputError(
+                f"{first.name} and {second.name} are tested on different data: {field} is {value_text(ours)} and "
+                f"{value_text(theirs)}; give both the same"
+            )
+    second = second.model_copy(update={field: before[field] for field in (*SHARED, *DATA) if field in before})
+    after = second.model_dump()
+    changes = tuple(
+        Change(field, before[field], after[field])
+        for field in before
+        if field not in TITLES and before[field] != after[field]
+    )
+    if not changes:
+        raise InputError(f"no hyperparameter differs between {first.name} and {second.name}; name two other recipes")
+    between: dict[tuple[Way, str], AnyRecipe | str] = {}
+    for change in changes:
+        between["alone", change.field] = _changed(first, change.field, change.after)
+        between["undone", change.field] = _changed(second, change.field, change.before)
+    return Walk(first, second, changes, between)
+
+
+def _place(field: str, value: Any) -> Any:
+    return str(Path(value).resolve()) if field in ("data", "test_data") and value is not None else value
+
+
+def _changed(recipe: AnyRecipe, field: str, value: Any) -> AnyRecipe | str:
+    try:
+        return parse_recipe({**recipe.model_dump(), field: value}, recipe.name)
+    except RecipeError as error:
+        return str(error)
+
+
+def signature(recipe: AnyRecipe) -> dict[str, Any]:
+    """The fields that a training's outcome depends on, apart from its seed and from where the data lie."""
+    outside = (*TITLES, *SHARED, "data", "test_data")
+    return {field: value for field, value in recipe.model_dump().items() if field not in outside}
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of the training and test sequences, so that a study is known to be about them wherever they lie."""
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.test):
+        for tensor in (part.values, part.y, part.lengths) if part is not None else ():
+            digest.update(b"" if tensor is None else tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------------------- measuring
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training that is wanted."""
+
+    what: str
+    recipe: AnyRecipe
+    keys: tuple[tuple[Way, str], ...]
+    """Whose part between the two recipes it is; none for the two themselves."""
+
+
+Progress = Callable[[Sequence[Training]], Iterable[Training]]
+
+
+class Study:
+    """effects.json: every finished training, and whose they are.
+
+    Args:
+        folder: where the file is, or will be.
+        way: what it is about.
+        dataset: what the first recipe reads with seed 0.
+        facts: of this machine, as `unroll.training.facts.facts` says them.
+
+    Raises:
+        InputError: the file there is damaged, or about other recipes or data.
+    """
+
+    def __init__(self, folder: Path, way: Walk, dataset: Dataset, facts: dict[str, Any]) -> None:
+        self.path = folder / "effects.json"
+        self.facts = facts
+        about = {
+            "first": signature(way.first),
+            "second": signature(way.second),
+            "data": fingerprint(dataset),
+        }
+        self.content: dict[str, Any] = {**about, "machine": facts, "trainings": []}
+        if self.path.is_file():
+            self.content = self._read()
+            different = [key for key in about if self.content[key] != about[key]]
+            if different:
+                what = {"first": "the first recipe is", "second": "the second recipe is", "data": "the data are"}
+                raise InputError(
+                    f"{self.path} belongs to another study ({what[different[0]]} not the same); name another folder "
+                    "with --out, or remove it"
+                )
+        self._found = {self._key(row["recipe"], row["seed"]): row for row in self.content["trainings"]}
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            whole = {"first", "second", "data", "machine", "trainings"} <= set(content) and all(
+                {"recipe", "seed", "accuracy", "seconds"} <= set(row) for row in content["trainings"]
+            )
+        except (ValueError, TypeError):
+            whole = False
+        if not whole:
+            raise InputError(f"{self.path} is damaged; name another folder with --out, or remove it")
+        return content
+
+    @staticmethod
+    def _key(fields: dict[str, Any], seed: int) -> str:
+        return json.dumps([fields, seed], sort_keys=True)
+
+    def check_machine(self) -> None:
+        """Raise InputError unless what is measured now can be set beside what is in the file."""
+        for fact in MACHINE:
+            there, here = self.content["machine"].get(fact), self.facts.get(fact)
+            if self.content["trainings"] and there != here:
+                raise InputError(
+                    f"{self.path} was measured with {fact} {there}, this is {here}, and the two would not compare; name "
+                    "another folder with --out"
+                )
+
+    def find(self, recipe: AnyRecipe) -> dict[str, Any] | None:
+        """The finished training of a recipe with its seed."""
+        return self._found.get(self._key(signature(recipe), recipe.seed))
+
+    def add(self, recipe: AnyRecipe, outcome: dict[str, Any]) -> None:
+        row = {"recipe": signature(recipe), "seed": recipe.seed, **outcome}
+        self.content["trainings"].append(row)
+        self._found[self._key(row["recipe"], row["seed"])] = row
+        self.save()
+
+    def finish(self, seeds: int, caption: str, rows: list[dict[str, Any]]) -> None:
+        """Put what came of it beside the trainings: a report shows ``rows`` as a table under ``caption``."""
+        self.content |= {"seeds": seeds, "caption": caption, "rows": rows}
+        self.save()
+
+    def save(self) -> None:
+        """Write the file.
+
+        Raises:
+            InputError: there can be no such folder.
+        """
+        folder = self.path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise InputError(
+                f"{folder} cannot be a folder: a file stands in the way; name another with --out"
+            ) from None
+        write_atomically(self.path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
+
+
+def plan(way: Walk, seeds: int) -> list[Training]:
+    """Every training of a walk, seed after seed: what slows the machine down for a while then slows all recipes alike.
+
+    Recipes that come out the same, as where only one hyperparameter differs, are trained once.
+
+    Raises:
+        InputError: fewer than two seeds.
+    """
+    if seeds < 2:
+        raise InputError(f"seeds is {seeds}; expected at least 2, such as 5, as a single training has no spread")
+    wanted: dict[str, Training] = {}
+
+    def want(what: str, recipe: AnyRecipe, *keys: tuple[Way, str]) -> None:
+        known = wanted.get(same := json.dumps(signature(recipe), sort_keys=True))
+        wanted[same] = Training(what, recipe, keys) if known is None else _joined(known, keys)
+
+    want(way.first.name, way.first)
+    want(way.second.name, way.second)
+    for change in way.changes:
+        steps: tuple[tuple[Way, AnyRecipe, Any], ...] = (
+            ("alone", way.first, change.after),
+            ("undone", way.second, change.before),
+        )
+        for made, base, value in steps:
+            recipe = way.between[made, change.field]
+            if not isinstance(recipe, str):
+                want(f"{base.name} with {change.field} {value_text(value)}", recipe, (made, change.field))
+    return [
+        Training(f"seed {seed}: {one.what}", one.recipe.model_copy(update={"seed": seed}), one.keys)
+        for seed in range(seeds)
+        for one in wanted.values()
+    ]
+
+
+def _joined(known: Training, keys: tuple[tuple[Way, str], ...]) -> Training:
+    # A recipe that one of the two also is must be possible; only what lies between them may turn out not to be.
+    return Training(known.what, known.recipe, (*known.keys, *keys) if known.keys else ())
+
+
+def load_tested(recipe: AnyRecipe) -> Dataset:
+    """The data of a recipe.
+
+    Raises:
+        DataError: they have no test part, or are missing or damaged.
+        RecipeError: a batch is larger than the training part.
+    """
+    dataset = prepare(recipe)
+    if dataset.test is None:
+        raise DataError(
+            f"the data of {recipe.name} have no test part to measure with; give both recipes test or test_data"
+        )
+    return dataset
+
+
+def train_once(recipe: AnyRecipe) -> dict[str, Any]:
+    """Train in a temporary folder, and test; nothing is kept but the outcome.
+
+    Returns:
+        ``accuracy``, ``correct`` and ``total`` on the test set, and ``seconds`` of training; all None where the training
+        diverged: chance would be an accuracy, and the mean of accuracies would hide what happened.
+
+    Raises:
+        UnrollError: a training cannot begin.
+    """
+    dataset = load_tested(recipe)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = RunFolder.create(Path(scratch) / "run", recipe, {})
+        try:
+            metrics = train(recipe, folder, echo=lambda line: None, dataset=dataset)
+        except TrainingError:
+            return dict.fromkeys(("accuracy", "correct", "total", "seconds"))
+    found = {key: metrics["test"][key] for key in ("accuracy", "correct", "total")}
+    return {**found, "seconds": metrics["seconds"]["training"]}
+
+
+def measure(way: Walk, study: Study, seeds: int, progress: Progress = iter) -> dict[tuple[Way, str], str]:
+    """Train everything that the study lacks; each training is in its file as soon as it is finished.
+
+    Returns:
+        The changes that turned out to be impossible, such as a batch larger than the training part, and why.
+
+    Raises:
+        InputError: fewer than two seeds, or the study was begun on another machine or version.
+        UnrollError: one of the two recipes themselves cannot be trained.
+    """
+    missing = [one for one in plan(way, seeds) if study.find(one.recipe) is None]
+    impossible: dict[tuple[Way, str], str] = {}
+    if not missing:
+        return impossible
+    study.check_machine()
+    study.save()  # a place that cannot be written to shall not cost a training
+    for one in progress(missing):
+        if any(key in impossible for key in one.keys):
+            continue
+        try:
+            outcome = train_once(one.recipe)
+        except UnrollError as error:
+            if not one.keys:
+                raise
+            impossible |= dict.fromkeys(one.keys, str(error))
+            continue
+        study.add(one.recipe, outcome)
+    return impossible
+
+
+# ---------------------------------------------------------------------------------------------------------- statistics
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean, standard deviation (n - 1) and 95% interval of `number` values; None where there are too few of them."""
+
+    number: int
+    mean: float | None
+    deviation: float | None
+    low: float | None
+    high: float | None
+
+
+def estimate(values: Array) -> Estimate:
+    """Of the values that are numbers:  mean ± t(0.975, n - 1) · deviation / √n."""
+    known = values[~np.isnan(values)]
+    n = len(known)
+    if n == 0:
+        return Estimate(0, None, None, None, None)
+    mean = float(known.mean())
+    if n == 1:
+        return Estimate(1, mean, None, None, None)
+    deviation = float(known.std(ddof=1))
+    reach = float(student.ppf(0.975, n - 1)) * deviation / n**0.5
+    return Estimate(n, mean, deviation, mean - reach, mean + reach)
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Of one recipe, seed by seed: test accuracy in percent and seconds of training; NaN where it diverged."""
+
+    accuracy: Array
+    seconds: Array
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a change is worth: its outcome less the outcome without it.
+
+    change   what is changed
+    made     ``alone`` from the first recipe, ``undone`` alone from the second, ``together``, or ``sum`` of either
+    points   test accuracy, in percentage points
+    seconds  of training
+    factor   by which it makes the training longer: the geometric mean, and its interval from the logarithms
+    diverged number of seeds with which one of the two trainings diverged
+    reason   why the change cannot be made alone; None where it can
+    """
+
+    change: str
+    made: str
+    points: Estimate
+    seconds: Estimate
+    factor: Estimate
+    diverged: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Seed by seed: points of accuracy, seconds, and the logarithm of the factor of time."""
+
+    points: Array
+    seconds: Array
+    logs: Array
+
+    @classmethod
+    def between(cls, before: Outcomes, after: Outcomes) -> Differences:
+        return cls(
+            after.accuracy - before.accuracy, after.seconds - before.seconds, np.log(after.seconds / before.seconds)
+        )
+
+    @classmethod
+    def added(cls, parts: Sequence[Differences]) -> Differences:
+        """Sums over the changes; times multiply."""
+        points, seconds, logs = (
+            np.sum([getattr(part, name) for part in parts], axis=0) for name in ("points", "seconds", "logs")
+        )
+        return cls(points, seconds, logs)
+
+    def effect(self, change: str, made: str) -> Effect:
+        logs = estimate(self.logs)
+        mean, low, high = (None if x is None else float(np.exp(x)) for x in (logs.mean, logs.low, logs.high))
+        factor = Estimate(logs.number, mean, None, low, high)
+        diverged = int(np.isnan(self.points).sum())
+        return Effect(change, made, estimate(self.points), estimate(self.seconds), factor, diverged)
+
+
+NOTHING = Estimate(0, None, None, None, None)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """All that a study says.
+
+    single: two of each change, alone and undone; together: all of them at once; sums: of the single ones, alone and undone,
+    None where a change cannot be made alone.
+    """
+
+    first: str
+    second: str
+    seeds: int
+    outcomes: dict[str, Outcomes]
+    """Of both recipes, by name."""
+    single: list[Effect]
+    together: Effect
+    sums: dict[Way, Effect | None]
+
+    def all(self) -> list[Effect]:
+        return [*self.single, self.together, *(effect for effect in self.sums.values() if effect is not None)]
+
+
+def summarise(way: Walk, study: Study, seeds: int, impossible: dict[tuple[Way, str], str]) -> Effects:
+    """The statistics of a study in which everything has been trained; `impossible` is what `measure` returned."""
+
+    def outcomes(recipe: AnyRecipe) -> Outcomes:
+        rows = [study.find(recipe.model_copy(update={"seed": seed})) for seed in range(seeds)]
+        values = [[None, None] if row is None else [row["accuracy"], row["seconds"]] for row in rows]
+        accuracy, seconds = np.array(values, dtype=np.float64).T
+        # Seconds are kept to the millisecond, so that a very short training may have come out as none at all.
+        return Outcomes(100 * accuracy, np.maximum(seconds, 0.001))
+
+    first, second = outcomes(way.first), outcomes(way.second)
+    single: list[Effect] = []
+    parts: dict[Way, list[Differences | None]] = {"alone": [], "undone": []}
+    for change in way.changes:
+        for made, found in parts.items():
+            recipe = way.between[made, change.field]
+            reason = recipe if isinstance(recipe, str) else impossible.get((made, change.field))
+            if reason is not None or isinstance(recipe, str):
+                single.append(Effect(change.text, made, NOTHING, NOTHING, NOTHING, 0, reason))
+                found.append(None)
+                continue
+            other = outcomes(recipe)
+            pair = (first, other) if made == "alone" else (other, second)
+            difference = Differences.between(*pair)
+            single.append(difference.effect(change.text, made))
+            found.append(difference)
+    sums: dict[Way, Effect | None] = {}
+    for made, found in parts.items():
+        known = [part for part in found if part is not None]
+        sums[made] = (
+            Differences.added(known).effect(f"sum of those {made}", "sum") if len(known) == len(found) else None
+        )
+    together = Differences.between(first, second).effect("all of them", "together")
+    return Effects(
+        way.first.name,
+        way.second.name,
+        seeds,
+        {way.first.name: first, way.second.name: second},
+        single,
+        together,
+        sums,
+    )
