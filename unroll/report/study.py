@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from unroll.report.figures import ACCENT, INK, PAPER, WRONG
 from unroll.report.insight import save_insight, styled
-from unroll.training.recipe import parse_recipe
+from unroll.training.recipe import parse_recipe, value_text
 from unroll.tuning.space import Choice, Range, read_space
 
 GREY = "#9a9a9a"
@@ -113,10 +113,9 @@ def _height(values: Range | Choice, value: Any) -> float:
     """Where on its axis, from 0 to 1, a value stands."""
     if isinstance(values, Choice):
         return (values.values.index(value) + 0.5) / len(values.values)
-    low, high, value = float(values.low), float(values.high), float(value)
     if values.log:
-        return (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
-    return (value - low) / (high - low)
+        return math.log(value / values.low) / math.log(values.high / values.low)
+    return float((value - values.low) / (values.high - values.low))
 
 
 def _ticks(values: Range | Choice) -> list[tuple[float, str]]:
