@@ -18,7 +18,7 @@ from unroll.training.loop import train
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder
 
-RECIPES = ["lstm-mnist-template", "lstm-mnist-tuned", "lstm-mnist"]
+RECIPES = ["lstm-mnist-template", "lstm-mnist-tuned", "lstm-mnist", "lstm-mnist-fast"]
 
 
 def main() -> None:
