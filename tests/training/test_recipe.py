@@ -58,6 +58,7 @@ def test_the_later_value_wins():
         ({"hiden_size": 3}, "images have no field 'hiden_size'; did you mean 'hidden_size'?"),
         ({"embedding_size": 3}, "images have no field 'embedding_size'"),
         ({"optimizer": "sgd", "nesterov": True}, "nesterov is true and momentum is 0; expected a momentum above 0"),
+        ({"patience": 3}, "patience is 3, but nothing is held out to be patient about; set validation, such as 0.1"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named(changes, message):

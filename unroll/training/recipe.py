@@ -207,6 +207,11 @@ def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
         raise RecipeError(
             f"recipe {where}: nesterov is true and momentum is 0; expected a momentum above 0, such as 0.9"
         )
+    if recipe.patience is not None and not recipe.validation:
+        raise RecipeError(
+            f"recipe {where}: patience is {recipe.patience}, but nothing is held out to be patient about; "
+            "set validation, such as 0.1, or patience to none"
+        )
     return recipe
 
 
