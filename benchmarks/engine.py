@@ -3,7 +3,8 @@
 A step is a forward pass and a backward pass from the last hidden state, as a classifier has them; T = 28 and D = 28 unless it
 says otherwise, float32. The rivals of a row take turns in one process with the same number of threads, and a ratio is
 the median over the rounds of (rival's time) / (our time); the milliseconds are medians too. Memory is measured in
-processes of their own. JAX, equinox and ONNX Runtime take part where they are installed.
+processes of their own. JAX, equinox and ONNX Runtime take part where they are installed. A second table, the group `steps`,
+follows one layer over longer and longer sequences: time and memory of a time step should stay what they are.
 
 Usage: python benchmarks/engine.py [--quick] [--only NAME ...]
 """
@@ -329,16 +330,16 @@ def long(seconds: float) -> Iterable[Row]:
 MEMORY = """
 import sys, torch
 from unroll.layers import LSTM
-ours, steps, features = sys.argv[1] == "unroll", int(sys.argv[2]), int(sys.argv[3])
+ours, (steps, features, B, H) = sys.argv[1] == "unroll", map(int, sys.argv[2:])
 torch.manual_seed(0)
-layer = (LSTM if ours else torch.nn.LSTM)(features, 128)
+layer = (LSTM if ours else torch.nn.LSTM)(features, H)
 def step(T):
     layer.zero_grad()
-    layer(torch.zeros(T, 64, features))[1][0].sum().backward()
+    layer(torch.zeros(T, B, features))[1][0].sum().backward()
 def status(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name))
 step(1)  # what the first call of anything costs is not the step's
-x = torch.randn(steps, 64, features)
+x = torch.randn(steps, B, features)
 before = status("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")  # the high-water mark starts anew
 for _ in range(3):
@@ -348,22 +349,52 @@ print(status("VmHWM") - before)
 """
 
 
-def memory(seconds: float) -> Iterable[Row]:
+def peak_memory(steps: int, features: int, B: int, H: int) -> Row:
+    """Of a step of both; nothing where it cannot be measured."""
     if not os.access("/proc/self/clear_refs", os.W_OK):
-        yield {"row": "peak memory of a step", "rival": "torch.nn.LSTM", "note": "only measured on Linux"}
-        return
+        return {}
+    used = {}
+    for who in ("unroll", "torch"):
+        command = [sys.executable, "-c", MEMORY, who, *map(str, (steps, features, B, H))]
+        used[who] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
+    return {"ours_mb": used["unroll"], "rival_mb": used["torch"], "memory_ratio": used["unroll"] / used["torch"]}
+
+
+def memory(seconds: float) -> Iterable[Row]:
     for steps, features in [(28, 28), (784, 1)]:
-        used = {}
-        for who in ("unroll", "torch"):
-            command = [sys.executable, "-c", MEMORY, who, str(steps), str(features)]
-            used[who] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024
-        yield {
-            "row": f"LSTM, peak memory of a step, T={steps} D={features}, B=64 H=128",
-            "rival": "torch.nn.LSTM",
-            "ours_mb": used["unroll"],
-            "rival_mb": used["torch"],
-            "memory_ratio": used["unroll"] / used["torch"],
-        }
+        name = f"LSTM, peak memory of a step, T={steps} D={features}, B=64 H=128"
+        found = peak_memory(steps, features, 64, 128) or {"note": "only measured on Linux"}
+        yield {"row": name, "rival": "torch.nn.LSTM", **found}
+
+
+LENGTHS = (28, 100, 784, 2000, 10_000)
+STEPS_HEAD = """
+LSTM, D=1 B=16 H=64, over longer and longer sequences; in brackets a time step's share.
+
+| T | Unroll | torch.nn.LSTM | ratio | Unroll, peak memory | torch.nn.LSTM | ratio |
+| --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def over_time(seconds: float, lengths: Iterable[int]) -> Iterable[Row]:
+    B, H = 16, 64  # so that 10,000 steps fit into a small machine's memory
+    layer = nn.LSTM(1, H)
+    for steps in lengths:
+        x = torch.randn(steps, B, 1)
+        times = race({"unroll": step(LSTM.from_torch(layer), x), "torch.nn.LSTM": step(layer, x)}, seconds, least=3)
+        name = f"LSTM, T={steps:,} D=1, B={B} H={H}"
+        yield row(name, times, "torch.nn.LSTM", T=steps, **peak_memory(steps, 1, B, H))
+
+
+def show_over_time(row: Row) -> str:
+    cells, T = [f"{row['T']:,}"], row["T"]
+    cells += [f"{row[who]:,.2f} ms ({1000 * row[who] / T:.2f} µs)" for who in ("ours_ms", "rival_ms")]
+    cells.append(f"{row['ratio']:.2f}×")
+    if "ours_mb" in row:
+        cells += [f"{row[who]:.1f} MB ({1024 * row[who] / T:.1f} KB)" for who in ("ours_mb", "rival_mb")]
+        cells.append(f"{row['memory_ratio']:.2f}×")
+    else:
+        cells += ["only measured on Linux", "", ""]
+    return "| " + " | ".join(cells) + " |"
 
 
 def overhead(seconds: float) -> Iterable[Row]:
@@ -423,22 +454,26 @@ def main() -> None:
         "overhead": lambda: overhead(seconds),
         "lab": lambda: lab(seconds),
         "compiled": lambda: compiled(seconds),
+        "steps": lambda: over_time(seconds, LENGTHS[:3] if arguments.quick else LENGTHS),  # last: a table of its own
     }
     unknown = set(arguments.only or ()) - set(groups)
     if unknown:
         sys.exit(f"unknown groups {sorted(unknown)}; there are {', '.join(groups)}")
     print(", ".join(f"{name} {value}" for name, value in facts.items()), end="\n\n")
-    print("| step | rival | Unroll | rival | ratio | |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    if arguments.only != ["steps"]:
+        print("| step | rival | Unroll | rival | ratio | |")
+        print("| --- | --- | --- | --- | --- | --- |")
     rows: list[Row] = []
     for name, group in groups.items():
         if arguments.only and name not in arguments.only:
             continue
         torch.manual_seed(0)
         torch.set_num_threads(threads)
+        if name == "steps":
+            print(STEPS_HEAD)
         for found in group():
             rows.append({"group": name, **found})
-            print(show(found), flush=True)
+            print((show_over_time if name == "steps" else show)(found), flush=True)
     facts["load_after"] = os.getloadavg()[0]
     print(json.dumps({"benchmark": "engine", "machine": facts, "rows": rows}))
 

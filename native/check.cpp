@@ -1,10 +1,12 @@
-// Runs the engine over odd shapes, options and every instruction set of this machine, for the sanitizers to watch. Every
-// tensor is a heap block of exactly its size, so that a read or write beside it is found. All instruction sets have to
-// agree with each other; that they are right is for the tests against the reference engine to say.
+// Runs the engine over odd shapes, options and every instruction set of this machine, and holds every result to the
+// equations written out plainly in double precision: for the sanitizers to watch, and for a machine without Python.
+// Every tensor is a heap block of exactly its size, so that a read or write beside it is found. Prints "fine:" and the
+// sets it tried.
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <random>
 #include <string>
 #include <thread>
@@ -21,26 +23,36 @@ struct Case {
   Kind kind;
   int64_t threads, time, batch, hidden, inputs;
   bool reverse, projected, ragged, bias, initial_gradients, output_gradient;
+  bool zero_state;  // the kernels leave out the first step's product then
+  double scale;     // of the inputs; large ones saturate the gates
 };
 
+using Results = std::vector<std::vector<double>>;
+
+double sigmoid(double z) { return 1 / (1 + std::exp(-z)); }
+
+// One call with random tensors, and its results: out, h, (c), (dx, dh0, (dc0)), dW, (dU), (db).
 template <class T>
 class Run {
  public:
-  Run(const Case& c, unsigned seed) : random_(seed) {
+  Run(const Case& c, unsigned seed) : case_(c), random_(seed) {
     const int64_t gates = c.kind == LSTM ? 4 : 1, columns = c.projected ? gates * c.hidden : c.inputs;
     const int64_t cells = c.time * c.batch, state = c.batch * c.hidden;
-    Call call{};
+    Call& call = call_;
     call.kind = c.kind, call.twice = sizeof(T) == 8, call.reverse = c.reverse, call.projected = c.projected;
     call.save = 1, call.threads = c.threads;
     call.time = c.time, call.batch = c.batch, call.hidden = c.hidden, call.inputs = c.inputs;
     if (c.ragged) {
-      for (int64_t n = 0; n < c.batch; ++n) lengths_.push_back(static_cast<int64_t>(random_() % static_cast<unsigned>(c.time + 1)));
+      for (int64_t n = 0; n < c.batch; ++n)
+        lengths_.push_back(static_cast<int64_t>(random_() % static_cast<unsigned>(c.time + 1)));
       lengths_.shrink_to_fit();
       call.lengths = lengths_.data();
     }
-    call.x = in(cells * columns), call.x_time = c.batch * columns, call.x_batch = columns;
-    call.h0 = in(state), call.c0 = c.kind == LSTM ? in(state) : nullptr;
-    call.W = in(gates * c.hidden * c.hidden), call.U = in(gates * c.hidden * c.inputs);
+    // Weights small enough for rounding errors not to grow from step to step.
+    const double small = 1 / std::sqrt(static_cast<double>(c.hidden));
+    call.x = in(cells * columns, c.scale), call.x_time = c.batch * columns, call.x_batch = columns;
+    call.h0 = in(state, c.zero_state ? 0 : 1), call.c0 = c.kind == LSTM ? in(state) : nullptr;
+    call.W = in(gates * c.hidden * c.hidden, small), call.U = in(gates * c.hidden * c.inputs, small);
     call.b = c.bias ? in(gates * c.hidden) : nullptr;
     call.out = out(cells * c.hidden), call.h_last = out(state), call.c_last = c.kind == LSTM ? out(state) : nullptr;
     ok = unroll_forward(&call) == 0;
@@ -57,14 +69,97 @@ class Run {
     ok = ok && unroll_backward(&call) == 0;
     unroll_release(call.saved);
   }
+  Run(const Run&) = delete;  // `call_` points into it
+  Run& operator=(const Run&) = delete;
+
+  // The same from the equations: one sequence, one step, one unit at a time.
+  Results plain() const {
+    const Call& call = call_;
+    const Kind kind = case_.kind;
+    const size_t H = static_cast<size_t>(case_.hidden), G = (kind == LSTM ? 4 : 1) * H;
+    const size_t B = static_cast<size_t>(case_.batch), D = case_.projected ? 0 : static_cast<size_t>(case_.inputs);
+    const size_t time = static_cast<size_t>(case_.time), columns = case_.projected ? G : D;
+    const T *x = given(call.x), *h0 = given(call.h0), *c0 = given(call.c0), *W = given(call.W), *U = given(call.U),
+            *b = given(call.b), *d_out = given(call.d_out), *d_h_last = given(call.d_h_last),
+            *d_c_last = given(call.d_c_last);
+    std::vector<double> out(time * B * H), h_last(B * H), c_last(B * H);
+    std::vector<double> d_x(time * B * columns), d_h0(B * H), d_c0(B * H), d_W(G * H), d_U(G * D), d_b(G);
+    for (size_t n = 0; n < B; ++n) {
+      const size_t length = lengths_.empty() ? time : static_cast<size_t>(lengths_[n]);
+      const auto place = [&](size_t step) { return (case_.reverse ? length - 1 - step : step) * B + n; };
+      Results h(length + 1, std::vector<double>(H)), c = h, gates(length, std::vector<double>(G));
+      for (size_t u = 0; u < H; ++u) h[0][u] = h0[n * H + u], c[0][u] = c0 ? c0[n * H + u] : 0;
+      for (size_t step = 0; step < length; ++step) {
+        const T* input = x + place(step) * columns;
+        std::vector<double>& a = gates[step];
+        for (size_t r = 0; r < G; ++r) {
+          a[r] = b ? b[r] : 0;
+          for (size_t k = 0; k < H; ++k) a[r] += static_cast<double>(W[r * H + k]) * h[step][k];
+          for (size_t k = 0; k < D; ++k) a[r] += static_cast<double>(U[r * D + k]) * static_cast<double>(input[k]);
+          if (case_.projected) a[r] += static_cast<double>(input[r]);
+          if (kind == RNN_RELU) a[r] = a[r] > 0 ? a[r] : 0;
+          else a[r] = kind == RNN_TANH || r / H == 2 ? std::tanh(a[r]) : sigmoid(a[r]);
+        }
+        for (size_t u = 0; u < H; ++u) {
+          if (kind == LSTM) c[step + 1][u] = a[H + u] * c[step][u] + a[u] * a[2 * H + u];
+          h[step + 1][u] = kind == LSTM ? a[3 * H + u] * std::tanh(c[step + 1][u]) : a[u];
+          out[place(step) * H + u] = h[step + 1][u];
+        }
+      }
+      std::vector<double> dh(H), dc(H), da(G);
+      for (size_t u = 0; u < H; ++u) {
+        h_last[n * H + u] = h[length][u], c_last[n * H + u] = c[length][u];
+        dh[u] = d_h_last[n * H + u], dc[u] = d_c_last ? d_c_last[n * H + u] : 0;
+      }
+      for (size_t step = length; step-- > 0;) {
+        const std::vector<double>& a = gates[step];
+        for (size_t u = 0; u < H; ++u) {
+          if (d_out) dh[u] += d_out[place(step) * H + u];
+          if (kind == LSTM) {
+            const double i = a[u], f = a[H + u], g = a[2 * H + u], o = a[3 * H + u], tanh_c = std::tanh(c[step + 1][u]);
+            dc[u] += dh[u] * o * (1 - tanh_c * tanh_c);
+            da[u] = dc[u] * g * i * (1 - i), da[H + u] = dc[u] * c[step][u] * f * (1 - f);
+            da[2 * H + u] = dc[u] * i * (1 - g * g), da[3 * H + u] = dh[u] * tanh_c * o * (1 - o);
+            dc[u] *= f;
+          } else {
+            da[u] = dh[u] * (kind == RNN_TANH ? 1 - a[u] * a[u] : a[u] > 0 ? 1.0 : 0.0);
+          }
+        }
+        dh.assign(H, 0);
+        const size_t at = place(step) * columns;
+        for (size_t r = 0; r < G; ++r) {
+          d_b[r] += da[r];
+          for (size_t k = 0; k < H; ++k) {
+            dh[k] += static_cast<double>(W[r * H + k]) * da[r];
+            d_W[r * H + k] += da[r] * h[step][k];
+          }
+          for (size_t k = 0; k < D; ++k) {
+            d_x[at + k] += static_cast<double>(U[r * D + k]) * da[r];
+            d_U[r * D + k] += da[r] * static_cast<double>(x[at + k]);
+          }
+          if (case_.projected) d_x[at + r] = da[r];
+        }
+      }
+      for (size_t u = 0; u < H; ++u) d_h0[n * H + u] = dh[u], d_c0[n * H + u] = dc[u];
+    }
+    Results all{out, h_last};
+    const bool lstm = kind == LSTM;
+    if (lstm) all.push_back(c_last);
+    if (case_.initial_gradients) all.push_back(d_x), all.push_back(d_h0);
+    if (case_.initial_gradients && lstm) all.push_back(d_c0);
+    all.push_back(d_W);
+    if (!case_.projected) all.push_back(d_U);
+    if (case_.bias) all.push_back(d_b);
+    return all;
+  }
 
   std::vector<std::vector<T>> results;
   bool ok = false;
 
  private:
-  T* in(int64_t count) {
+  T* in(int64_t count, double scale = 1) {
     given_.emplace_back(static_cast<size_t>(count));
-    for (T& value : given_.back()) value = static_cast<T>(static_cast<double>(random_() % 2001) / 1000 - 1);
+    for (T& value : given_.back()) value = static_cast<T>(scale * (static_cast<double>(random_() % 2001) / 1000 - 1));
     return given_.back().data();
   }
   T* out(int64_t count) {
@@ -72,40 +167,87 @@ class Run {
     results.emplace_back(static_cast<size_t>(count), static_cast<T>(NAN));
     return results.back().data();
   }
+  static const T* given(const void* tensor) { return static_cast<const T*>(tensor); }
+
+  Case case_;
+  Call call_{};
   std::mt19937 random_;
   std::vector<std::vector<T>> given_;
   std::vector<int64_t> lengths_;
 };
 
 template <class T>
-bool agree(const Run<T>& a, const Run<T>& b) {
-  const double tolerance = sizeof(T) == 8 ? 1e-11 : 2e-3;
-  for (size_t n = 0; n < a.results.size(); ++n)
-    for (size_t k = 0; k < a.results[n].size(); ++k) {
-      const double x = static_cast<double>(a.results[n][k]), y = static_cast<double>(b.results[n][k]);
-      if (!(std::fabs(x - y) <= tolerance * (1 + std::fabs(x)))) {
-        std::printf("result %zu[%zu]: %g and %g\n", n, k, x, y);
+bool agree(const std::vector<std::vector<T>>& found, const Results& expected) {
+  const double tolerance = sizeof(T) == 8 ? 1e-13 : 1e-5;
+  for (size_t n = 0; n < found.size(); ++n) {
+    double largest = 1;
+    for (const double value : expected[n]) largest = std::fmax(largest, std::fabs(value));
+    for (size_t k = 0; k < found[n].size(); ++k)
+      if (!(std::fabs(static_cast<double>(found[n][k]) - expected[n][k]) <= tolerance * largest)) {
+        std::printf("result %zu[%zu]: %.17g, expected %.17g\n", n, k, static_cast<double>(found[n][k]), expected[n][k]);
         return false;
       }
-    }
+  }
   return true;
 }
 
 template <class T>
 bool check(const Case& c, const std::vector<std::string>& sets) {
-  unroll_select("");
-  const Run<T> first(c, 7);
-  bool ok = first.ok;
+  Results expected;
+  bool ok = true;
   for (const std::string& set : sets) {
     unroll_select(set.c_str());
     const Run<T> run(c, 7);
-    if (!run.ok || !agree(first, run)) {
-      std::printf("%s, %zu bytes: kind %d T %d B %d H %d D %d\n", set.c_str(), sizeof(T), static_cast<int>(c.kind),
-                  static_cast<int>(c.time), static_cast<int>(c.batch), static_cast<int>(c.hidden), static_cast<int>(c.inputs));
+    if (expected.empty()) expected = run.plain();
+    if (!run.ok || !agree(run.results, expected)) {
+      const auto number = [](int64_t value) { return static_cast<int>(value); };
+      std::printf("%s, %zu bytes: kind %d T %d B %d H %d D %d\n", set.c_str(), sizeof(T), number(c.kind),
+                  number(c.time), number(c.batch), number(c.hidden), number(c.inputs));
       ok = false;
     }
   }
   return ok;
+}
+
+// tanh and sigmoid by themselves: of small, large, infinite numbers, of zeros and NaN. A cell without weights but an
+// input's for one unit is tanh(x); an LSTM's that forgets c0 = 1 by sigmoid(x) shows that.
+template <class T>
+bool check_functions(const std::string& set) {
+  using Limits = std::numeric_limits<T>;
+  std::vector<T> x{0, -T(0), Limits::infinity(), -Limits::infinity(), Limits::quiet_NaN(),
+                   Limits::max(), Limits::lowest(), Limits::min(), Limits::denorm_min()};
+  for (const double scale : {1e-5, 0.0571, 0.57})
+    for (int n = -2000; n <= 2000; ++n) x.push_back(static_cast<T>(n * scale));
+  const size_t B = x.size();
+  const std::vector<T> zeros(B), ones(B, 1), W(4), U{0, 1, 0, 0};
+  std::vector<T> out(B), h(B), c(B);
+  Call call{};
+  call.twice = sizeof(T) == 8, call.threads = 1;
+  call.time = 1, call.batch = static_cast<int64_t>(B), call.hidden = call.inputs = 1;
+  call.x = x.data(), call.x_time = call.batch, call.x_batch = 1;
+  call.h0 = zeros.data(), call.c0 = ones.data(), call.W = W.data();
+  call.out = out.data(), call.h_last = h.data(), call.c_last = c.data();
+  unroll_select(set.c_str());
+  for (const Kind kind : {RNN_TANH, LSTM}) {
+    call.kind = kind, call.U = U.data() + (kind == LSTM ? 0 : 1);
+    if (unroll_forward(&call)) return false;
+    for (size_t n = 0; n < B; ++n) {
+      // The other gates' weight of 0 makes 0 * inf = NaN.
+      if (kind == LSTM && !std::isfinite(x[n])) continue;
+      const double z = static_cast<double>(x[n]), expected = kind == LSTM ? sigmoid(z) : std::tanh(z);
+      const double found = static_cast<double>(kind == LSTM ? c[n] : h[n]);
+      // One rounding of z, and the kernels make one, is |z| roundings of exp(z). Below 2^-126 (2^-1022) theirs is 0.
+      const double roundings = 4 + std::fmin(std::fabs(z), 1000);
+      const double tolerance = roundings * static_cast<double>(Limits::epsilon()) * std::fabs(expected) +
+                               2 * static_cast<double>(Limits::min());
+      if (std::isnan(z) ? !std::isnan(found) : !(std::fabs(found - expected) <= tolerance)) {
+        std::printf("%s, %zu bytes: %s(%g) is %.17g, expected %.17g\n", set.c_str(), sizeof(T),
+                    kind == LSTM ? "sigmoid" : "tanh", z, found, expected);
+        return false;
+      }
+    }
+  }
+  return true;
 }
 
 }  // namespace
@@ -116,7 +258,8 @@ int main() {
     if (unroll_select(name)) sets.push_back(name);
 
   std::mt19937 random(1);
-  bool ok = true;
+  bool ok = !sets.empty();
+  for (const std::string& set : sets) ok = check_functions<float>(set) && check_functions<double>(set) && ok;
   const int64_t sizes[][5] = {// threads, T, B, H, D
                               {1, 1, 1, 1, 1},   {2, 3, 0, 4, 2},    {1, 5, 3, 7, 5},    {2, 4, 9, 17, 3},   {3, 4, 31, 16, 28},
                               {2, 3, 40, 33, 20}, {4, 2, 64, 66, 70}, {1, 2, 133, 20, 9}, {2, 40, 12, 10, 1}, {8, 3, 5, 31, 2}};
@@ -124,14 +267,15 @@ int main() {
     for (const Kind kind : {LSTM, RNN_TANH, RNN_RELU})
       for (int repeat = 0; repeat < 4; ++repeat) {
         const unsigned bits = static_cast<unsigned>(random());
-        const Case c{kind, size[0], size[1], size[2], size[3], size[4], (bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0,
-                     (bits & 8) != 0, (bits & 16) != 0, (bits & 32) != 0};
+        const auto bit = [&](int n) { return (bits >> n & 1) != 0; };
+        const Case c{kind,   size[0], size[1], size[2], size[3], size[4], bit(0),
+                     bit(1), bit(2),  bit(3),  bit(4),  bit(5),  bit(6),  bit(7) ? 40.0 : 1.0};
         ok = check<float>(c, sets) && check<double>(c, sets) && ok;
       }
 
   // Several callers at once, as Python threads may be.
   unroll_select("");
-  const Case shared{LSTM, 2, 6, 24, 20, 4, false, false, true, true, true, true};
+  const Case shared{LSTM, 2, 6, 24, 20, 4, false, false, true, true, true, true, false, 1};
   const Run<float> alone(shared, 3);
   std::vector<std::thread> callers;
   std::vector<int> fine(3);
@@ -146,6 +290,8 @@ int main() {
   for (const int count : fine) ok = ok && count == 5;
 
   unroll_trim();
-  std::printf("%s\n", ok ? "fine" : "wrong");
+  std::string tried;
+  for (const std::string& set : sets) tried += " " + set;
+  std::printf("%s:%s\n", ok ? "fine" : "wrong", tried.c_str());
   return ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }

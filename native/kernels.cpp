@@ -25,6 +25,13 @@
 #endif
 
 #define UNROLL_INLINE static inline __attribute__((always_inline))
+// Loops with many constants, beside the products. NEON keeps constants in registers, and a compiler that sees both loads
+// them before the product's loop, which then spills its sums; x86 takes constants from memory and loses nothing.
+#if defined(__aarch64__)
+#define UNROLL_APART static __attribute__((noinline))
+#else
+#define UNROLL_APART UNROLL_INLINE
+#endif
 
 namespace unroll {
 namespace {
@@ -241,7 +248,7 @@ UNROLL_INLINE void forward_product(const Problem<T>& p, const Layout<S>& L, int6
 // Gates, c and h of one group of hidden units. Two short loops over the rows instead of a long one: the chain from the
 // argument to h is some 150 cycles deep, and the processor can only overlap rows that it sees at the same time.
 template <class S, class T>
-UNROLL_INLINE void lstm_activations(const Problem<T>& p, const Layout<S>& L, const Block& block, int64_t group,
+UNROLL_APART void lstm_activations(const Problem<T>& p, const Layout<S>& L, const Block& block, int64_t group,
                                     int64_t rows, int64_t first, int64_t cell, Sums<S>& sums, T* const* after, T* state) {
   using V = typename S::V;
   constexpr int64_t lanes = S::lanes;
@@ -280,7 +287,7 @@ UNROLL_INLINE void lstm_activations(const Problem<T>& p, const Layout<S>& L, con
 }
 
 template <class S, class T>
-UNROLL_INLINE void rnn_activations(const Problem<T>& p, const Layout<S>& L, int64_t group, int64_t rows, Sums<S>& sums,
+UNROLL_APART void rnn_activations(const Problem<T>& p, const Layout<S>& L, int64_t group, int64_t rows, Sums<S>& sums,
                                    T* const* after) {
   using V = typename S::V;
   const int64_t vectors = L.vectors(group);
@@ -752,10 +759,11 @@ int64_t multiply_add(int64_t rounds, float* sink) {
   constexpr int chains = UNROLL_ROWS * 4;  // enough to hide the latency, few enough for the registers
   typename S::V sum[chains];
   for (int n = 0; n < chains; ++n) sum[n] = splat<S>(sink[0] + n);
-  const typename S::V factor = splat<S>(sink[1]), addend = splat<S>(sink[2]);
+  const typename S::V factor = splat<S>(sink[1]);
+  // Added to the sum itself, for NEON's multiply-add overwrites what it adds to: with any other addend it is a copy too.
   for (int64_t round = 0; round < rounds; ++round)
 #pragma GCC unroll 24
-    for (int n = 0; n < chains; ++n) sum[n] = sum[n] * factor + addend;
+    for (int n = 0; n < chains; ++n) sum[n] += sum[n] * factor;
   typename S::V total{};
   for (int n = 0; n < chains; ++n) total += sum[n];
   sink[0] = total[0];

@@ -204,7 +204,92 @@ def test_a_folder_that_cannot_be_made_meets_one_line(unroll, bars_folder, tmp_pa
         assert (status, err.count("\n")) == (2, 1)
 
 
-def test_too_little_memory_meets_one_line(unroll, bars_folder):
-    status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL, "--hidden-size", 10**8)
+@pytest.mark.parametrize(
+    "size", [["--hidden-size", 10**8], ["--num-layers", 10**6], ["--hidden-size", 10**200, "--num-layers", 10**200]]
+)
+def test_a_model_larger_than_the_memory_is_refused_before_it_is_made(unroll, bars_folder, size):
+    status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, "--batch-size", "20", *size)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert re.match(r"unroll: not enough memory: [\d,]+ parameters, with .*, take [\d,]+ GB, and this machine has", err)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_no_memory_for_the_first_step_leaves_nothing_behind(unroll, bars_folder, monkeypatch, error):
+    from unroll.training import loop
+
+    def run_out(self, batch, step):
+        raise error
+
+    monkeypatch.setattr(loop.Trainer, "_step", run_out)
+    status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL)
+    assert (status, out) == (2, "")
+    assert err == "unroll: not enough memory for a model or batch of this size; choose smaller sizes\n"
+    assert not Path("runs").exists()
+    Path("empty").mkdir()
+    unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL, "--out", "empty")
+    assert not list(Path("empty").iterdir())
+
+
+def test_no_memory_later_keeps_what_has_been_trained(unroll, bars_folder, monkeypatch):
+    from unroll.training import loop
+
+    def run_out(self, test):
+        raise MemoryError
+
+    monkeypatch.setattr(loop.Trainer, "outcome", run_out)
+    status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL)
     assert (status, err.count("\n")) == (2, 1)
-    assert "not enough memory" in err
+    assert Path("runs/lstm-mnist/history.jsonl").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "lstm-mnist", "--out", ""],
+        ["memory", "--out", ""],
+        ["ablate", "RUN", "--out", " "],
+        ["report", "RUN", "--out", ""],
+        ["compare", "RUN", "RUN", "--figure", ""],
+    ],
+)
+def test_an_empty_name_to_write_to_is_not_the_default(unroll, bars_run, tmp_path, arguments):
+    status, out, err = unroll(*[bars_run if argument == "RUN" else argument for argument in arguments])
+    option = arguments[-2]
+    assert (status, out) == (2, "")
+    assert err == f"unroll: {option} is empty; expected a name, or leave the option out\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def sentence_run(tmp_path_factory):
+    """A run of the RNN lab, one epoch long."""
+    from unroll.training.loop import train
+    from unroll.training.recipe import load_recipe
+
+    recipe = load_recipe("rnn-sentences", {"epochs": 1})
+    folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "sentences", recipe, {})
+    train(recipe, folder, echo=lambda line: None)
+    return folder.path
+
+
+def test_a_file_of_sentences_is_not_taken_for_a_sentence(unroll, sentence_run, monkeypatch):
+    Path("movies.txt").write_text("The movie is good\nThe movie is bad\n")
+    status, out, err = unroll("predict", sentence_run, "The movie is good", "movies.txt")
+    assert (status, out) == (2, "")
+    assert err == (
+        f"unroll: movies.txt is a file, and {sentence_run} reads sentences; "
+        f"to read it line by line: unroll predict {sentence_run} - < movies.txt\n"
+    )
+    with open("movies.txt") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        status, out, _ = unroll("predict", sentence_run, "-")
+    assert (status, out.count("\n")) == (0, 2)
+
+
+def test_an_error_while_predicting_stands_alone(unroll, sentence_run):
+    status, out, err = unroll("predict", sentence_run, "The sushi is good")
+    assert (status, err) == (0, "unroll: not in the vocabulary, left out: sushi\n")
+    status, out, err = unroll("predict", sentence_run, "The sushi is good", "sushi")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "not in the vocabulary, left out" not in err

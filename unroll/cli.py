@@ -16,7 +16,7 @@ import click
 import unroll
 from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest
-from unroll.recipe_options import RecipeCommand, given_fields
+from unroll.options import RecipeCommand, given_fields, not_empty
 from unroll.training import distributed
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def cli() -> None:
 
 @cli.command(cls=TrainCommand, short_help="Train a recipe and test it.", context_settings=HELP)
 @click.argument("recipe", required=False)
-@click.option("--out", metavar="RUN", help="run folder to make; runs/RECIPE if left out")
+@click.option("--out", metavar="RUN", help="run folder to make; runs/RECIPE if left out", callback=not_empty)
 @click.option("--resume", metavar="RUN", help="go on with an interrupted run")
 @click.option("--no-test", is_flag=True, help="do not look at the test set (while choosing between recipes)")
 @click.option("--no-figures", is_flag=True, help="do not draw")
@@ -105,6 +105,10 @@ def train(
         if distributed.leads():
             click.echo(f"interrupted; go on with: unroll train --resume {folder.path}", err=True)
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if distributed.leads() and _is_no_memory(error) and not folder.history():
+            folder.discard()  # not one epoch: there is nothing to go on with
+        raise
     if not distributed.leads():
         return
     if not no_figures and "test" in metrics:
@@ -154,14 +158,19 @@ def predict(run: str, inputs: tuple[str, ...], as_json: bool) -> None:
     for item in inputs:
         if item == "-":
             given += [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+        elif classifier.encoder.task == "sentences" and os.path.isfile(item):
+            raise InputError(
+                f"{item} is a file, and {run} reads sentences; to read it line by line: unroll predict {run} - < {item}"
+            )
         else:
             given.append(item)
     if not given:
         raise InputError("stdin held no line to predict")
     names, values = read_inputs(classifier.recipe, classifier.encoder, given)
+    predictions = classifier.predict(values)  # before any warning: where it fails, the error stands alone
     for warning in warnings_about(classifier.encoder, values):
         click.echo(f"unroll: {warning}", err=True)
-    for name, prediction in zip(names, classifier.predict(values), strict=True):
+    for name, prediction in zip(names, predictions, strict=True):
         if as_json:
             row = {"input": name, "label": prediction.label, "probabilities": prediction.probabilities}
             click.echo(json.dumps(row, ensure_ascii=False))
@@ -191,7 +200,12 @@ def bptt(run: str | None) -> None:
 @click.option("--number", type=int, metavar="N", help="look at test sequence N, counted from 0")
 @click.option("--layer", type=int, default=-1, metavar="L", help="layer to draw, from 0; the top one if left out")
 @click.option("--direction", default="forward", metavar="WAY", help="of two directions: forward or backward")
-@click.option("--out", metavar="FOLDER", help="where to put the figure and the numbers; RUN/figures if left out")
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    help="where to put the figure and the numbers; RUN/figures if left out",
+    callback=not_empty,
+)
 def look(run: str, given: str | None, number: int | None, layer: int, direction: str, out: str | None) -> None:
     """Draw what every gate and state of RUN does while it reads INPUT, a picture file or a sentence.
 
@@ -223,7 +237,12 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--inputs", type=int, default=200, metavar="N", help="test sequences to measure on; 200 if left out")
 @click.option("--no-pixels", is_flag=True, help="do not read pictures pixel by pixel as well")
-@click.option("--out", metavar="FOLDER", help="where to put figure and numbers; the first RUN's figures if left out")
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    help="where to put figure and numbers; the first RUN's figures if left out",
+    callback=not_empty,
+)
 def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | None) -> None:
     """Measure how much of the loss's gradient reaches every time step: each RUN untrained and trained.
 
@@ -253,7 +272,7 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | No
 @click.option("--gate", "gates", multiple=True, metavar="NAME", help="f, i, o, c_tilde or coupled; all if left out")
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each variant; 3 if left out")
 @click.option("--epochs", type=int, metavar="N", help="epochs of each training; the run's own if left out")
-@click.option("--out", metavar="FOLDER", help="where to put the numbers; RUN if left out")
+@click.option("--out", metavar="FOLDER", help="where to put the numbers; RUN if left out", callback=not_empty)
 def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out: str | None) -> None:
     """Take one gate at a time away from the LSTM of RUN, train again, and see what it was worth."""
     from tqdm import tqdm
@@ -285,7 +304,13 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     "--length", "lengths", type=int, multiple=True, metavar="T", help="steps to remember; growing ones if left out"
 )
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each kind; 3 if left out")
-@click.option("--out", default="memory", metavar="FOLDER", help="where to put figure and numbers; memory if left out")
+@click.option(
+    "--out",
+    default="memory",
+    metavar="FOLDER",
+    help="where to put figure and numbers; memory if left out",
+    callback=not_empty,
+)
 def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: str) -> None:
     """Find out for how many steps RNN and LSTM can keep something.
 
@@ -294,16 +319,13 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: st
     """
     from tqdm import tqdm
 
-    from unroll.insight.memory import learn, plan, summary, text_table
+    from unroll.insight.memory import learn, plan, read_results, summary, text_table
     from unroll.report.insight import draw_memory, save_insight
     from unroll.training.run import write_atomically
 
     todo, folder = plan(tasks, lengths, seeds), _folder(out)
     file = folder / "memory.json"
-    try:
-        results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    except ValueError:
-        raise InputError(f"{file} is damaged; remove it, or name another folder with --out") from None
+    results = read_results(file)
     for task, cell, recipe, seed in tqdm(todo, unit=" trainings", leave=False, disable=not sys.stderr.isatty()):
         key = (task.name, task.length, cell, seed)
         if key not in [(r["task"], r["length"], r["cell"], r["seed"]) for r in results]:
@@ -401,13 +423,18 @@ def main(arguments: list[str] | None = None) -> None:
             f"{error.strerror or error}: {error.filename or 'while writing'}; free space or choose another place",
             alone=True,
         )
-    except (MemoryError, UnicodeError) as error:
-        _fail(str(error) or "not enough memory; choose smaller sizes", alone=True)
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):
+    except UnicodeError as error:
+        _fail(str(error), alone=True)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_no_memory(error):
             raise
         _fail("not enough memory for a model or batch of this size; choose smaller sizes", alone=True)
     sys.exit(result or 0)
+
+
+def _is_no_memory(error: MemoryError | RuntimeError) -> bool:
+    """torch raises a RuntimeError where it gets no memory."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error)
 
 
 def _fail(message: str, alone: bool = False) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 import click
 
 from unroll.errors import InputError
+from unroll.options import not_empty
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
 @click.command(short_help="Write a PDF about a run.", context_settings=HELP)
 @click.argument("run")
-@click.option("--out", metavar="FILE", help="PDF to write; RUN/report.pdf if left out")
+@click.option("--out", metavar="FILE", help="PDF to write; RUN/report.pdf if left out", callback=not_empty)
 @click.option("--title", metavar="TEXT", help="title of the report")
 @click.option("--author", metavar="NAME", help="who stands under the title")
 @click.option("--draft", is_flag=True, help="build from an unfinished run too, and say what is missing")
@@ -44,7 +45,9 @@ def report(run: str, out: str | None, title: str | None, author: str | None, dra
 @click.option("--name", metavar="NAME", help="your name, for the title page")
 @click.option("--answers", metavar="FILE.md", help="your answers: Markdown, a heading such as '## 1' for each question")
 @click.option("--code", metavar="FILE", help="your own script (.py) or notebook (.ipynb)")
-@click.option("--out", metavar="FOLDER", help="where to put both files; a folder of their name if left out")
+@click.option(
+    "--out", metavar="FOLDER", help="where to put both files; a folder of their name if left out", callback=not_empty
+)
 @click.option("--draft", is_flag=True, help="build from an unfinished run too, and say what is missing")
 @click.option("--questions", is_flag=True, help="only print the lab's questions, as a file to write the answers into")
 def handin(
@@ -93,7 +96,13 @@ def handin(
 
 @click.command(short_help="Set several runs beside each other.", context_settings=HELP)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
-@click.option("--figure", default="comparison.png", metavar="FILE", help="figure to draw (PNG, and SVG beside it)")
+@click.option(
+    "--figure",
+    default="comparison.png",
+    metavar="FILE",
+    help="figure to draw (PNG, and SVG beside it)",
+    callback=not_empty,
+)
 @click.option("--no-figure", is_flag=True, help="do not draw")
 @click.option("--json", "as_json", is_flag=True, help="print everything as JSON")
 def compare(runs: tuple[str, ...], figure: str, no_figure: bool, as_json: bool) -> None:
@@ -115,7 +124,7 @@ def compare(runs: tuple[str, ...], figure: str, no_figure: bool, as_json: bool) 
 
 @click.command(short_help="Make ONNX and a model card of a run.", context_settings=HELP)
 @click.argument("run")
-@click.option("--onnx", metavar="FILE", help="write the model as ONNX, normalisation included")
+@click.option("--onnx", metavar="FILE", help="write the model as ONNX, normalisation included", callback=not_empty)
 @click.option("--card", is_flag=True, help="write a model card (README.md) beside it, and the weights")
 def export(run: str, onnx: str | None, card: bool) -> None:
     """Make files of RUN's model that other tools load: ONNX, and a model card for sharing it."""

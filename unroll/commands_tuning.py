@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unroll.errors import InputError
-from unroll.recipe_options import RecipeCommand, given_fields
+from unroll.options import RecipeCommand, given_fields, not_empty
 
 if TYPE_CHECKING:
     from unroll.tuning.effects import Training
@@ -30,7 +30,9 @@ HELP = {"help_option_names": ["-h", "--help"]}
 )
 @click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="processes on this machine")
 @click.option("--storage", metavar="URL", help="postgresql://… to share the study with other machines")
-@click.option("--out", metavar="FOLDER", help="the study's folder and name; tuning/RECIPE if left out")
+@click.option(
+    "--out", metavar="FOLDER", help="the study's folder and name; tuning/RECIPE if left out", callback=not_empty
+)
 def tune(
     recipe: str,
     trials: int,
@@ -97,7 +99,12 @@ def tune(
 @click.argument("first")
 @click.argument("second")
 @click.option("--seeds", type=int, default=5, metavar="N", help="trainings of each recipe; 5 if left out")
-@click.option("--out", metavar="FOLDER", help="where to put tables and figure; effects/FIRST-to-SECOND if left out")
+@click.option(
+    "--out",
+    metavar="FOLDER",
+    help="tables and figure; effects/FIRST-to-SECOND if left out",
+    callback=not_empty,
+)
 def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     """Measure what each change from the recipe FIRST to the recipe SECOND is worth in accuracy and in time.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,28 @@ def test_an_infinite_value_is_refused_even_when_missing_ones_are_filled(tmp_path
     path = write(tmp_path, "a.csv", LONG.replace("s1,2,2.0", "s1,2,inf"))
     with pytest.raises(DataError, match=r"series s1, step 2 \(from 0\), feature a: the value is inf; expected"):
         load_series_dataset(str(path), fill_missing="last")
+
+
+def test_a_value_that_float32_cannot_hold_is_named(tmp_path: Path) -> None:
+    for value in ("1e300", "-1e39"):
+        path = write(tmp_path, "a.csv", LONG.replace("s1,2,2.0", f"s1,2,{value}"))
+        place = rf"series s1, step 2 \(from 0\), feature a: the value is {re.escape(str(float(value)))}; expected"
+        with pytest.raises(DataError, match=place):
+            load_series_dataset(str(path))
+    encoder = load_series_dataset(str(labelled(tmp_path))).encoder
+    assert isinstance(encoder, SeriesEncoder)
+    fine = np.zeros((4, 2))
+    with pytest.raises(InputError, match=r"series 1, step 3 .from 0., feature 0: the value is 1e\+300; expected"):
+        encoder.encode([fine, np.array([[0.0, 0]] * 3 + [[1e300, 0]])])
+    narrow = SeriesEncoder((0.0,), (1e-6,), ("a",), ("0", "1"))
+    with pytest.raises(InputError, match=r"series 0, step 1 .from 0., feature a: the value is 1e\+35, too far from"):
+        narrow.encode([np.array([0.0, 1e35])])
+
+
+def test_large_values_are_standardised_without_overflow(tmp_path: Path) -> None:
+    X = np.array([[[-1e38], [1e38]], [[-1e38], [1e38]]])
+    data = load_series_dataset(str(save(tmp_path, X=X, y=np.array([0, 1]))))
+    assert data.train.values.ravel().tolist() == [-1, 1, -1, 1]
 
 
 def test_a_feature_without_any_value_is_named(tmp_path: Path) -> None:

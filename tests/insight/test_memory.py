@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,3 +191,46 @@ def test_the_command_trains_draws_and_does_not_train_again(tmp_path: Path, monke
     ):
         refused = CliRunner().invoke(cli, ["memory", *bad])
         assert isinstance(refused.exception, InputError)
+
+
+RESULT = {
+    "task": "order",
+    "length": 10,
+    "cell": "lstm",
+    "seed": 0,
+    "solved": True,
+    "diverged": False,
+    "sequences": 200,
+    "right": 1.0,
+    "best": 1.0,
+    "parameters": 100,
+    "seconds": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            [{k: v for k, v in RESULT.items() if k != "diverged"}],
+            "result 0 .from 0. has no entry diverged, as an older",
+        ),
+        ([RESULT, {**RESULT, "sequences": "many"}], "result 1 .from 0. has sequences = 'many'"),
+        ({"results": [RESULT]}, "holds no results of unroll memory"),
+        ([RESULT, 3], "holds no results of unroll memory"),
+        (None, "holds no results of unroll memory"),
+    ],
+)
+def test_numbers_of_another_version_or_kind_are_refused_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, message: str
+):
+    file = tmp_path / "memory.json"
+    file.write_text(json.dumps(content))
+    monkeypatch.setattr(memory, "learn", None)
+    refused = CliRunner().invoke(cli, ["memory", "order", "--length", "10", "--out", str(tmp_path)])
+    assert isinstance(refused.exception, InputError)
+    assert re.search(message, str(refused.exception))
+    assert str(refused.exception).endswith("; remove it, or name another folder with --out")
+    assert json.loads(file.read_text()) == content
+    file.write_text(json.dumps([RESULT]))
+    assert memory.read_results(file) == [RESULT]

@@ -33,6 +33,7 @@ from unroll.data.tables import missing_column, read_table, read_text
 from unroll.errors import DataError, InputError, nearest
 
 Fill = Literal["none", "zero", "last", "mean"]
+LARGEST = float(np.finfo(np.float32).max)
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 
 
@@ -103,8 +104,9 @@ class SeriesEncoder:
         """Mean and deviation of the values that are there in the training part.
 
         Raises:
-            DataError: a feature has no value at all.
+            DataError: a feature has no value at all, or one beyond float32.
         """
+        _refuse_too_large(train.series, train.places, train.features, DataError)  # or the squares below overflow
         steps = np.concatenate(train.series)  # (ΣT, D)
         there = np.isfinite(steps)
         for name, count in zip(train.features, there.sum(0).tolist(), strict=True):
@@ -156,21 +158,24 @@ class SeriesEncoder:
         error: type[DataError] | type[InputError] = DataError,
     ) -> tuple[Tensor, Tensor | None]:
         """As `encode`, for arrays (T, D) that have the right shape; `places` and `features` are named in errors."""
+        _refuse_too_large(arrays, places, features, error)
         mean, deviation = np.array(self.mean), np.array(self.deviation)
         lengths = np.array([len(array) for array in arrays])
         steps = np.concatenate(arrays) if len(arrays) else np.empty((0, self.input_size))  # (ΣT, D)
-        bad = np.isinf(steps) if self.fill_missing != "none" else ~np.isfinite(steps)
-        if bad.any():
-            row, column = np.argwhere(bad)[0].tolist()
-            n = int(np.searchsorted(lengths.cumsum(), row, side="right"))
-            t = row - int(lengths[:n].sum())
-            value = "missing" if np.isnan(steps[row, column]) else f"{steps[row, column]}"
-            remedy = "fill in the value" if self.fill_missing != "none" else "set fill_missing to zero, last or mean"
-            if np.isinf(steps[row, column]):
-                remedy = "expected a finite number"
-            raise error(f"{places[n]}, step {t} (from 0), feature {features[column]}: the value is {value}; {remedy}")
+        if self.fill_missing == "none":
+            remedy = "set fill_missing to zero, last or mean"
+            _refuse(np.isnan(steps), arrays, places, features, error, lambda _: f"is missing; {remedy}")
         steps = _filled(steps, lengths, self.fill_missing, mean)
-        values = torch.from_numpy(((steps - mean) / deviation).astype(np.float32))
+        scaled = (steps - mean) / deviation
+        _refuse(
+            np.abs(scaled) > LARGEST,
+            arrays,
+            places,
+            features,
+            error,
+            lambda value: f"is {value}, too far from what the training part holds; expected a value nearer to it",
+        )
+        values = torch.from_numpy(scaled.astype(np.float32))
         if len(lengths) and (lengths == lengths[0]).all():
             return values.view(len(lengths), -1, self.input_size), None
         return values, torch.from_numpy(lengths)
@@ -198,6 +203,40 @@ class SeriesEncoder:
             tuple(fields["class_names"]),
             fields["fill_missing"],
         )
+
+
+def _refuse(
+    bad: np.ndarray,
+    arrays: Sequence[np.ndarray],
+    places: Sequence[str],
+    features: Sequence[str],
+    error: type[DataError] | type[InputError],
+    why: Callable[[float], str],
+) -> None:
+    """Raise `error` with the place of the first value where `bad` (ΣT, D) is true."""
+    if not bad.any():
+        return
+    row, column = np.argwhere(bad)[0].tolist()
+    n = 0
+    while row >= len(arrays[n]):
+        row, n = row - len(arrays[n]), n + 1
+    what = why(float(arrays[n][row, column]))
+    raise error(f"{places[n]}, step {row} (from 0), feature {features[column]}: the value {what}")
+
+
+def _refuse_too_large(
+    arrays: Sequence[np.ndarray],
+    places: Sequence[str],
+    features: Sequence[str],
+    error: type[DataError] | type[InputError],
+) -> None:
+    """Infinities, and what float32 cannot hold."""
+    bad = np.concatenate([np.abs(array) > LARGEST for array in arrays]) if len(arrays) else np.zeros((0, 1), bool)
+
+    def why(value: float) -> str:
+        return f"is {value}; expected a finite number" + ("" if math.isinf(value) else f" of at most {LARGEST:.2g}")
+
+    _refuse(bad, arrays, places, features, error, why)
 
 
 def _filled(steps: np.ndarray, lengths: np.ndarray, how: Fill, mean: np.ndarray) -> np.ndarray:

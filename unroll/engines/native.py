@@ -19,7 +19,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,26 @@ _DTYPES = (torch.float32, torch.float64)
 
 # Gradients in the order of the inputs (x, h0, c0, W, U, b); None where nobody wants one.
 _Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+
+
+class _Task(NamedTuple):
+    """A walk to be done: over which tensors, and how. The operators below take the same in the same order."""
+
+    x: Tensor
+    h0: Tensor
+    c0: Tensor | None
+    W: Tensor
+    U: Tensor
+    b: Tensor | None
+    lengths: Tensor | None
+    reverse: bool
+    projected: bool
+    kind: int
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor, Tensor | None]:
+        """What gradients are for."""
+        return self[:6]
 
 
 # --- the library ------------------------------------------------------------------------------------------------------
@@ -191,23 +211,12 @@ def _check(status: int) -> None:
         raise InputError("lengths must lie between 0 and T, the number of steps")
 
 
-def _forward(
-    kind: int,
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor | None,
-    W: Tensor,
-    U: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-    projected: bool,
-    saved: Tensor | bool,
-) -> tuple[Tensor, Tensor, Tensor | None, int]:
+def _forward(task: _Task, saved: Tensor | bool) -> tuple[Tensor, Tensor, Tensor | None, int]:
     """Outputs (T, B, H), final h and c, and a pointer to what the backward pass needs (LSTM).
 
     `saved` is where to put that: a tensor, True for memory of the kernels' own, False for nowhere.
     """
+    x, h0, c0, W, U, b, lengths, reverse, projected, kind = task
     T, B, _ = x.shape
     H = W.shape[1]
     x = _rows(x)
@@ -255,24 +264,11 @@ def _forward(
 
 
 def _backward(
-    kind: int,
-    d_out: Tensor | None,
-    d_h_last: Tensor | None,
-    d_c_last: Tensor | None,
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor | None,
-    W: Tensor,
-    U: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    saved: int,
-    reverse: bool,
-    projected: bool,
-    needed: Sequence[bool],
+    task: _Task, d_outputs: Sequence[Tensor | None], out: Tensor, saved: int, needed: Sequence[bool]
 ) -> _Gradients:
-    """Gradients of (x, h0, c0, W, U, b). Destroys what `saved` points to."""
+    """Gradients of (x, h0, c0, W, U, b) from those of out, the final h and (LSTM) the final c; destroys `saved`."""
+    x, h0, c0, W, U, b, lengths, reverse, projected, kind = task
+    d_out, d_h_last, d_c_last = d_outputs if c0 is not None else (*d_outputs, None)
     T, B, _ = x.shape
     H = W.shape[1]
     x = _rows(x)
@@ -354,7 +350,8 @@ def walk(
         if lengths is not None:  # what stands in the padding need not be a word
             x = x.masked_fill(torch.arange(x.shape[0])[:, None] >= lengths, 0)
         x = torch.nn.functional.embedding(x, U.T)
-    _check_shapes(x, h0, c0, W, U, lengths, projected)
+    task = _Task(x, h0, c0, W, U, b, lengths, reverse, projected, kind)
+    _check_shapes(task)
 
     if (
         torch.compiler.is_compiling()
@@ -362,9 +359,8 @@ def walk(
         or torch.is_autocast_enabled("cpu")
         or type(x) not in (Tensor, torch.nn.Parameter)
     ):
-        tensors = (x, h0, c0, W, U, b)
         if c0 is not None:
-            save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+            save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in task.inputs)
             out, h, c, _ = torch.ops.unroll.lstm(x, h0, c0, W, U, b, lengths, reverse, projected, save)
             return out, (h, c)
         out, h = torch.ops.unroll.rnn(x, h0, W, U, b, lengths, reverse, projected, kind == _RNN_RELU)
@@ -378,16 +374,15 @@ def walk(
         or U.requires_grad
         or (b is not None and b.requires_grad)
     ):
-        out, h, c = _Walk.apply(x, h0, c0, W, U, b, lengths, kind, reverse, projected)  # type: ignore[no-untyped-call]
+        out, h, c = _Walk.apply(*task)  # type: ignore[no-untyped-call]
     else:
-        out, h, c, _ = _forward(kind, x, h0, c0, W, U, b, lengths, reverse, projected, False)
+        out, h, c, _ = _forward(task, False)
     return out, (h if c is None else (h, c))
 
 
-def _check_shapes(
-    x: Tensor, h0: Tensor, c0: Tensor | None, W: Tensor, U: Tensor, lengths: Tensor | None, projected: bool
-) -> None:
+def _check_shapes(task: _Task) -> None:
     """The kernels trust their pointers, so nothing that does not fit may pass."""
+    x, h0, c0, W, U, _, lengths, _, projected, _ = task
     B, H = x.shape[1], W.shape[1]
     features = W.shape[0] if projected else U.shape[1]
     if x.dim() != 3 or x.shape[2] != features:
@@ -406,83 +401,45 @@ def _check_shapes(
 
 
 class _Walk(torch.autograd.Function):
-    """The kernels under autograd, eager."""
+    """The kernels under autograd, eager. It is given the fields of a `_Task`."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        h0: Tensor,
-        c0: Tensor | None,
-        W: Tensor,
-        U: Tensor,
-        b: Tensor | None,
-        lengths: Tensor | None,
-        kind: int,
-        reverse: bool,
-        projected: bool,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        out, h_last, c_last, saved = _forward(kind, x, h0, c0, W, U, b, lengths, reverse, projected, c0 is not None)
+    def forward(ctx: Any, *fields: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        task = _Task(*fields)
+        out, h_last, c_last, saved = _forward(task, task.c0 is not None)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, h0, c0, W, U, b, lengths, out)
+        ctx.save_for_backward(*task[:7], out)
         ctx.saved = _Saved(saved)
-        ctx.options = kind, reverse, projected
+        ctx.options = task[7:]
         return out, h_last, c_last
 
     @staticmethod
-    def backward(ctx: Any, d_out: Tensor | None, d_h_last: Tensor | None, d_c_last: Tensor | None) -> Any:
-        x, h0, c0, W, U, b, lengths, out = ctx.saved_tensors
-        kind, reverse, projected = ctx.options
+    def backward(ctx: Any, *d_outputs: Tensor | None) -> Any:
+        *tensors, out = ctx.saved_tensors
+        task = _Task(*tensors, *ctx.options)
+        needed = ctx.needs_input_grad[:6]
+        gradients: Sequence[Tensor | None]
         if torch.is_grad_enabled():
-            gradients = _differentiable_backward(
-                kind,
-                (d_out, d_h_last, d_c_last),
-                (x, h0, c0, W, U, b),
-                lengths,
-                reverse,
-                projected,
-                ctx.needs_input_grad,
-            )
-            return *gradients, None, None, None, None
-        saved, ctx.saved = ctx.saved, None
-        if saved is None and c0 is not None:
-            # A second time through the same graph: the first has used up what was saved.
-            saved = _Saved(_forward(kind, x, h0, c0, W, U, b, lengths, reverse, projected, True)[3])
-        found = _backward(
-            kind,
-            d_out,
-            d_h_last,
-            d_c_last,
-            x,
-            h0,
-            c0,
-            W,
-            U,
-            b,
-            lengths,
-            out,
-            saved.pointer if saved is not None else 0,
-            reverse,
-            projected,
-            ctx.needs_input_grad,
-        )
-        return *found, None, None, None, None
+            gradients = _differentiable_backward(task, d_outputs, needed)
+        else:
+            saved, ctx.saved = ctx.saved, None
+            if saved is None and task.c0 is not None:
+                # A second time through the same graph: the first has used up what was saved.
+                saved = _Saved(_forward(task, True)[3])
+            pointer = saved.pointer if saved is not None else 0
+            gradients = _backward(task, d_outputs[: 2 + (task.c0 is not None)], out, pointer, needed)
+        return *gradients, None, None, None, None
 
 
 def _differentiable_backward(
-    kind: int,
-    d_outputs: Sequence[Tensor | None],
-    inputs: Sequence[Tensor | None],
-    lengths: Tensor | None,
-    reverse: bool,
-    projected: bool,
-    needed: Sequence[bool],
+    task: _Task, d_outputs: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients once more, by the reference, so that they can be differentiated themselves."""
     # Aliases, so that only the way through this walk counts should one input depend on another.
-    inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+    inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in task.inputs]
     x, h0, c0, W, U, b = inputs
     assert x is not None and h0 is not None and W is not None and U is not None  # noqa: PT018
+    lengths, reverse, projected, kind = task[6:]
     lstm = kind == _LSTM
     used = torch.eye(W.shape[0], dtype=W.dtype) if projected else U
     cell: Cell = (
@@ -524,8 +481,8 @@ torch.library.define(
 )
 torch.library.define(
     "unroll::lstm_backward",
-    "(Tensor? d_out, Tensor? d_h_last, Tensor? d_c_last, Tensor x, Tensor h0, Tensor c0, Tensor W, Tensor U, Tensor? b, "
-    "Tensor? lengths, Tensor out, Tensor saved, bool reverse, bool projected, bool[] needed) -> Tensor[]",
+    "(Tensor? d_out, Tensor? d_h_last, Tensor? d_c_last, Tensor out, Tensor saved, Tensor x, Tensor h0, Tensor c0, "
+    "Tensor W, Tensor U, Tensor? b, Tensor? lengths, bool reverse, bool projected, bool[] needed) -> Tensor[]",
 )
 torch.library.define(
     "unroll::rnn",
@@ -534,9 +491,13 @@ torch.library.define(
 )
 torch.library.define(
     "unroll::rnn_backward",
-    "(Tensor? d_out, Tensor? d_h_last, Tensor x, Tensor h0, Tensor W, Tensor U, Tensor? b, Tensor? lengths, Tensor out, "
-    "bool reverse, bool projected, bool relu, bool[] needed) -> Tensor[]",
+    "(Tensor? d_out, Tensor? d_h_last, Tensor out, Tensor x, Tensor h0, Tensor W, Tensor U, Tensor? b, "
+    "Tensor? lengths, bool reverse, bool projected, bool relu, bool[] needed) -> Tensor[]",
 )
+
+
+def _sizes(task: _Task) -> tuple[int, int, int]:
+    return task.x.shape[0], task.x.shape[1], task.W.shape[1]
 
 
 def _saved_size(T: int, B: int, H: int) -> int:
@@ -544,209 +505,83 @@ def _saved_size(T: int, B: int, H: int) -> int:
     return T * B * 5 * ((H + 15) // 16 * 16) + 16
 
 
+def _lstm_task(*fields: Any) -> _Task:
+    return _Task._make((*fields, _LSTM))
+
+
+def _rnn_task(x: Tensor, h0: Tensor, *others: Any) -> _Task:
+    *fields, relu = others
+    return _Task._make((x, h0, None, *fields, _RNN_RELU if relu else _RNN_TANH))
+
+
 @torch.library.impl("unroll::lstm", "CPU")
-def _lstm(
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    W: Tensor,
-    U: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-    projected: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _check_shapes(x, h0, c0, W, U, lengths, projected)
-    size = _saved_size(x.shape[0], x.shape[1], W.shape[1]) if save else 0
-    saved = torch.zeros((size,), dtype=W.dtype)  # all of it defined, as tools that compare results expect
-    out, h, c, _ = _forward(_LSTM, x, h0, c0, W, U, b, lengths, reverse, projected, saved if save else False)
+def _lstm(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *fields, save = arguments
+    task = _lstm_task(*fields)
+    _check_shapes(task)
+    size = _saved_size(*_sizes(task)) if save else 0
+    saved = torch.zeros((size,), dtype=task.W.dtype)  # all of it defined, as tools that compare results expect
+    out, h, c, _ = _forward(task, saved if save else False)
     assert c is not None
     return out, h, c, saved
 
 
 @torch.library.register_fake("unroll::lstm")  # type: ignore[untyped-decorator]
-def _lstm_fake(
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    W: Tensor,
-    U: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-    projected: bool,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    T, B, H = x.shape[0], x.shape[1], W.shape[1]
+def _lstm_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *fields, save = arguments
+    task = _lstm_task(*fields)
+    W, (T, B, H) = task.W, _sizes(task)
     saved = W.new_empty((_saved_size(T, B, H) if save else 0,))
     return W.new_empty((T, B, H)), W.new_empty((B, H)), W.new_empty((B, H)), saved
 
 
 @torch.library.impl("unroll::rnn", "CPU")
-def _rnn(
-    x: Tensor,
-    h0: Tensor,
-    W: Tensor,
-    U: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-    projected: bool,
-    relu: bool,
-) -> tuple[Tensor, Tensor]:
-    _check_shapes(x, h0, None, W, U, lengths, projected)
-    kind = _RNN_RELU if relu else _RNN_TANH
-    return _forward(kind, x, h0, None, W, U, b, lengths, reverse, projected, False)[:2]
+def _rnn(*arguments: Any) -> tuple[Tensor, Tensor]:
+    task = _rnn_task(*arguments)
+    _check_shapes(task)
+    return _forward(task, False)[:2]
 
 
 @torch.library.register_fake("unroll::rnn")  # type: ignore[untyped-decorator]
-def _rnn_fake(
-    x: Tensor,
-    h0: Tensor,
-    W: Tensor,
-    U: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    reverse: bool,
-    projected: bool,
-    relu: bool,
-) -> tuple[Tensor, Tensor]:
-    T, B, H = x.shape[0], x.shape[1], W.shape[1]
-    return W.new_empty((T, B, H)), W.new_empty((B, H))
+def _rnn_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
+    task = _rnn_task(*arguments)
+    T, B, H = _sizes(task)
+    return task.W.new_empty((T, B, H)), task.W.new_empty((B, H))
 
 
-def _given(gradients: Sequence[Tensor | None]) -> list[Tensor]:
-    return [gradient for gradient in gradients if gradient is not None]
+# The backward operators return only the gradients that are needed.
 
 
 @torch.library.impl("unroll::lstm_backward", "CPU")
-def _lstm_backward(
-    d_out: Tensor | None,
-    d_h_last: Tensor | None,
-    d_c_last: Tensor | None,
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    W: Tensor,
-    U: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    saved: Tensor,
-    reverse: bool,
-    projected: bool,
-    needed: Sequence[bool],
-) -> list[Tensor]:
+def _lstm_backward(*arguments: Any) -> list[Tensor]:
+    d_out, d_h_last, d_c_last, out, saved, *fields, needed = arguments
     saved = saved.clone()
-    return _given(
-        _backward(
-            _LSTM,
-            d_out,
-            d_h_last,
-            d_c_last,
-            x,
-            h0,
-            c0,
-            W,
-            U,
-            b,
-            lengths,
-            out,
-            saved.data_ptr(),
-            reverse,
-            projected,
-            needed,
-        )
-    )
+    gradients = _backward(_lstm_task(*fields), (d_out, d_h_last, d_c_last), out, saved.data_ptr(), needed)
+    return [gradient for gradient in gradients if gradient is not None]
 
 
 @torch.library.impl("unroll::rnn_backward", "CPU")
-def _rnn_backward(
-    d_out: Tensor | None,
-    d_h_last: Tensor | None,
-    x: Tensor,
-    h0: Tensor,
-    W: Tensor,
-    U: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    reverse: bool,
-    projected: bool,
-    relu: bool,
-    needed: Sequence[bool],
-) -> list[Tensor]:
-    kind = _RNN_RELU if relu else _RNN_TANH
-    return _given(
-        _backward(
-            kind,
-            d_out,
-            d_h_last,
-            None,
-            x,
-            h0,
-            None,
-            W,
-            U,
-            b,
-            lengths,
-            out,
-            0,
-            reverse,
-            projected,
-            needed,
-        )
-    )
-
-
-def _backward_fake(
-    x: Tensor, h0: Tensor, c0: Tensor | None, W: Tensor, U: Tensor, b: Tensor | None, needed: Sequence[bool]
-) -> list[Tensor]:
-    like = (x, h0, c0, W, U, b)
-    return [
-        tensor.new_empty(tensor.shape) for tensor, want in zip(like, needed, strict=True) if want and tensor is not None
-    ]
+def _rnn_backward(*arguments: Any) -> list[Tensor]:
+    d_out, d_h_last, out, *fields, needed = arguments
+    gradients = _backward(_rnn_task(*fields), (d_out, d_h_last), out, 0, needed)
+    return [gradient for gradient in gradients if gradient is not None]
 
 
 @torch.library.register_fake("unroll::lstm_backward")  # type: ignore[untyped-decorator]
-def _lstm_backward_fake(
-    d_out: Tensor | None,
-    d_h_last: Tensor | None,
-    d_c_last: Tensor | None,
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    W: Tensor,
-    U: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    saved: Tensor,
-    reverse: bool,
-    projected: bool,
-    needed: Sequence[bool],
-) -> list[Tensor]:
-    return _backward_fake(x, h0, c0, W, U, b, needed)
+def _lstm_backward_fake(*arguments: Any) -> list[Tensor]:
+    _, _, _, _, _, *fields, needed = arguments
+    return _like(_lstm_task(*fields), needed)
 
 
 @torch.library.register_fake("unroll::rnn_backward")  # type: ignore[untyped-decorator]
-def _rnn_backward_fake(
-    d_out: Tensor | None,
-    d_h_last: Tensor | None,
-    x: Tensor,
-    h0: Tensor,
-    W: Tensor,
-    U: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    out: Tensor,
-    reverse: bool,
-    projected: bool,
-    relu: bool,
-    needed: Sequence[bool],
-) -> list[Tensor]:
-    return _backward_fake(x, h0, None, W, U, b, needed)
+def _rnn_backward_fake(*arguments: Any) -> list[Tensor]:
+    _, _, _, *fields, needed = arguments
+    return _like(_rnn_task(*fields), needed)
+
+
+def _like(task: _Task, needed: Sequence[bool]) -> list[Tensor]:
+    pairs = zip(task.inputs, needed, strict=True)
+    return [tensor.new_empty(tensor.shape) for tensor, want in pairs if want and tensor is not None]
 
 
 def _register_autograd(lstm: bool) -> None:
@@ -755,34 +590,28 @@ def _register_autograd(lstm: bool) -> None:
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
-        x, h0, *rest = inputs
-        c0 = rest.pop(0) if lstm else None
-        W, U, b, lengths, reverse, projected, last = rest
-        ctx.save_for_backward(x, h0, c0, W, U, b, lengths, output[0], output[3] if lstm else None)
-        ctx.options = (_LSTM if lstm else _RNN_RELU if last else _RNN_TANH), reverse, projected
+        task = _lstm_task(*inputs[:-1]) if lstm else _rnn_task(*inputs)
+        ctx.save_for_backward(*task[:7], output[0], output[3] if lstm else None)
+        ctx.options = task[7:]
 
     def backward(ctx: Any, *d_outputs: Tensor | None) -> Any:
-        x, h0, c0, W, U, b, lengths, out, saved = ctx.saved_tensors
-        kind, reverse, projected = ctx.options
+        *tensors, out, saved = ctx.saved_tensors
+        task = _Task(*tensors, *ctx.options)
         n = list(ctx.needs_input_grad)
-        inputs = (x, h0, c0, W, U, b)
         if not lstm:
             n.insert(2, False)
-        needed = [want and tensor is not None for want, tensor in zip(n, inputs, strict=False)]
-        needed[4] = needed[4] and not projected
+        needed = [want and tensor is not None for want, tensor in zip(n, task.inputs, strict=False)]
+        needed[4] = needed[4] and not task.projected
         d = d_outputs[: 1 + states]
         gradients: list[Tensor | None]
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            gradients = _differentiable_backward(kind, d, inputs, lengths, reverse, projected, needed)
+            gradients = _differentiable_backward(task, d, needed)
         else:
             if lstm:
-                found = torch.ops.unroll.lstm_backward(
-                    *d, x, h0, c0, W, U, b, lengths, out, saved, reverse, projected, needed
-                )
+                found = torch.ops.unroll.lstm_backward(*d, out, saved, *task[:9], needed)
             else:
-                found = torch.ops.unroll.rnn_backward(
-                    *d, x, h0, W, U, b, lengths, out, reverse, projected, kind == _RNN_RELU, needed
-                )
+                x, h0, _, *fields, kind = task
+                found = torch.ops.unroll.rnn_backward(*d, out, x, h0, *fields, kind == _RNN_RELU, needed)
             left = iter(found)
             gradients = [next(left) if want else None for want in needed]
         if not lstm:

@@ -21,11 +21,13 @@ same at all lengths.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -312,6 +314,44 @@ def learn(
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": round(time.perf_counter() - began, 2),
     }
+
+
+_RESULT = {
+    "task": str,
+    "length": int,
+    "cell": str,
+    "seed": int,
+    "solved": bool,
+    "diverged": bool,
+    "sequences": int,
+    "right": float,
+    "parameters": int,
+    "seconds": float,
+}
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The results of `learn` that a JSON file holds; none where there is no file.
+
+    Raises:
+        InputError: it holds something else, or what an older version wrote.
+    """
+    remedy = "remove it, or name another folder with --out"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError:
+        raise InputError(f"{path} is damaged; {remedy}") from None
+    if not isinstance(found, list) or not all(isinstance(result, dict) for result in found):
+        raise InputError(f"{path} holds no results of unroll memory (expected a list of objects); {remedy}")
+    for n, result in enumerate(found):
+        for name, kind in _RESULT.items():
+            if name not in result:
+                raise InputError(
+                    f"{path}: result {n} (from 0) has no entry {name}, as an older version left it; {remedy}"
+                )
+            if type(result[name]) is not kind:
+                raise InputError(f"{path}: result {n} (from 0) has {name} = {result[name]!r}; {remedy}")
+    return found
 
 
 def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

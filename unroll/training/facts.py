@@ -32,6 +32,14 @@ def facts() -> dict[str, Any]:
     }
 
 
+def memory() -> int | None:
+    """Bytes of the machine's memory, where the system tells."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

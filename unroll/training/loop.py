@@ -37,7 +37,7 @@ from unroll.training.run import (
     save_tensors,
     write_atomically,
 )
-from unroll.training.tasks import class_weights, first_model, load_dataset, test_lines
+from unroll.training.tasks import check_memory, class_weights, first_model, load_dataset, test_lines
 
 SECONDS_BETWEEN_SAVES = 5.0  # an epoch that ends sooner after the last save is not saved: it is quickly run again
 Echo = Callable[[str], None]
@@ -49,7 +49,8 @@ def prepare(recipe: AnyRecipe) -> Dataset:
 
     Raises:
         DataError: the data are missing or damaged.
-        RecipeError: a batch is larger than the training part, or too small for so many processes.
+        RecipeError: a batch is larger than the training part, or too small for so many processes, or the model is larger
+            than the machine's memory.
     """
     dataset = distributed.together(lambda: load_dataset(recipe))
     if recipe.batch_size > len(dataset.train):
@@ -57,6 +58,7 @@ def prepare(recipe: AnyRecipe) -> Dataset:
             f"batch_size is {recipe.batch_size}, but there are only {len(dataset.train)} training sequences; "
             "choose a smaller one"
         )
+    distributed.together(lambda: check_memory(recipe, dataset.encoder))
     if distributed.size() > recipe.batch_size:
         raise RecipeError(
             f"batch_size is {recipe.batch_size}, but {distributed.size()} processes share each batch; "

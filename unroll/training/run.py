@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,8 @@ class RunFolder:
         RunError: the folder does not exist or holds no recipe.
     """
 
+    made: Sequence[Path] = ()  # the folders that `create` made, the inner before the outer
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
@@ -104,6 +108,7 @@ class RunFolder:
         path = Path(path)
         text = dump_recipe(recipe) + yaml.safe_dump({"ran_with": facts}, sort_keys=False)
         try:
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise RunError(
@@ -114,7 +119,20 @@ class RunFolder:
             raise RunError(f"{path} cannot be a run folder: a file stands in the way") from None
         except OSError as error:
             raise RunError(f"{path} cannot be made or written: {error.strerror}") from None
-        return cls(path)
+        folder = cls(path)
+        folder.made = made
+        return folder
+
+    def discard(self) -> None:
+        """Undo `create`: away with all that is in the folder, and with the folders that were not there before."""
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        for path in self.made:
+            with suppress(OSError):  # another run has come to stand beside this one
+                path.rmdir()
 
     @property
     def saved(self) -> dict[str, Any]:

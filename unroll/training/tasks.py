@@ -13,8 +13,9 @@ from unroll.data.batches import Dataset, Encoder, Sequences
 from unroll.data.images import ImageEncoder, load_image_dataset, load_test_images
 from unroll.data.sentences import LAB_SENTENCES, SentenceEncoder, load_sentence_dataset, load_test_sentences
 from unroll.data.series import SeriesEncoder, load_series_dataset, load_test_series, read_series
-from unroll.errors import DataError
+from unroll.errors import DataError, RecipeError
 from unroll.models import SequenceClassifier
+from unroll.training import facts
 from unroll.training.recipe import AnyRecipe, ImageRecipe, SentenceRecipe, SeriesRecipe
 
 ENCODERS: dict[str, Any] = {"images": ImageEncoder, "sentences": SentenceEncoder, "series": SeriesEncoder}
@@ -70,6 +71,34 @@ def build_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceClassifier:
         nonlinearity=recipe.nonlinearity,
         engine=recipe.engine,
     )
+
+
+def parameter_count(recipe: AnyRecipe, encoder: Encoder) -> int:
+    """How many parameters the model of a recipe has; told without making it."""
+    H, E = recipe.hidden_size, getattr(recipe, "embedding_size", None)
+    gates, directions = 4 if recipe.cell == "lstm" else 1, 2 if recipe.bidirectional else 1
+    width = encoder.input_size if E is None else E
+    first, other = gates * H * (H + width + 1), gates * H * (H + directions * H + 1)
+    cells = directions * (first + (recipe.num_layers - 1) * other)
+    readout = len(encoder.class_names) * (directions * H + 1)
+    return cells + readout + (0 if E is None else encoder.input_size * E)
+
+
+def check_memory(recipe: AnyRecipe, encoder: Encoder) -> None:
+    """Raise RecipeError where not even the parameters and what belongs to them fit into the machine's memory.
+
+    Asked first, because a system that promises more memory than it has would try until it kills something.
+    """
+    # theta, the gradient as autograd leaves it and end to end, the optimiser's vectors, and the average
+    state = 2 if recipe.optimizer != "sgd" else 1 if recipe.momentum else 0
+    vectors = 3 + state + (recipe.weight_average is not None)
+    count, there = parameter_count(recipe, encoder), facts.memory()
+    needed = 4 * vectors * count
+    if there is not None and needed > there:
+        raise RecipeError(
+            f"not enough memory: {count:,} parameters, with gradient and optimiser's state, take {needed // 10**9:,} GB, "
+            f"and this machine has {there // 10**9:,} GB; choose a smaller hidden_size or fewer num_layers"
+        )
 
 
 def first_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceClassifier:

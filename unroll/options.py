@@ -1,10 +1,12 @@
-"""Fields of recipes as options of commands."""
+"""Options that several commands share: the fields of recipes, and names of files and folders."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
+
+from unroll.errors import InputError
 
 
 class RecipeCommand(click.Command):
@@ -23,6 +25,13 @@ class RecipeCommand(click.Command):
                         click.Option([option, name], metavar=_metavar(field.annotation), help=field.description)
                     )
         return super().get_params(ctx)
+
+
+def not_empty(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """A name to write to: an empty one, as an unset variable of a shell gives it, is not the same as none."""
+    if value is not None and not value.strip():
+        raise InputError(f"{option.opts[0]} is empty; expected a name, or leave the option out")
+    return value
 
 
 def given_fields(options: dict[str, str | None]) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""What a recipe makes of its task: the size of the model."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from unroll.errors import RecipeError
+from unroll.training import facts
+from unroll.training.recipe import parse_recipe
+from unroll.training.tasks import build_model, check_memory, parameter_count
+
+ENCODER = SimpleNamespace(input_size=11, class_names=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("embedding_size", [None, 5])
+def test_the_parameters_are_counted_without_making_them(cell, num_layers, bidirectional, embedding_size):
+    fields = {"cell": cell, "hidden_size": 7, "num_layers": num_layers, "bidirectional": bidirectional}
+    recipe = parse_recipe({"task": "sentences", "embedding_size": embedding_size, **fields}, "test")
+    made = sum(parameter.numel() for parameter in build_model(recipe, ENCODER).parameters())
+    assert parameter_count(recipe, ENCODER) == made
+
+
+@pytest.mark.parametrize(
+    ("fields", "vectors"),
+    [
+        ({"optimizer": "adamw"}, 5),
+        ({"optimizer": "sgd"}, 3),
+        ({"optimizer": "sgd", "momentum": 0.9, "weight_average": 0.99}, 5),
+    ],
+)
+def test_memory_is_asked_for_parameters_gradient_and_state(monkeypatch, fields, vectors):
+    recipe = parse_recipe({"task": "images", **fields}, "test")
+    needed = 4 * vectors * parameter_count(recipe, ENCODER)
+    for there in (needed, None):  # None: a system that does not tell
+        monkeypatch.setattr(facts, "memory", lambda there=there: there)
+        check_memory(recipe, ENCODER)
+    monkeypatch.setattr(facts, "memory", lambda: needed - 1)
+    with pytest.raises(RecipeError, match="choose a smaller hidden_size or fewer num_layers"):
+        check_memory(recipe, ENCODER)
