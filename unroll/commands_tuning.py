@@ -53,12 +53,14 @@ def tune(
     from unroll.tuning.study import tune as run_search
 
     changes = given_fields(fields)
-    own = load_recipe(recipe, changes)
-    base = own.model_copy(update={"validation": own.validation or HELD_OUT})
+    # The recipe's own: a --validation is about the search.
+    own_validation = load_recipe(recipe).validation
+    changes.setdefault("validation", own_validation or HELD_OUT)
+    base = load_recipe(recipe, changes)
     searched = read_space(read_recipe(recipe)[0].get("space"), base, list(space), set(changes), recipe)
     folder = Path(out if out is not None else Path("tuning") / base.name)
     if not folder.name:
-        raise InputError(f"--out is {out!r}; expected the name of a folder")
+        raise InputError(f"--out is {out!r}; expected a folder that has a name")
     from tqdm import tqdm
 
     from unroll.training.loop import prepare
@@ -84,7 +86,7 @@ def tune(
         click.echo("interrupted; the same command goes on", err=True)
         sys.exit(130)
     found = summary(study, plan)
-    best = write_results(folder, found, load_recipe(recipe).validation)
+    best = write_results(folder, found, own_validation)
     from unroll.report.study import draw_study
     from unroll.tuning.study import text_summary
 
@@ -128,7 +130,7 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
 
     way = walk(before, after)
     todo = plan(way, seeds)
-    dataset = load_tested(way.first)
+    dataset = load_tested(way.first.model_copy(update={"seed": 0}))  # the seed may decide what is split off for testing
     load_tested(way.second)
     study = Study(folder, way, dataset, facts())
     del dataset  # every training reads its own

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -109,26 +110,34 @@ def test_four_workers_share_a_study_and_one_that_is_killed_costs_its_trial_only(
         )
         for machine in ("one", "two")
     ]
-    with psycopg.connect(server, autocommit=True) as connection:
+    try:
+        with psycopg.connect(server, autocommit=True) as connection:
 
-        def trials():
-            try:
-                return connection.execute(TRIALS).fetchall()
-            except psycopg.errors.UndefinedTable:  # they are still being made
-                return []
+            def trials():
+                try:
+                    return connection.execute(TRIALS).fetchall()
+                except psycopg.errors.UndefinedTable:  # they are still being made
+                    return []
 
-        while True:  # until all four have begun a trial, and one of them runs
-            found = trials()
-            running = [(number, worker) for number, state, worker in found if state == "RUNNING" and worker]
-            if running and len({worker for _, _, worker in found if worker}) == 4:
-                break
-            assert all(leader.poll() is None for leader in leaders), [leader.communicate() for leader in leaders]
-        _, unlucky = running[0]
-        os.kill(int(unlucky.strip('"').split()[-1]), signal.SIGKILL)
-        lost = max(number for number, _, worker in trials() if worker == unlucky)
-        connection.execute(SILENT, (lost,))  # as if half a minute had passed without a sign of life
-        said = [leader.communicate() for leader in leaders]
-        ended = trials()
+            while True:  # until all four have begun a trial, and one of them runs
+                found = trials()
+                running = [worker for _, state, worker in found if state == "RUNNING" and worker]
+                if running and len({worker for _, _, worker in found if worker}) == 4:
+                    break
+                with suppress(subprocess.TimeoutExpired):
+                    leaders[0].wait(0.02)
+                assert all(leader.poll() is None for leader in leaders), [leader.communicate() for leader in leaders]
+            unlucky = running[0]
+            os.kill(int(unlucky.strip('"').split()[-1]), signal.SIGKILL)
+            lost = max(number for number, _, worker in trials() if worker == unlucky)
+            # It may have been between two trials; then nothing is lost.
+            was_running = next(state for number, state, _ in trials() if number == lost) == "RUNNING"
+            connection.execute(SILENT, (lost,))  # as if half a minute had passed without a sign of life
+            said = [leader.communicate(timeout=200) for leader in leaders]
+            ended = trials()
+    finally:
+        for leader in leaders:
+            leader.kill()  # its workers end with it
     assert [leader.returncode for leader in leaders] == [0, 0], said
     assert sorted(err for _, err in said) == [
         "",
@@ -137,6 +146,7 @@ def test_four_workers_share_a_study_and_one_that_is_killed_costs_its_trial_only(
     finished = [number for number, state, _ in ended if state in ("COMPLETE", "PRUNED")]
     assert len(set(finished)) == len(finished) == 12
     assert all(state == "FAIL" for number, state, _ in ended if number not in finished)
+    assert (lost not in finished) == was_running
     # Both machines tell the same.
     told = [[line for line in out.splitlines() if str(tmp_path) not in line] for out, _ in said]
     assert told[0] == told[1]

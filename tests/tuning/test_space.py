@@ -45,6 +45,15 @@ def test_a_range_ends_where_its_steps_do():
     assert space("hidden_size=32..100 step 32")["hidden_size"] == Range(32, 96, step=32)
 
 
+def test_a_value_between_the_steps_is_not_in_the_space():
+    found = space("hidden_size=100..200 step 32", "dropout=0..0.3 step 0.1", "epochs=2..5", "learning_rate=0.1..0.2")
+    assert found["dropout"] == Range(0.0, 0.3, step=0.1)
+    inside = {"hidden_size": [100, 132, 196], "dropout": [0.0, 0.1, 0.3], "epochs": [2, 5], "learning_rate": [0.123]}
+    outside = {"hidden_size": [128, 228], "dropout": [0.15], "epochs": [2.5, 6, None], "learning_rate": [0.3, "a"]}
+    assert all(value in found[name] for name, values in inside.items() for value in values)
+    assert not any(value in found[name] for name, values in outside.items() for value in values)
+
+
 def test_what_is_proposed_lies_in_the_space_and_both_ends_of_whole_numbers_come_up():
     found = space("learning_rate=0.001..0.1 log", "epochs=2..4", "hidden_size=32..96 step 32", "optimizer=sgd,adam")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -83,8 +92,12 @@ def test_every_packaged_space_can_be_read_and_holds_the_recipe_itself(name):
         ("epochs=2..5 step 9", "--space: epochs goes from 2 to 5 in steps of 9; expected a smaller step above 0"),
         ("epochs=2..many", "--space: epochs is '2..many'; expected numbers, as in 0.001..0.1"),
         ("optimizer=sgd,momentum", "--space: optimizer is 'momentum'; expected 'sgd', 'adam' or 'adamw'"),
-        ("optimizer=sgd,sgd", "--space: optimizer is ['sgd', 'sgd']; expected different values to choose from"),
+        ("optimizer=sgd,sgd", "--space: optimizer is sgd, sgd; expected different values to choose from"),
+        ("dropout=0,0.0", "--space: dropout is 0, 0.0; expected different values to choose from"),
         ("bidirectional=0..1", "--space: bidirectional is no number that could run from 0 to 1"),
+        ("epochs=2..none", "--space: epochs is '2..none'; expected numbers"),
+        ("forget_bias=0..inf", "--space: forget_bias is '0..inf'; expected numbers"),
+        ("forget_bias=nan,1", "--space: forget_bias is nan; expected a finite number"),
         ("learning_rate", "--space is 'learning_rate'; expected FIELD=LOW..HIGH or FIELD=A,B,C"),
     ],
 )

@@ -15,8 +15,10 @@ import yaml
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
+from unroll.errors import InputError
 from unroll.training.recipe import load_recipe
-from unroll.tuning.study import Plan, best_recipe, importance, open_study, storage_url, summary, text_summary
+from unroll.tuning import worker
+from unroll.tuning.study import GRACE, Plan, best_recipe, importance, open_study, storage_url, summary, text_summary
 
 FIELDS = {
     "name": "bars",
@@ -190,8 +192,17 @@ def test_a_study_of_another_recipe_is_left_alone(finished, recipe_file):
         ),
         (
             ["--storage", "mysql://somewhere/studies"],
-            "unroll: --storage is 'mysql://somewhere/studies'; expected postgresql://USER:PASSWORD@HOST/DATABASE, "
-            "or nothing for a file",
+            "unroll: --storage is 'mysql://somewhere/studies'; it must be of the form "
+            "postgresql://USER:PASSWORD@HOST/DATABASE; leave it out to keep the study in a file",
+        ),
+        (
+            ["--storage", "postgresql://me:secret@host:port/studies"],
+            "unroll: --storage must be of the form postgresql://USER:PASSWORD@HOST/DATABASE; leave it out to keep the "
+            "study in a file",
+        ),
+        (
+            ["--epochs", 3, "--space", "epochs=2..5"],
+            "unroll: epochs is given one value and a --space; expected one of the two",
         ),
     ],
 )
@@ -207,7 +218,7 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password(recipe_fi
         url = f"postgresql://me:secret@127.0.0.1:{port}/studies"
         said = refused(recipe_file, "--storage", url, "--out", tmp_path / "study")
     assert said.startswith(
-        f"unroll: storage postgresql://me:***@127.0.0.1:{port}/studies cannot be reached (waited for at most 10 s): "
+        f"unroll: storage postgresql://me:***@127.0.0.1:{port}/studies cannot be used (waited for up to 10 s): "
     )
     assert "secret" not in said
 
@@ -216,7 +227,7 @@ def test_a_damaged_study_file_is_one_line(recipe_file, tmp_path):
     (tmp_path / "bars").mkdir()
     (tmp_path / "bars" / "study.db").write_bytes(b"no database at all, but a text that is long enough" * 100)
     said = refused(recipe_file, "--out", tmp_path / "bars")
-    assert said.startswith(f"unroll: storage {tmp_path / 'bars' / 'study.db'} is damaged or cannot be written: ")
+    assert said.startswith(f"unroll: storage {tmp_path / 'bars' / 'study.db'} cannot be used: ")
 
 
 # ------------------------------------------------------------------------------------------ in this process
@@ -229,61 +240,111 @@ def plan(recipe_file, tmp_path):
 
 
 def test_one_worker_proposes_and_finds_the_same_twice(plan, tmp_path):
-    from unroll.tuning.worker import work
-
     both = []
     for name in "ab":
         (tmp_path / name).mkdir()
         same = replace(plan, storage=storage_url(None, tmp_path / name))
-        work(same, 0)
-        both.append([(t.params, t.value) for t in open_study(same).trials])
+        worker.work(same, 0)
+        both.append([(t.params, t.value) for t in open_study(same)[0].trials])
     assert both[0] == both[1]
     assert len({str(params) for params, _ in both[0]}) == plan.trials
 
 
 def test_values_that_do_not_go_together_are_pruned_with_their_reason(plan):
-    from unroll.tuning.worker import score
-
     plan = replace(plan, space={"optimizer": ["sgd"], "nesterov": [True]})
-    study = open_study(plan)
-    study.optimize(lambda trial: score(plan, study, trial), n_trials=1)
+    study, storage = open_study(plan)
+    worker.run_trial(plan, study, storage)
     assert study.trials[0].state == TrialState.PRUNED
     assert study.trials[0].user_attrs["reason"].startswith("recipe trial 0: nesterov is")
 
 
 def test_a_trial_beyond_the_planned_ones_gives_itself_up(plan, monkeypatch):
-    from unroll.tuning import worker
-
-    study = open_study(plan)
+    study, storage = open_study(plan)
     for _ in range(plan.trials - 1):  # begun by other machines at the same moment
         study.add_trial(create_trial(state=TrialState.RUNNING))
     monkeypatch.setattr(worker, "train", lambda *arguments, **options: {"validation": {"accuracy": 0.5}})
-    study.optimize(lambda trial: worker.score(plan, study, trial), n_trials=2, catch=(worker._Surplus,))
+    worker.run_trial(plan, study, storage)
+    worker.run_trial(plan, study, storage)
     assert [t.state.name for t in study.trials] == ["COMPLETE", "RUNNING", "RUNNING", "RUNNING", "FAIL"]
 
 
-def test_a_hopeless_trial_is_pruned_before_its_last_epoch(plan, monkeypatch):
-    """Six trainings that go up to 0.9, and one that stays at 0.1."""
-    from unroll.tuning import worker
+def test_a_trial_whose_process_ended_before_its_first_sign_of_life_is_given_up(plan, monkeypatch):
+    plan = replace(plan, trials=1)
+    study, _ = open_study(plan)
+    study.ask()  # and no more was heard of it
+    assert "worker" not in study.trials[0].user_attrs
+    clock = iter(range(0, 1000, GRACE // 2 + 1))
+    monkeypatch.setattr(worker.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
+    worker.work(plan, 0)
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE"]
 
-    plan = replace(plan, trials=10)
-    study = open_study(plan)
+
+@pytest.mark.parametrize("when", ["in an epoch", "at the end"])
+def test_a_trial_that_others_gave_up_meanwhile_stays_so_and_the_worker_goes_on(when, plan, monkeypatch):
+    """As on a machine that slept for an hour."""
+    plan = replace(plan, trials=2)
+    study, _ = open_study(plan)
+    slept = []
+
+    def training(recipe, folder, echo, test, dataset, on_epoch):
+        if not slept:
+            slept.append(True)
+            study.tell(0, state=TrialState.FAIL)
+        if when == "in an epoch":
+            on_epoch({"epoch": 3, "validation_accuracy": 0.5})
+        return {"validation": {"accuracy": 0.5}}
+
+    monkeypatch.setattr(worker, "train", training)
+    worker.work(plan, 0)
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_an_interrupted_trial_is_given_up_at_once(plan, monkeypatch):
+    study, storage = open_study(plan)
+
+    def training(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "train", training)
+    with pytest.raises(KeyboardInterrupt):
+        worker.run_trial(plan, study, storage)
+    assert study.trials[0].state == TrialState.FAIL
+
+
+def test_hopeless_trials_are_pruned_whatever_their_number_of_epochs(plan, monkeypatch):
+    """Six trainings of 5, 7 or 8 epochs go up to 0.9; one of 5 and one of 8 stay below."""
+    plan = replace(plan, trials=10, space={"epochs": [5, 7, 8]})
+    study, storage = open_study(plan)
+    epochs = [5, 7, 8, 5, 7, 8, 5, 8]
+    for number in epochs[1:]:
+        study.enqueue_trial({"epochs": number})
+    study.tell(study.ask().number, state=TrialState.FAIL)  # the recipe itself, whose 3 epochs are not in the space
+    study.enqueue_trial({"epochs": epochs[0]})
     told = []
 
     def training(recipe, folder, echo, test, dataset, on_epoch):
         assert test is False
-        top = 0.1 if len(told) == 6 else 0.9
-        told.append(0)
+        top = 0.1 if len(told) >= 6 else 0.9
+        told.append((recipe.epochs, 0))
         for epoch in range(1, recipe.epochs + 1):
-            told[-1] = epoch
+            told[-1] = (recipe.epochs, epoch)
             on_epoch({"epoch": epoch, "validation_accuracy": top * epoch / recipe.epochs})
         return {"validation": {"accuracy": top}}
 
     monkeypatch.setattr(worker, "train", training)
-    study.optimize(lambda trial: worker.score(plan, study, trial), n_trials=7)
-    assert [t.state.name for t in study.trials] == 6 * ["COMPLETE"] + ["PRUNED"]
-    assert told == 6 * [3] + [1]
-    assert study.trials[6].user_attrs["reason"] == "worse than the median after 1 of 3 epochs"
+    for _ in epochs:
+        worker.run_trial(plan, study, storage)
+    states = [t.state.name for t in study.trials if t.state != TrialState.FAIL]
+    assert states.count("PRUNED") == 2
+    assert states.count("COMPLETE") == 6
+    # Both end with the first epoch that brings them past three tenths.
+    assert sorted(told[6:]) == [(5, 2), (8, 3)]
+    reasons = {t.user_attrs["reason"] for t in study.trials if t.state == TrialState.PRUNED}
+    assert reasons == {
+        "worse than the median after 3 of 8 epochs",
+        "worse than the median after 2 of 5 epochs",
+    }
 
 
 def test_what_mattered_is_found_and_what_did_not_is_near_zero():
@@ -309,8 +370,31 @@ def test_what_mattered_is_found_and_what_did_not_is_near_zero():
     assert importance([create_trial(params=t.params, distributions=kinds, value=0.9) for t in trials]) == {}
 
 
+def test_a_recipe_that_stops_by_what_it_holds_out_still_holds_it_out_in_the_end(plan):
+    plan = replace(plan, base={**plan.base, "patience": 3}, space={"patience": [3, 5]})
+    study, _ = open_study(plan)
+    kinds = {"patience": optuna.distributions.CategoricalDistribution((3, 5))}
+    study.add_trial(create_trial(params={"patience": 5}, distributions=kinds, value=0.9))
+    best = yaml.safe_load(best_recipe(summary(study, plan), own_validation=0.0))
+    assert (best["patience"], best["validation"]) == (5, 0.25)
+
+
+def test_more_trials_extend_a_study(plan):
+    worker.work(replace(plan, trials=1), 0)
+    worker.work(replace(plan, trials=2), 0)
+    assert len(open_study(plan)[0].trials) == 2
+
+
+def test_a_study_of_another_program_is_left_alone(plan):
+    foreign = optuna.create_study(storage=plan.storage, study_name="bars", direction="maximize")
+    foreign.add_trial(create_trial(value=1.0))
+    with pytest.raises(InputError, match="belongs to another program; name another folder with --out"):
+        open_study(plan)
+    assert foreign.user_attrs == {}
+
+
 def test_the_summary_names_every_value_and_its_importance(plan):
-    study = open_study(plan)
+    study, _ = open_study(plan)
     kinds = {"learning_rate": optuna.distributions.FloatDistribution(0.001, 0.05, log=True)}
     study.add_trial(create_trial(params={"learning_rate": 0.0123456}, distributions=kinds, value=0.987))
     study.add_trial(create_trial(state=TrialState.PRUNED, params={"learning_rate": 0.03}, distributions=kinds))

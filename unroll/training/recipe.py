@@ -45,7 +45,7 @@ class Recipe(BaseModel):
     initialisation: Literal["uniform", "linear", "normal", "orthogonal"] = Field(
         "orthogonal", description="first values of the weights"
     )
-    forget_bias: float | None = Field(
+    forget_bias: Annotated[float, Field(allow_inf_nan=False)] | None = Field(
         None, description="first value of the forget gate's bias; none: as initialisation says"
     )
 
@@ -55,7 +55,7 @@ class Recipe(BaseModel):
     nesterov: bool = Field(False, description="Nesterov's momentum in SGD")
     weight_decay: NotNegative = Field(0.0, description="weight decay")
     schedule: Literal["constant", "one_cycle", "cosine"] = Field("constant", description="learning rate over time")
-    max_norm: Annotated[float, Field(gt=0)] | None = Field(
+    max_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None, description="clip the gradient to this norm; none: no clipping"
     )
     label_smoothing: Share = Field(0.0, description="share of the target spread over all classes")
@@ -140,6 +140,11 @@ class SeriesRecipe(Recipe):
 
 
 AnyRecipe = ImageRecipe | SentenceRecipe | SeriesRecipe
+# What is no hyperparameter: how a recipe is called; what makes no difference to what is learnt, or is drawn anew anyway;
+# and what it is about.
+TITLES = ("name", "about")
+INDIFFERENT = ("seed", "engine", "log", "log_every")
+DATA = ("data", "test_data", "test", "text_column", "label_column", "id_column", "time_column")
 KINDS: dict[str, type[AnyRecipe]] = {"images": ImageRecipe, "sentences": SentenceRecipe, "series": SeriesRecipe}
 
 

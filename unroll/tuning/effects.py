@@ -23,20 +23,14 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from unroll.data.batches import Dataset
-from unroll.errors import DataError, InputError, RecipeError, TrainingError, UnrollError
+from unroll.errors import DataError, InputError, RecipeError, TrainingError
 from unroll.training.loop import prepare, train
-from unroll.training.recipe import AnyRecipe, parse_recipe, value_text
+from unroll.training.recipe import DATA, INDIFFERENT, TITLES, AnyRecipe, parse_recipe, value_text
 from unroll.training.run import RunFolder, write_atomically
 
 Way = Literal["alone", "undone"]
 Array = NDArray[np.float64]
 
-TITLES = ("name", "about")
-# What the second recipe takes over from the first: seeds are 0 … N-1, the lines of a training are not printed, and an engine
-# computes the same as any other.
-SHARED = ("seed", "engine", "log", "log_every")
-# Accuracies on different test sequences would not compare.
-DATA = ("data", "test_data", "test", "text_column", "label_column", "id_column", "time_column")
 # Times and rounding of two machines, or of two versions, would not compare.
 MACHINE = ("unroll", "torch", "processor", "threads", "engine")
 
@@ -82,7 +76,7 @@ def walk(first: AnyRecipe, second: AnyRecipe) -> Walk:
                 f"{first.name} and {second.name} are tested on different data: {field} is {value_text(ours)} and "
                 f"{value_text(theirs)}; give both the same"
             )
-    second = second.model_copy(update={field: before[field] for field in (*SHARED, *DATA) if field in before})
+    second = second.model_copy(update={field: before[field] for field in (*INDIFFERENT, *DATA) if field in before})
     after = second.model_dump()
     changes = tuple(
         Change(field, before[field], after[field])
@@ -111,7 +105,7 @@ def _changed(recipe: AnyRecipe, field: str, value: Any) -> AnyRecipe | str:
 
 def signature(recipe: AnyRecipe) -> dict[str, Any]:
     """The fields that a training's outcome depends on, apart from its seed and from where the data lie."""
-    outside = (*TITLES, *SHARED, "data", "test_data")
+    outside = (*TITLES, *INDIFFERENT, "data", "test_data")
     return {field: value for field, value in recipe.model_dump().items() if field not in outside}
 
 
@@ -326,7 +320,7 @@ def measure(way: Walk, study: Study, seeds: int, progress: Progress = iter) -> d
             continue
         try:
             outcome = train_once(one.recipe)
-        except UnrollError as error:
+        except (RecipeError, InputError) as error:  # values that do not go together
             if not one.keys:
                 raise
             impossible |= dict.fromkeys(one.keys, str(error))

@@ -20,20 +20,10 @@ from typing import Any
 from optuna.trial import BaseTrial
 
 from unroll.errors import RecipeError, nearest
-from unroll.training.recipe import AnyRecipe, field_value, parse_recipe, value_text
+from unroll.training.recipe import DATA, INDIFFERENT, TITLES, AnyRecipe, field_value, parse_recipe, value_text
 
 RANGE = re.compile(r"\s*(?P<low>\S+?)\s*\.\.\s*(?P<high>\S+)(?:\s+(?P<log>log)|\s+step\s+(?P<step>\S+))?\s*")
-NO_HYPERPARAMETERS = {"name", "about", "task", "seed", "engine", "log", "log_every"}
-NO_HYPERPARAMETERS |= {
-    "data",
-    "test_data",
-    "test",
-    "validation",
-    "text_column",
-    "label_column",
-    "id_column",
-    "time_column",
-}
+NO_HYPERPARAMETERS = {"task", "validation", *TITLES, *INDIFFERENT, *DATA}
 
 
 @dataclass(frozen=True)
@@ -51,7 +41,10 @@ class Range:
         return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
 
     def __contains__(self, value: Any) -> bool:
-        return isinstance(value, int | float) and self.low <= value <= self.high
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        step = self.step or (1 if isinstance(self.low, int) else None)
+        return step is None or abs((value - self.low) / step - round((value - self.low) / step)) < 1e-9
 
     @property
     def written(self) -> str:
@@ -103,6 +96,8 @@ def read_space(written: Any, recipe: AnyRecipe, changes: list[str], fixed: set[s
             raise RecipeError(f"--space is {change!r}; expected FIELD=LOW..HIGH or FIELD=A,B,C")
         space[name] = _values(name, text, space.get(name), recipe, "--space")
     for name in sorted(fixed):
+        if any(change.partition("=")[0].strip().replace("-", "_") == name for change in changes):
+            raise RecipeError(f"{name} is given one value and a --space; expected one of the two")
         space.pop(name, None)
     if not space:
         raise RecipeError(
@@ -126,6 +121,10 @@ def _values(name: str, values: Any, before: Range | Choice | None, recipe: AnyRe
         except RecipeError as error:
             raise RecipeError(str(error).removeprefix("recipe ")) from None
     if isinstance(parsed, Choice):
+        if len(set(taken)) < len(taken):
+            raise RecipeError(
+                f"{where}: {name} is {', '.join(map(value_text, given))}; expected different values to choose from"
+            )
         return Choice(tuple(taken))
     if isinstance(taken[0], bool) or not isinstance(taken[0], int | float):
         raise RecipeError(f"{where}: {name} is no number that could run from {parsed.low:g} to {parsed.high:g}")
@@ -137,8 +136,8 @@ def _values(name: str, values: Any, before: Range | Choice | None, recipe: AnyRe
 def _range(name: str, found: re.Match[str], before: Range | Choice | None, where: str) -> Range:
     low, high = field_value(found["low"]), field_value(found["high"])
     step = None if found["step"] is None else field_value(found["step"])
-    for value in (low, high, step):
-        if isinstance(value, bool | str):
+    for value in (low, high, 1 if step is None else step):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise RecipeError(f"{where}: {name} is {found[0].strip()!r}; expected numbers, as in 0.001..0.1")
     if not low < high:
         raise RecipeError(f"{where}: {name} runs from {low:g} to {high:g}; expected the smaller number first")
@@ -153,13 +152,14 @@ def _range(name: str, found: re.Match[str], before: Range | Choice | None, where
         )
     if step is not None:
         high = low + step * math.floor((high - low) / step + 1e-9)  # the last value that the steps reach
+        high = high if isinstance(high, int) else round(high, 12)  # 0.3, and not 0.30000000000000004
     return Range(low, high, log, step)
 
 
 def _choice(name: str, values: Any, where: str) -> Choice:
     if isinstance(values, str):
         values = [field_value(text.strip()) for text in values.split(",")]
-    values = tuple(values) if isinstance(values, list) else (values,)
-    if not values or len(set(map(value_text, values))) < len(values) or any(isinstance(v, list | dict) for v in values):
-        raise RecipeError(f"{where}: {name} is {list(values)!r}; expected different values to choose from")
-    return Choice(values)
+    values = values if isinstance(values, list) else [values]
+    if not values or any(isinstance(value, list | dict) for value in values):
+        raise RecipeError(f"{where}: {name} is {values!r}; expected values to choose from")
+    return Choice(tuple(field_value(value) if isinstance(value, str) else value for value in values))

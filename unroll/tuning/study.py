@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,20 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
-from unroll.errors import InputError, RunError, UnrollError
-from unroll.training.recipe import AnyRecipe, parse_recipe, value_text
+from unroll.errors import InputError, RunError
+from unroll.training.recipe import INDIFFERENT, TITLES, AnyRecipe, parse_recipe, value_text
 from unroll.training.run import write_atomically
 from unroll.tuning.space import Space, read_space
 
 HELD_OUT = 1 / 6  # of the training sequences, where the recipe does not say; 10,000 of MNIST's 60,000
-PATIENCE_CONNECT = 10  # seconds that a server has to answer
+WAIT = 10  # seconds that a server has to answer
 HEARTBEAT, GRACE = 5, 30  # seconds between signs of life of a trial, and without one until it counts as lost
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 RESAMPLED = 20  # times that the trials are drawn anew for their hyperparameters' importance
 EVERY = 0.5  # seconds between looks at the database
+ADDRESS = "must be of the form postgresql://USER:PASSWORD@HOST/DATABASE; leave it out to keep the study in a file"
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ class Plan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a study must have in common with its later visits: everything but names."""
-        return {"recipe": {k: v for k, v in self.base.items() if k not in ("name", "about")}, "space": self.space}
+        """What a study must have in common with its later visits: everything that a score depends on."""
+        outside = {*TITLES, *INDIFFERENT} - {"seed"}
+        return {"recipe": {k: v for k, v in self.base.items() if k not in outside}, "space": self.space}
 
 
 # ------------------------------------------------------------------------------------------------------- storage
@@ -89,12 +92,10 @@ def storage_url(given: str | None, folder: Path) -> str:
         return URL.create("sqlite", database=str(folder.resolve() / "study.db")).render_as_string()
     try:
         url = make_url(given)
-    except ArgumentError:
-        url = None
-    if url is None or url.get_backend_name() != "postgresql" or not url.database:
-        raise InputError(
-            f"--storage is {_shown(given)!r}; expected postgresql://USER:PASSWORD@HOST/DATABASE, or nothing for a file"
-        )
+    except (ArgumentError, ValueError):
+        raise InputError(f"--storage {ADDRESS}") from None
+    if url.get_backend_name() != "postgresql" or not url.database:
+        raise InputError(f"--storage is {_shown(given)!r}; it {ADDRESS}")
     try:
         import psycopg  # noqa: F401
     except ImportError:
@@ -108,68 +109,99 @@ def connect(storage: str) -> optuna.storages.RDBStorage:
     Raises:
         InputError: it cannot be reached within 10 seconds, or refuses.
     """
-    server = storage.startswith("postgresql")
-    options = {"connect_timeout": PATIENCE_CONNECT} if server else {"timeout": 60}  # seconds; SQLite's is for a lock
-    engine: dict[str, Any] = {"connect_args": options, "pool_pre_ping": server}
-    for attempt in range(10):
-        try:
-            return optuna.storages.RDBStorage(
-                storage, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE
-            )
-        except (IntegrityError, ProgrammingError):
-            # Another machine is making the same tables at this moment; they will be there at the next look.
-            if attempt == 9:
-                raise
-            time.sleep(0.2)
-        except DBAPIError as error:
-            place = f"storage {_shown(storage)}"
-            if not server:
-                raise RunError(f"{place} is damaged or cannot be written: {error.orig}") from None
-            reason = " ".join(str(error.orig).split())
-            raise InputError(f"{place} cannot be reached (waited for at most {PATIENCE_CONNECT} s): {reason}") from None
-    raise AssertionError("unreachable")
+    options: dict[str, Any] = {"timeout": 60}  # seconds that SQLite waits for another process' lock
+    if _is_server(storage):
+        options = {"connect_timeout": WAIT, "tcp_user_timeout": 1000 * GRACE}  # seconds, milliseconds
+    engine = {"connect_args": options, "pool_pre_ping": _is_server(storage)}
+    with usable(storage):
+        for _ in range(10):
+            try:
+                return optuna.storages.RDBStorage(
+                    storage, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE
+                )
+            except DBAPIError as error:
+                # Another process makes the same tables at this moment: they will be there at the next look.
+                if not isinstance(error, IntegrityError) and "already exists" not in str(error.orig):
+                    raise
+                time.sleep(0.2)
+        return optuna.storages.RDBStorage(
+            storage, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE
+        )
+
+
+@contextmanager
+def usable(storage: str) -> Iterator[None]:
+    """Within this context a database that fails is one line.
+
+    Raises:
+        InputError: it cannot be reached, refuses, or was lost.
+    """
+    try:
+        yield
+    except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
+        cause = error if isinstance(error, DBAPIError) else error.__cause__
+        reason = " ".join(str(getattr(cause, "orig", None) or error).split())
+        waited = f" (waited for up to {WAIT} s)" if _is_server(storage) else ""
+        raise InputError(
+            f"storage {_shown(storage)} cannot be used{waited}: {reason}; put that right, and the same command goes on"
+        ) from None
+
+
+def _is_server(storage: str) -> bool:
+    return storage.startswith("postgresql")
 
 
 def _shown(storage: str) -> str:
     """An address without its password."""
-    try:
-        url = make_url(storage)
-    except ArgumentError:
-        return storage
+    url = make_url(storage)
     if url.get_backend_name() == "sqlite":
         return str(url.database)
     return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
 
 
-def open_study(plan: Plan, seed: int | None = None) -> optuna.Study:
-    """The study, made where there is none; with a seed its proposals can be had again.
+def open_study(plan: Plan) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
+    """The study, made where there is none, and where it is kept.
 
     Raises:
-        InputError: the storage cannot be reached, or the study there belongs to another recipe or space.
+        InputError: the storage cannot be used, or the study there belongs to another recipe or space.
     """
-    # Heartbeats, and proposals that mind the trials which still run, are experimental for Optuna; they are tested here.
+    # Signs of life, and proposals that mind the trials which still run, are experimental for Optuna; they are tested here.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with")  # the worker sees to them
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-    study = optuna.create_study(
-        storage=connect(plan.storage),
-        study_name=plan.name,
-        direction="maximize",
-        load_if_exists=True,
-        sampler=sampler,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=30, n_min_trials=3),
-    )
-    there = study.user_attrs.get("identity")
-    if there is None:
-        study.set_user_attr("identity", plan.identity)
-        begin = {name: plan.base[name] for name, values in plan.read_space().items() if plan.base[name] in values}
-        study.enqueue_trial(begin, skip_if_exists=True)  # the recipe as it is, to be beaten
-    elif there != plan.identity:
-        raise InputError(
-            f"study {plan.name} in {_shown(plan.storage)} belongs to another recipe: "
-            f"{_difference(there, plan.identity)}; name another folder with --out"
-        )
-    return study
+    storage = connect(plan.storage)
+    with usable(plan.storage):
+        try:
+            study = optuna.create_study(storage=storage, study_name=plan.name, direction="maximize")
+        except optuna.exceptions.DuplicatedStudyError:
+            study = optuna.load_study(storage=storage, study_name=plan.name)
+        else:
+            _begin(study, plan)
+        for _ in range(10):
+            if "identity" in study.user_attrs:
+                break
+            time.sleep(0.2)  # whoever made it is about to say what it is
+        there = study.user_attrs.get("identity")
+        place = f"study {plan.name} in {_shown(plan.storage)}"
+        if there is None:
+            if any(t.state != TrialState.WAITING for t in study.get_trials(deepcopy=False)):
+                raise InputError(f"{place} belongs to another program; name another folder with --out")
+            _begin(study, plan)  # whoever made it came no further
+        elif there != plan.identity:
+            raise InputError(
+                f"{place} belongs to another recipe: {_difference(there, plan.identity)}; "
+                "name another folder with --out"
+            )
+    study.sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3, n_min_trials=3)
+    return study, storage
+
+
+def _begin(study: optuna.Study, plan: Plan) -> None:
+    """The first trial is the recipe as it is, to be beaten. The identity comes last: with it the study is complete."""
+    values = {name: plan.base[name] for name, values in plan.read_space().items() if plan.base[name] in values}
+    study.enqueue_trial(values, skip_if_exists=True)
+    study.set_user_attr("identity", plan.identity)
 
 
 def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
@@ -201,32 +233,28 @@ def tune(plan: Plan, workers: int, progress: Callable[..., Any]) -> optuna.Study
         UnrollError: the study cannot begin, or a worker could not go on.
         KeyboardInterrupt: Ctrl-C; the running trials are given up, all others are kept.
     """
-    study = open_study(plan)
+    study, _ = open_study(plan)
     done, _ = count(study)
     if len(done) >= plan.trials:
         return study
-    environment = dict(os.environ)
-    if workers > 1:
-        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
-    processes = [_start(plan, number, environment) for number in range(workers)]
+    processes: list[Worker] = []
     try:
-        with progress(total=plan.trials, initial=len(done)) as bar:
-            while any(process.poll() is None for process in processes):
+        processes = [Worker(plan, number, workers) for number in range(workers)]
+        with usable(plan.storage), progress(total=plan.trials, initial=len(done)) as bar:
+            while processes:
                 _show(bar, study)
                 time.sleep(EVERY)
-                for process in [p for p in processes if p.poll() is not None]:
-                    _ended(process, bar)
+                for process in [process for process in processes if process.ended]:
                     processes.remove(process)
-            for process in processes:
-                _ended(process, bar)
+                    if (killed := process.outcome()) is not None:
+                        bar.write(f"unroll: {killed}", file=sys.stderr)
             _show(bar, study)
+            done, _ = count(study)
     finally:
         for process in processes:
-            process.send_signal(signal.SIGINT)  # a worker gives its trial up and ends
+            process.dismiss()
         for process in processes:
             process.wait()
-            process.communicate()
-    done, _ = count(study)
     if len(done) < plan.trials:
         raise RunError(
             f"all workers have ended with {len(done)} of {plan.trials} trials finished; the same command goes on"
@@ -234,37 +262,58 @@ def tune(plan: Plan, workers: int, progress: Callable[..., Any]) -> optuna.Study
     return study
 
 
-def _start(plan: Plan, number: int, environment: dict[str, str]) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unroll.tuning.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,  # Ctrl-C reaches the leader alone, which then ends its workers
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps({**asdict(plan), "worker": number}) + "\n")
-    process.stdin.flush()  # and stays open: a worker whose input ends has lost its leader
-    return process
+class Worker:
+    """A process that runs trials. It ends when the study is finished, or when its leader lets go of its stdin."""
 
-
-def _ended(process: subprocess.Popen[str], bar: Any) -> None:
-    """What to do about a worker that has ended: nothing, say that it was killed, or raise what stopped it."""
-    _, said = process.communicate()
-    if process.returncode == 0:
-        return
-    if process.returncode < 0:
-        number = -process.returncode
-        bar.write(
-            f"unroll: a worker was killed (signal {number}); its trial is lost, the others go on", file=sys.stderr
+    def __init__(self, plan: Plan, number: int, workers: int) -> None:
+        environment = dict(os.environ)
+        if workers > 1:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by outcome or wait; a pipe could fill up
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "unroll.tuning.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            text=True,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the leader alone
         )
-        return
-    lines = said.strip().splitlines() or ["a worker ended without a word"]
-    if process.returncode == 2:
-        raise UnrollError(lines[-1])
-    raise RuntimeError(f"a worker failed:\n{said}")
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"plan": asdict(plan), "number": number}) + "\n")
+        self._process.stdin.flush()
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def outcome(self) -> str | None:
+        """Of a worker that has ended: nothing if all is well, or that it was killed, which the others make good.
+
+        Raises:
+            UnrollError: it could not go on; nor could the others.
+        """
+        self._said.seek(0)
+        said = self._said.read().strip().splitlines()
+        self.wait()
+        code = self._process.returncode
+        if code == 0:
+            return None
+        if code < 0:
+            return f"a worker was killed (signal {-code}); its trial is lost, the others go on"
+        raise RunError(said[-1] if said else f"a worker ended with status {code} and without a word")
+
+    def dismiss(self) -> None:
+        """Tell it to give its trial up and end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def wait(self) -> None:
+        """Wait until it has ended, and leave nothing open."""
+        self.dismiss()
+        self._process.wait()
+        self._said.close()
 
 
 def _show(bar: Any, study: optuna.Study) -> None:
@@ -279,12 +328,14 @@ def _show(bar: Any, study: optuna.Study) -> None:
 
 def summary(study: optuna.Study, plan: Plan) -> dict[str, Any]:
     """Everything worth knowing about a study, ready for JSON: its trials, the best, and what mattered."""
-    done, _ = count(study)
+    with usable(plan.storage):
+        done, _ = count(study)
     if not any(t.state == TrialState.COMPLETE for t in done):
         raise RunError(
-            f"none of the {len(done)} trials of study {plan.name} came to its end; narrow the space with --space"
+            f"none of the {len(done)} trials of study {plan.name} came to its end; go on with more --trials, or "
+            "narrow the space with --space and name another folder with --out"
         )
-    best = study.best_trial
+    best = max((t for t in done if t.state == TrialState.COMPLETE), key=lambda t: (t.value, -t.number))
     return {
         "study": plan.name,
         "recipe": plan.base,
@@ -356,10 +407,13 @@ def best_recipe(found: dict[str, Any], own_validation: float) -> str:
     """The best trial's recipe as the text of a YAML file that `unroll train` takes.
 
     It holds out again what the recipe itself holds out: nothing, mostly, so that the final training sees everything.
+    Only a recipe that stops by what it holds out needs that still.
     """
     best = next(t for t in found["trials"] if t["number"] == found["best"])
     complete = sum(t["state"] == "complete" for t in found["trials"])
-    fields = {**found["recipe"], **best["fields"], "validation": own_validation}
+    fields = {**found["recipe"], **best["fields"]}
+    if fields["patience"] is None:
+        fields["validation"] = own_validation
     fields["name"] = f"{found['study']}-best"
     fields["about"] = (
         f"the best of {complete} complete and {len(found['trials']) - complete} pruned trials, "
@@ -372,7 +426,7 @@ def best_recipe(found: dict[str, Any], own_validation: float) -> str:
 
 def write_results(folder: Path, found: dict[str, Any], own_validation: float) -> Path:
     """Write best.yaml and trials.json into the folder; the path of best.yaml."""
+    recipe, path = best_recipe(found, own_validation), folder / "best.yaml"
     write_atomically(folder / "trials.json", json.dumps(found, indent=1) + "\n")
-    path = folder / "best.yaml"
-    write_atomically(path, best_recipe(found, own_validation))
+    write_atomically(path, recipe)
     return path

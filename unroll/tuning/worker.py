@@ -1,69 +1,133 @@
 """A worker of a search: `python -m unroll.tuning.worker`, started by `unroll.tuning.study` with its plan on stdin.
 
-It takes trial after trial from the study until that has as many as planned, and ends at once when its leader does.
+It takes trial after trial from the study until that has as many as planned. When its stdin ends its leader is gone, however
+that came about: then it gives its trial up and ends.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy.exc import DBAPIError
 
 from unroll.errors import InputError, RecipeError, TrainingError, UnrollError
 from unroll.training.loop import prepare, train
 from unroll.training.recipe import parse_recipe
 from unroll.training.run import RunFolder
-from unroll.tuning.study import EVERY, Plan, count, open_study
+from unroll.tuning.study import EVERY, GRACE, HEARTBEAT, Plan, count, open_study, usable
 
-
-class _Surplus(Exception):  # noqa: N818 - no error
-    """Another worker was faster: the study has as many trials as planned without this one."""
+TENTHS = (
+    10  # trials of unequal numbers of epochs are compared at tenths of their way, between epochs on a straight line
+)
 
 
 def work(plan: Plan, number: int) -> None:
     """Run trials until the study has as many as planned; `number` tells the workers of one machine apart."""
-    study = open_study(plan)
-    if not plan.storage.startswith("postgresql"):
+    study, storage = open_study(plan)
+    if plan.storage.startswith("sqlite"):
         # The same command proposes the same again. Machines that share a server must not propose the same, however.
         so_far = len(study.get_trials(deepcopy=False))
         seed = np.random.SeedSequence([plan.base["seed"], number, so_far]).generate_state(1)
-        study = open_study(plan, int(seed[0]))
-    while True:
-        optuna.storages.fail_stale_trials(study)
-        done, running = count(study)
-        if len(done) >= plan.trials:
-            return
-        if len(done) + len(running) >= plan.trials:
-            time.sleep(EVERY)  # one that runs elsewhere may yet be lost
+        study.sampler = optuna.samplers.TPESampler(seed=int(seed[0]), multivariate=True, constant_liar=True)
+    silent: dict[int, float] = {}
+    with usable(plan.storage):
+        while True:
+            fail_lost(study, silent)
+            done, running = count(study)
+            if len(done) >= plan.trials:
+                return
+            if len(done) + len(running) >= plan.trials:
+                time.sleep(EVERY)  # one that runs elsewhere may yet be lost
+            else:
+                run_trial(plan, study, storage)
+
+
+def fail_lost(study: optuna.Study, silent: dict[int, float]) -> None:
+    """Count trials as failed whose process has gone.
+
+    Optuna does it for those that once gave a sign of life. One whose process ended before its first has no name of a worker
+    yet; `silent` remembers since when it has been seen so.
+    """
+    optuna.storages.fail_stale_trials(study)
+    for trial in count(study)[1]:
+        if "worker" in trial.user_attrs:
             continue
-        with contextlib.suppress(UpdateFinishedTrialError):  # the machine slept, and its trial counts as lost meanwhile
-            study.optimize(lambda trial: score(plan, study, trial), n_trials=1, catch=(_Surplus,))
+        if time.monotonic() - silent.setdefault(trial.number, time.monotonic()) > GRACE:
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
-def score(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> float:
+def run_trial(plan: Plan, study: optuna.Study, storage: RDBStorage) -> None:
+    """Take one trial, and tell the study what came of it."""
+    trial = study.ask()
+    score, state = None, TrialState.FAIL
+    try:
+        storage.record_heartbeat(trial._trial_id)
+        trial.set_user_attr("worker", f"{platform.node()} {os.getpid()}")
+        done, running = count(study)
+        if sum(other.number < trial.number for other in done + running) >= plan.trials:
+            return  # another worker was faster, and the study has enough without this one
+        with alive(storage, trial):
+            score = train_trial(plan, trial)
+        state = TrialState.COMPLETE
+    except optuna.TrialPruned:
+        state = TrialState.PRUNED
+    except UpdateFinishedTrialError:
+        pass  # this machine slept, and meanwhile another has counted the trial as lost
+    finally:
+        study.tell(trial, score, state, skip_if_finished=True)
+
+
+@contextmanager
+def alive(storage: RDBStorage, trial: optuna.Trial) -> Iterator[None]:
+    """Give signs of life of a trial, from a thread of their own."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(HEARTBEAT):
+            with suppress(DBAPIError):  # the next one may get through; if none does, the trial's end will say so
+                storage.record_heartbeat(trial._trial_id)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def train_trial(plan: Plan, trial: optuna.Trial) -> float:
     """Train the recipe with the values that the trial proposes; the accuracy on the held-out sequences, 0 to 1."""
-    done, running = count(study)
-    if sum(other.number < trial.number for other in done + running) >= plan.trials:
-        raise _Surplus
-    trial.set_user_attr("worker", f"{platform.node()} {os.getpid()}")
     fields = {name: values.suggest(trial, name) for name, values in plan.read_space().items()}
 
+    before = 0.0
+
     def on_epoch(row: dict[str, Any]) -> None:
-        # Trials of unequal numbers of epochs are compared at the same share of their way.
-        trial.report(row["validation_accuracy"], 100 * row["epoch"] // recipe.epochs)
-        if row["epoch"] < recipe.epochs and trial.should_prune():
-            trial.set_user_attr("reason", f"worse than the median after {row['epoch']} of {recipe.epochs} epochs")
+        nonlocal before
+        epoch, epochs, accuracy = row["epoch"], recipe.epochs, row["validation_accuracy"]
+        last = TENTHS * epoch // epochs  # the last tenth of the way that is behind us
+        for tenth in range(TENTHS * (epoch - 1) // epochs + 1 if epoch > 1 else max(1, last), last + 1):
+            into = tenth * epochs / TENTHS - (epoch - 1) if epoch > 1 else 1.0  # share of this epoch
+            trial.report(before + into * (accuracy - before), tenth)
+        before = accuracy
+        if epoch < epochs and trial.should_prune():
+            trial.set_user_attr("reason", f"worse than the median after {epoch} of {epochs} epochs")
             raise optuna.TrialPruned
 
     with tempfile.TemporaryDirectory(prefix="unroll-trial-") as place:
@@ -80,25 +144,30 @@ def score(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> float:
 
 
 def _end_with(stream: Any) -> None:
-    """End this process as soon as the stream does: whoever held its other end is gone."""
+    """Interrupt this process as soon as the stream ends: whoever held its other end is gone."""
     stream.read()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
     os._exit(3)
 
 
 def main() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts jobs with & makes them ignore it
     given = json.loads(sys.stdin.readline())
-    number = given.pop("worker")
     threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+    status = 0
     try:
-        work(Plan(**given), number)
+        work(Plan(**given["plan"]), given["number"])
     except UnrollError as error:
         print(error, file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(2)
+        status = 2
+    except OSError as error:  # a full disk, say
+        print(f"{error.strerror}: {error.filename or 'in a trial'}; the same command goes on", file=sys.stderr)
+        status = 2
     except KeyboardInterrupt:
-        os._exit(130)
-    # Not sys.exit: the interpreter would wait for the thread that reads stdin.
-    os._exit(0)
+        status = 130
+    sys.stderr.flush()
+    os._exit(status)  # not sys.exit: the interpreter would wait for the thread that reads stdin
 
 
 if __name__ == "__main__":
