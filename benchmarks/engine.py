@@ -3,7 +3,7 @@
 A step is a forward pass and a backward pass from the last hidden state, as a classifier has them; T = 28 and D = 28 unless it
 says otherwise, float32. The rivals of a row take turns in one process with the same number of threads, and a ratio is
 the median over the rounds of (rival's time) / (our time); the milliseconds are medians too. Memory is measured in
-processes of their own. JAX, equinox and ONNX Runtime take part where they are installed. A second table, the group `steps`,
+processes of their own. The group `share` says how much of a whole training step the kernels take. JAX, equinox and ONNX Runtime take part where they are installed. A second table, the group `steps`,
 follows one layer over longer and longer sequences: time and memory of a time step should stay what they are.
 
 Usage: python benchmarks/engine.py [--quick] [--only NAME ...]
@@ -20,8 +20,10 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,8 +31,12 @@ import torch._inductor.config
 from torch import Tensor, nn
 
 from unroll.cells import LSTMCell
+from unroll.data.batches import batches
 from unroll.engines import native
 from unroll.layers import LSTM, RNN
+from unroll.training.loop import Diary, Trainer, prepare
+from unroll.training.recipe import load_recipe
+from unroll.training.run import RunFolder
 
 SHAPES = [(64, 128), (128, 128), (128, 64), (128, 32), (256, 256)]
 T = D = 28
@@ -404,6 +410,61 @@ def overhead(seconds: float) -> Iterable[Row]:
     yield row("LSTM, T=B=H=D=1: what a call costs", times, "torch.nn.LSTM")
 
 
+class Timed:
+    """The compiled library, with the seconds that its two kernels take added up."""
+
+    def __init__(self, library: Any) -> None:
+        self.library, self.seconds = library, 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.library, name)
+
+    def _timed(self, kernel: Callable[[Any], Any], call: Any) -> Any:
+        began = time.perf_counter()
+        result = kernel(call)
+        self.seconds += time.perf_counter() - began
+        return result
+
+    def unroll_forward(self, call: Any) -> Any:
+        return self._timed(self.library.unroll_forward, call)
+
+    def unroll_backward(self, call: Any) -> Any:
+        return self._timed(self.library.unroll_backward, call)
+
+
+def share(seconds: float, threads: int) -> Iterable[Row]:
+    """How much of a whole training step, loss, clipping, AdamW and averaging included, the recurrent kernels take."""
+    recipe = load_recipe("lstm-mnist")
+    dataset = prepare(recipe)
+    library = Timed(native._library)
+    native._library = library  # type: ignore[assignment]
+    with tempfile.TemporaryDirectory() as place:
+        folder = RunFolder.create(Path(place) / "run", recipe, {})
+        for number in sorted({1, threads}):
+            torch.set_num_threads(number)
+            with Diary(folder.path, lambda line: None, tensorboard=False) as diary:
+                trainer = Trainer(recipe, dataset, folder, diary)
+                steps, kernels = [], []
+                ends = time.perf_counter() + seconds + 1
+                # Batches are drawn as in training, outside the clock: drawing them is not part of a step.
+                for step_number, batch in enumerate(batches(dataset.train, dataset.encoder, recipe.batch_size)):
+                    library.seconds, began = 0.0, time.perf_counter()
+                    trainer._step(batch, step_number)
+                    steps.append(1000 * (time.perf_counter() - began))
+                    kernels.append(1000 * library.seconds)
+                    if time.perf_counter() > ends:
+                        break
+            ours, inside = statistics.median(steps[20:]), statistics.median(kernels[20:])
+            yield {
+                "row": f"training step of lstm-mnist, B=64 H=128, {number} thread{'s' if number > 1 else ''}",
+                "rival": "its recurrent kernels",
+                "ours_ms": ours,
+                "rival_ms": inside,
+                "ratio": inside / ours,
+            }
+    native._library = library.library
+
+
 def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
@@ -452,6 +513,7 @@ def main() -> None:
         "long": lambda: long(seconds),
         "memory": lambda: memory(seconds),
         "overhead": lambda: overhead(seconds),
+        "share": lambda: share(seconds, threads),
         "lab": lambda: lab(seconds),
         "compiled": lambda: compiled(seconds),
         "steps": lambda: over_time(seconds, LENGTHS[:3] if arguments.quick else LENGTHS),  # last: a table of its own
