@@ -3,8 +3,9 @@
 A step is a forward pass and a backward pass from the last hidden state, as a classifier has them; T = 28 and D = 28 unless it
 says otherwise, float32. The rivals of a row take turns in one process with the same number of threads, and a ratio is
 the median over the rounds of (rival's time) / (our time); the milliseconds are medians too. Memory is measured in
-processes of their own. The group `share` says how much of a whole training step the kernels take. JAX, equinox and ONNX Runtime take part where they are installed. A second table, the group `steps`,
-follows one layer over longer and longer sequences: time and memory of a time step should stay what they are.
+processes of their own. JAX, equinox and ONNX Runtime take part where they are installed. The group `share` says how much of
+a whole training step the kernels take. A second table, the group `steps`, follows one layer over longer and longer
+sequences: time and memory of a time step should stay what they are.
 
 Usage: python benchmarks/engine.py [--quick] [--only NAME ...]
 """
