@@ -354,6 +354,26 @@ def test_bad_files_are_refused_in_one_line_that_names_the_place(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"text": "b", "label": 1' + "0" * 5_000 + "}", "too many digits"),
+        (r'{"text": "x\ud83da", "label": 1}', r"'text' holds \\ud83d, which is half of a character"),
+        (r'{"text": "b", "label": "\udc00"}', r"'label' holds \\udc00, which is half of a character"),
+    ],
+)
+def test_json_that_python_cannot_hold_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": "a", "label": 0}\n' + line + "\n")
+    with pytest.raises(DataError, match=rf"^{path}, line 2: .*{message}"):
+        read_sentences(path)
+
+
+def test_whole_characters_in_two_escapes_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", r'{"text": "x \ud83d\ude00", "label": 0}')
+    assert read_sentences(path).sentences == [["x", "😀"]]
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.csv does not exist"):
         load_sentence_dataset(str(tmp_path / "absent.csv"))
