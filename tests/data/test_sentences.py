@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ def reviews(folder: Path, count: int = 40, name: str = "reviews.csv") -> Path:
         ("so 😀!", ["so", "😀", "!"]),
         ("", []),
         (" \t\n\u2028", []),
+        ("\u200bgood\u200bfilm\ufeff\u200e", ["good", "film"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
     ],
 )
 def test_a_text_is_parted_into_words_numbers_and_marks_in_any_script(text: str, words: list[str]) -> None:
@@ -72,12 +75,14 @@ def test_the_fast_way_for_ascii_agrees_with_the_general_one(text: str) -> None:
     assert tokenize(text, lowercase=False) == _token().findall(text)
 
 
-@given(st.text())
-def test_no_character_but_spaces_is_lost(text: str) -> None:
-    import unicodedata
+def visible(text: str) -> str:
+    return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
-    kept = "".join(unicodedata.normalize("NFC", text).replace("\u2019", "'").split())
-    assert "".join("".join(tokenize(text, lowercase=False)).split()) == kept
+
+@given(st.text())
+def test_no_character_that_can_be_seen_is_lost(text: str) -> None:
+    kept = "".join(visible(unicodedata.normalize("NFC", text)).replace("\u2019", "'").split())
+    assert "".join(visible("".join(tokenize(text, lowercase=False))).split()) == kept
 
 
 @given(st.text())
@@ -391,9 +396,41 @@ def test_a_label_that_the_training_part_lacks_is_named_with_its_line(tmp_path: P
         load_sentence_dataset(str(train), str(test))
 
 
-def test_a_vocabulary_emptied_by_its_minimum_count_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="lower min_count"):
-        load_sentence_dataset(str(write(tmp_path, "a.csv", "text,label\na b,1\nc d,0\n")), min_count=2)
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        ("a b,1\nc d,0\n", {"min_count": 2}, "lower min_count, which is 2"),
+        ("a b,1\nc d,0\n", {"max_vocabulary": 1}, "raise max_vocabulary, which is 1"),
+        ("a,1\na,0\n", {"min_count": 2}, "no two different words, so that there is nothing to learn from"),
+    ],
+)
+def test_a_vocabulary_too_small_names_what_made_it_so(
+    tmp_path: Path, lines: str, options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load_sentence_dataset(str(write(tmp_path, "a.csv", "text,label\n" + lines)), **options)  # type: ignore[arg-type]
+
+
+def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", 'text,label\n"' + "good " * 100_000 + '",1\n')
+    assert read_sentences(path).sentences == [["good"] * 100_000]
+
+
+def test_a_label_of_no_kind_that_can_be_a_class_is_not_called_missing(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": "a", "label": ["x"]}')
+    with pytest.raises(DataError, match=r"line 1: the label \(label\) is of type list; expected text or a number"):
+        read_sentences(path)
+
+
+def test_half_a_character_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^sentence 2 holds \\udcff, which is half of a character"):
+        encoder_of("a", "b").encode(["a", "b \udcff"])
+
+
+@pytest.mark.parametrize("column", ["text_column", "label_column"])
+def test_columns_of_no_file_are_refused(column: str) -> None:
+    with pytest.raises(DataError, match=f"{column} is 'foo', but there is no data; say where it is with --data FILE"):
+        load_sentence_dataset(None, **{column: "foo"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("test", "validation"), [(40, 0.0), (0.01, 0.0), (0.0, 0.999)])

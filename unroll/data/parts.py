@@ -28,6 +28,13 @@ def label_text(value: Any) -> str | None:
     return None
 
 
+def no_label(value: Any, what: str) -> str:
+    """Why `label_text` finds no label in a value; `what` and where it is begins the message."""
+    if value is None or isinstance(value, str | float | np.floating):
+        return f"{what} is missing; expected text or a number, got {value!r}"
+    return f"{what} is of type {type(value).__name__}; expected text or a number"
+
+
 def class_names(labels: Sequence[str], where: Path) -> tuple[str, ...]:
     """All labels that occur, in order: by value where all are numbers, else by alphabet.
 

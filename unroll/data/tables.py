@@ -118,6 +118,7 @@ def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[in
     # such as U+2028 that may stand within a sentence.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # 131,072 at first; a document may be longer
     rows: list[tuple[int, list[str]]] = []
     while True:
         line = reader.line_num + 1
@@ -127,7 +128,7 @@ def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[in
             return rows
         except csv.Error as error:
             problem = str(error)
-            if "unexpected end of data" in problem or "field limit" in problem:
+            if "unexpected end of data" in problem:
                 problem = "a quoted field begins here and does not end"
             else:
                 problem = f"after a quoted field {problem}"
