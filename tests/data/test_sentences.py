@@ -427,10 +427,13 @@ def test_half_a_character_is_refused() -> None:
         encoder_of("a", "b").encode(["a", "b \udcff"])
 
 
-@pytest.mark.parametrize("column", ["text_column", "label_column"])
-def test_columns_of_no_file_are_refused(column: str) -> None:
-    with pytest.raises(DataError, match=f"{column} is 'foo', but there is no data; say where it is with --data FILE"):
-        load_sentence_dataset(None, **{column: "foo"})  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("text_column", "foo"), ("label_column", "2"), ("min_count", 2), ("max_vocabulary", 3), ("max_length", 2)],
+)
+def test_how_to_read_a_file_is_refused_where_there_is_none(name: str, value: object) -> None:
+    with pytest.raises(DataError, match=f"{name} is {value!r}, but there is no data; say where it is with --data FILE"):
+        load_sentence_dataset(None, **{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("test", "validation"), [(40, 0.0), (0.01, 0.0), (0.0, 0.999)])

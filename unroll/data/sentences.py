@@ -285,9 +285,16 @@ def load_sentence_dataset(
     if data is None:
         if test_data is not None:
             raise DataError(f"test_data is {test_data}, but there is no data to train on; give both files")
-        for name, column, usual in (("text_column", text_column, "text"), ("label_column", label_column, "label")):
-            if column != usual:
-                raise DataError(f"{name} is {column!r}, but there is no data; say where it is with --data FILE")
+        for name, value, usual in (
+            ("text_column", text_column, "text"),
+            ("label_column", label_column, "label"),
+            ("min_count", min_count, 1),
+            ("max_vocabulary", max_vocabulary, None),
+            ("max_length", max_length, None),
+            ("word_dropout", word_dropout, 0.0),
+        ):
+            if value != usual:  # it would be ignored without a word
+                raise DataError(f"{name} is {value!r}, but there is no data; say where it is with --data FILE")
         return lab_dataset()
     path = Path(data)
     read = {"text_column": text_column, "label_column": label_column, "lowercase": lowercase, "max_length": max_length}
