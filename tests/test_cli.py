@@ -1,5 +1,6 @@
 """The command line: what is printed, and that bad input meets one line and exit status 2."""
 
+import io
 import json
 import re
 import subprocess
@@ -151,7 +152,10 @@ def test_bad_data_files_meet_one_line_and_leave_nothing_behind(unroll, bars_fold
 def test_a_batch_larger_than_the_set_leaves_nothing_behind(unroll, bars_folder):
     status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, "--batch-size", "201")
     assert status == 2
-    assert err == "unroll: batch_size is 201, but there are only 200 training sequences; choose a smaller one\n"
+    assert err == (
+        "unroll: batch_size is 201, but there are only 200 training sequences; "
+        "choose a smaller one, such as --batch-size 128\n"
+    )
     assert not Path("runs").exists()
 
 
@@ -293,3 +297,47 @@ def test_an_error_while_predicting_stands_alone(unroll, sentence_run):
     status, out, err = unroll("predict", sentence_run, "The sushi is good", "sushi")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "not in the vocabulary, left out" not in err
+
+
+def given_on_stdin(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
+
+
+def test_stdin_is_utf8_with_or_without_byte_order_mark_whatever_the_locale(unroll, sentence_run, monkeypatch):
+    given_on_stdin(monkeypatch, "\ufeffThe movie is good\n\nThe caf\u00e9 is bad\n".encode())
+    status, out, err = unroll("predict", sentence_run, "-")
+    assert (status, err) == (0, "unroll: not in the vocabulary, left out: caf\u00e9\n")
+    assert [line.split(": ")[0] for line in out.splitlines()] == ["The movie is good", "The caf\u00e9 is bad"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"good\n\ncaf\xe9\n", "stdin, line 3: byte 0xe9 is not UTF-8; give text in the encoding UTF-8"),
+        (b"good\n\nsushi\n", "stdin, line 3 holds no word of the vocabulary: 'sushi'"),
+    ],
+)
+def test_a_bad_line_of_stdin_is_named_by_its_number(unroll, sentence_run, monkeypatch, content, message):
+    given_on_stdin(monkeypatch, content)
+    status, out, err = unroll("predict", sentence_run, "-")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"unroll: {message}")
+
+
+@pytest.mark.parametrize("command", ["predict", "look"])
+def test_arguments_that_are_not_utf8_are_refused(unroll, sentence_run, command):
+    status, out, err = unroll(command, sentence_run, "good \udcff")
+    assert (status, out) == (2, "")
+    assert err == (
+        "unroll: sentence 1 holds \\udcff, which is half of a character; expected text that UTF-8 can hold\n"
+    )
+
+
+def test_a_figure_that_cannot_be_drawn_does_not_fail_the_run(unroll, bars_folder, monkeypatch):
+    def fail(folder):
+        raise ValueError("no font\nat all")
+
+    monkeypatch.setattr("unroll.report.figures.draw_figures", fail)
+    status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL)
+    assert (status, out.splitlines()[-1]) == (0, "Run folder: runs/lstm-mnist")
+    assert err == ("unroll: the run is complete, but its figures could not be drawn (ValueError: no font at all)\n")

@@ -7,7 +7,7 @@ import json
 import random
 import re
 from collections.abc import Callable
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +184,7 @@ def test_own_sentences_go_from_file_to_prediction_in_two_commands(unroll: Comman
 def test_predictions_come_from_stdin_and_as_json(
     unroll: Command, lab_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", StringIO("The movie is bad\r\n\nThe movie is good\n"))
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"The movie is bad\r\n\nThe movie is good\n")))
     status, out, err = unroll("predict", lab_run, "-", "--json")
     assert (status, err) == (0, "")
     rows = [json.loads(line) for line in out.splitlines()]

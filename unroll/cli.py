@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,11 @@ def train(
     if not no_figures and "test" in metrics:
         from unroll.report.figures import draw_figures
 
-        draw_figures(folder)
+        try:
+            draw_figures(folder)
+        except Exception as error:  # whatever it is, the run itself is complete
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            click.echo(f"unroll: the run is complete, but its figures could not be drawn ({reason})", err=True)
     click.echo(f"Run folder: {folder.path}")
 
 
@@ -150,22 +155,30 @@ def predict(run: str, inputs: tuple[str, ...], as_json: bool) -> None:
     INPUTS are picture files, sentences, or files of series, as the run's data were; - reads them from stdin, one a
     line.
     """
+    from unroll.data.sentences import SentenceEncoder
     from unroll.training.run import load
     from unroll.training.tasks import read_inputs, warnings_about
 
     classifier = load(run)
     given: list[str] = []
+    places: list[str] = []  # what errors call each input
     for item in inputs:
         if item == "-":
-            given += [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-        elif classifier.encoder.task == "sentences" and os.path.isfile(item):
+            for number, line in _stdin_lines():
+                given.append(line)
+                places.append(f"stdin, line {number}")
+        elif isinstance(classifier.encoder, SentenceEncoder) and os.path.isfile(item):
             raise InputError(
                 f"{item} is a file, and {run} reads sentences; to read it line by line: unroll predict {run} - < {item}"
             )
         else:
             given.append(item)
+            places.append(f"sentence {len(given)}")
     if not given:
         raise InputError("stdin held no line to predict")
+    if isinstance(classifier.encoder, SentenceEncoder):
+        for sentence, place in zip(given, places, strict=True):
+            classifier.encoder.check(sentence, place)
     names, values = read_inputs(classifier.recipe, classifier.encoder, given)
     predictions = classifier.predict(values)  # before any warning: where it fails, the error stands alone
     for warning in warnings_about(classifier.encoder, values):
@@ -389,6 +402,20 @@ def _unfinished(path: str) -> RunFolder:
     if folder.finished:
         raise InputError(f"{folder.path} is finished; there is nothing to resume")
     return folder
+
+
+def _stdin_lines() -> Iterator[tuple[int, str]]:
+    """The lines of stdin that are not blank, and their numbers from 1; UTF-8, whatever the locale says."""
+    content = b"" if sys.stdin is None else sys.stdin.buffer.read()  # None: closed by the shell
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"stdin, line {number}: byte 0x{line[error.start]:02x} is not UTF-8; give text in the encoding UTF-8"
+            ) from None
+        if text.strip():
+            yield number, text
 
 
 def _require(module: str, extra: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ def reviews(folder: Path, count: int = 40, name: str = "reviews.csv") -> Path:
         ("so 😀!", ["so", "😀", "!"]),
         ("", []),
         (" \t\n\u2028", []),
+        ("\u200bgood\u200bfilm\ufeff\u200e", ["good", "film"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),
     ],
 )
 def test_a_text_is_parted_into_words_numbers_and_marks_in_any_script(text: str, words: list[str]) -> None:
@@ -72,12 +75,14 @@ def test_the_fast_way_for_ascii_agrees_with_the_general_one(text: str) -> None:
     assert tokenize(text, lowercase=False) == _token().findall(text)
 
 
-@given(st.text())
-def test_no_character_but_spaces_is_lost(text: str) -> None:
-    import unicodedata
+def visible(text: str) -> str:
+    return "".join(c for c in text if unicodedata.category(c) != "Cf")
 
-    kept = "".join(unicodedata.normalize("NFC", text).replace("\u2019", "'").split())
-    assert "".join("".join(tokenize(text, lowercase=False)).split()) == kept
+
+@given(st.text())
+def test_no_character_that_can_be_seen_is_lost(text: str) -> None:
+    kept = "".join(visible(unicodedata.normalize("NFC", text)).replace("\u2019", "'").split())
+    assert "".join(visible("".join(tokenize(text, lowercase=False))).split()) == kept
 
 
 @given(st.text())
@@ -354,6 +359,26 @@ def test_bad_files_are_refused_in_one_line_that_names_the_place(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+        ('{"text": "b", "label": 1' + "0" * 5_000 + "}", "too many digits"),
+        (r'{"text": "x\ud83da", "label": 1}', r"'text' holds \\ud83d, which is half of a character"),
+        (r'{"text": "b", "label": "\udc00"}', r"'label' holds \\udc00, which is half of a character"),
+    ],
+)
+def test_json_that_python_cannot_hold_is_refused_with_its_line(tmp_path: Path, line: str, message: str) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": "a", "label": 0}\n' + line + "\n")
+    with pytest.raises(DataError, match=rf"^{path}, line 2: .*{message}"):
+        read_sentences(path)
+
+
+def test_whole_characters_in_two_escapes_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", r'{"text": "x \ud83d\ude00", "label": 0}')
+    assert read_sentences(path).sentences == [["x", "😀"]]
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent\.csv does not exist"):
         load_sentence_dataset(str(tmp_path / "absent.csv"))
@@ -371,9 +396,44 @@ def test_a_label_that_the_training_part_lacks_is_named_with_its_line(tmp_path: P
         load_sentence_dataset(str(train), str(test))
 
 
-def test_a_vocabulary_emptied_by_its_minimum_count_names_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="lower min_count"):
-        load_sentence_dataset(str(write(tmp_path, "a.csv", "text,label\na b,1\nc d,0\n")), min_count=2)
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        ("a b,1\nc d,0\n", {"min_count": 2}, "lower min_count, which is 2"),
+        ("a b,1\nc d,0\n", {"max_vocabulary": 1}, "raise max_vocabulary, which is 1"),
+        ("a,1\na,0\n", {"min_count": 2}, "no two different words, so that there is nothing to learn from"),
+    ],
+)
+def test_a_vocabulary_too_small_names_what_made_it_so(
+    tmp_path: Path, lines: str, options: dict[str, int], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        load_sentence_dataset(str(write(tmp_path, "a.csv", "text,label\n" + lines)), **options)  # type: ignore[arg-type]
+
+
+def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", 'text,label\n"' + "good " * 100_000 + '",1\n')
+    assert read_sentences(path).sentences == [["good"] * 100_000]
+
+
+def test_a_label_of_no_kind_that_can_be_a_class_is_not_called_missing(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"text": "a", "label": ["x"]}')
+    with pytest.raises(DataError, match=r"line 1: the label \(label\) is of type list; expected text or a number"):
+        read_sentences(path)
+
+
+def test_half_a_character_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^sentence 2 holds \\udcff, which is half of a character"):
+        encoder_of("a", "b").encode(["a", "b \udcff"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("text_column", "foo"), ("label_column", "2"), ("min_count", 2), ("max_vocabulary", 3), ("max_length", 2)],
+)
+def test_how_to_read_a_file_is_refused_where_there_is_none(name: str, value: object) -> None:
+    with pytest.raises(DataError, match=f"{name} is {value!r}, but there is no data; say where it is with --data FILE"):
+        load_sentence_dataset(None, **{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("test", "validation"), [(40, 0.0), (0.01, 0.0), (0.0, 0.999)])

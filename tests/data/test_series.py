@@ -246,6 +246,12 @@ def test_a_feature_without_any_value_is_named(tmp_path: Path) -> None:
         ({"X": np.zeros((2, 3)), "y": np.arange(2), "lengths": np.array([1.5, 3])}, "whole numbers"),
         ({"X": np.zeros((2, 3)), "y": np.array([None, 1])}, "holds Python objects"),
         ({"X": np.zeros((2, 3)), "y": np.array([np.nan, 1])}, r"series 0 .from 0.: the label is missing"),
+        (
+            {"X": np.zeros((2, 3)), "y": np.array(["2024-01-01", "2024-01-02"], "M8[D]")},
+            "the label is of type datetime64; expected",
+        ),
+        ({"X": np.zeros((2, 3)), "y": np.array([b"\xe9", b"a"])}, r"the label is b'\\xe9', which is not UTF-8"),
+        ({"X": np.zeros((2, 3)), "y": np.array(["\ud83d", "a"])}, r"the label holds \\ud83d, which is half"),
         ({"X": np.zeros((0, 3)), "y": np.zeros(0)}, "holds no series"),
         ({"X": np.zeros((2, 3)), "y": np.ones(2)}, "all 2 sequences of .* have the label '1'"),
     ],
@@ -313,6 +319,32 @@ def test_damaged_and_foreign_files_are_refused_in_one_line(tmp_path: Path) -> No
         load_series_dataset(str(tmp_path / "absent.npz"))
     with pytest.raises(DataError, match="no series are part of the package"):
         load_series_dataset(None)
+
+
+def test_labels_may_be_byte_strings(tmp_path: Path) -> None:
+    y = np.array(["up", "été"])
+    assert read_series(save(tmp_path, X=np.zeros((2, 3)), y=np.char.encode(y, "utf-8"))).labels == y.tolist()
+
+
+def test_a_ts_file_need_not_name_its_labels(tmp_path: Path) -> None:
+    assert read_series(write(tmp_path, "a.ts", TS.replace("true up down", "true"))).labels == ["up", "down"]
+
+
+def test_nanoseconds_are_told_apart(tmp_path: Path) -> None:
+    start = 1_700_000_000_000_000_000
+    lines = [f"s,{start + 200},2,x", f"s,{start},0,x", f"s,{start + 100},1,x"]
+    path = write(tmp_path, "a.csv", "\n".join(["id,time,a,label", *lines]))
+    assert read_series(path).series[0].ravel().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [("EXP_X.npy", "EXP_y.npy"), ("X_MAX.npy", "y_MAX.npy"), ("trainX.npy", "trainy.npy"), ("X.npy", "y.npy")],
+)
+def test_the_x_of_a_name_is_one_by_itself_if_there_is_one(tmp_path: Path, values: str, labels: str) -> None:
+    np.save(tmp_path / values, np.zeros((2, 3)))
+    np.save(tmp_path / labels, np.array([4, 5]))
+    assert read_series(tmp_path / values).labels == ["4", "5"]
 
 
 def test_labels_beside_an_npy_file_are_asked_for_by_name(tmp_path: Path) -> None:

@@ -28,6 +28,13 @@ def label_text(value: Any) -> str | None:
     return None
 
 
+def no_label(value: Any, what: str) -> str:
+    """Why `label_text` finds no label in a value; `what` and where it is begins the message."""
+    if value is None or isinstance(value, str | float | np.floating):
+        return f"{what} is missing; expected text or a number, got {value!r}"
+    return f"{what} is of type {type(value).__name__}; expected text or a number"
+
+
 def class_names(labels: Sequence[str], where: Path) -> tuple[str, ...]:
     """All labels that occur, in order: by value where all are numbers, else by alphabet.
 
@@ -38,10 +45,15 @@ def class_names(labels: Sequence[str], where: Path) -> tuple[str, ...]:
     if len(names) < 2:
         only = next(iter(names), "none")
         raise DataError(f"all {len(labels)} sequences of {where} have the label {only!r}; expected two classes or more")
+    ordered = sorted(names)
     try:
-        return tuple(sorted(names, key=lambda name: (float(name), name)))
+        values = {name: float(name) for name in ordered}
     except ValueError:
-        return tuple(sorted(names))
+        return tuple(ordered)
+    # The text "nan" is a float, but one without a place in any order: what came out would hang on the set's order.
+    if not all(map(math.isfinite, values.values())):
+        return tuple(ordered)
+    return tuple(sorted(ordered, key=values.__getitem__))
 
 
 def classes(labels: Sequence[str], names: tuple[str, ...], places: Sequence[str]) -> list[int]:

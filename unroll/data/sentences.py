@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unroll.data import parts
 from unroll.data.batches import Dataset, Sequences
-from unroll.data.tables import read_records
+from unroll.data.tables import read_records, refuse_surrogates
 from unroll.errors import DataError, InputError
 
 UNKNOWN = "<unknown>"  # no word of a text can be this: the tokenizer parts brackets from letters
@@ -40,13 +40,16 @@ def _token() -> re.Pattern[str]:
     # Python's \w leaves out combining marks, and would cut Devanagari, Tamil or pointed Hebrew within syllables.
     marks = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c).startswith("M"))
     alone = "\u3040-\u30fa\u30fd-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana and Han
+    # Characters that are not seen, such as the zero-width space, part words and are none; joiners belong to words.
+    unseen = "".join(c for c in map(chr, range(0x80, 0x10000)) if unicodedata.category(c) == "Cf")
+    unseen = unseen.replace("\u200c", "").replace("\u200d", "") + "\U000e0001-\U000e007f"
     letter = rf"(?:(?![{alone}])[^\W_]|[{marks}\u200c\u200d])"
     return re.compile(
         rf"""
           [{alone}]                             # scripts that put no space between words: each character
         | \d+(?:[.,:/]\d+)+                     # 3.5, 10,000, 20:15, 9/11
         | {letter}+(?:['\u2019]{letter}+)*      # words, with the apostrophes inside them: don't, l'heure
-        | [^\w\s] | _                           # every other character that is not a space: ! ? , " #
+        | [^\w\s{unseen}] | _                   # every other character that is not a space: ! ? , " #
         """,
         re.VERBOSE,
     )
@@ -137,21 +140,27 @@ class SentenceEncoder:
         """
         if isinstance(texts, str):
             raise InputError(f"expected a list of sentences, got one string; write [{texts[:20]!r}]")
-        sentences: list[list[str]] = []
-        for n, text in enumerate(texts, start=1):
-            if not isinstance(text, str):
-                raise InputError(f"sentence {n} is of type {type(text).__name__}; expected text")
-            sentences.append(self.tokens(text))
-            if not sentences[-1]:
-                raise InputError(f"sentence {n} holds no word: {text[:40]!r}")
-        indices = self._indices(sentences)
-        for n, row in enumerate(indices):
-            if not row:
-                raise InputError(
-                    f"sentence {n + 1} holds no word of the vocabulary: {texts[n][:40]!r} "
-                    f"(the vocabulary: {', '.join(self.words[:12])}{', …' if self.input_size > 12 else ''})"
-                )
-        return _ragged(indices)
+        return _ragged([self.check(text, f"sentence {n}") for n, text in enumerate(texts, start=1)])
+
+    def check(self, text: str, place: str) -> list[int]:
+        """The word indices of one text; `place` begins the message where it cannot be read.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"{place} is of type {type(text).__name__}; expected text")
+        refuse_surrogates(text, place, InputError)
+        words = self.tokens(text)
+        if not words:
+            raise InputError(f"{place} holds no word: {text[:40]!r}")
+        (indices,) = self._indices([words])
+        if not indices:
+            raise InputError(
+                f"{place} holds no word of the vocabulary: {text[:40]!r} "
+                f"(the vocabulary: {', '.join(self.words[:12])}{', …' if self.input_size > 12 else ''})"
+            )
+        return indices
 
     def sequences(self, sentences: Sequence[Sequence[str]], y: Sequence[int]) -> Sequences:
         """Sentences as lists of words, with their classes."""
@@ -223,9 +232,10 @@ def read_sentences(
         place = f"{path}, line {line}"
         name = parts.label_text(label)
         if name is None:
-            raise DataError(f"{place}: the label ({label_column}) is missing; expected text or a number, got {label!r}")
+            raise DataError(parts.no_label(label, f"{place}: the label ({label_column})"))
         if not isinstance(text, str):
-            raise DataError(f"{place}: the sentence ({text_column}) is {text!r}; expected text")
+            what = repr(text) if isinstance(text, int | float | None) else f"of type {type(text).__name__}"
+            raise DataError(f"{place}: the sentence ({text_column}) is {what}; expected text")
         words = tokenize(text, lowercase)[:max_length]
         if not words:
             raise DataError(f"{place}: the sentence holds no word: {text[:40]!r}; remove the line or give it a text")
@@ -275,6 +285,16 @@ def load_sentence_dataset(
     if data is None:
         if test_data is not None:
             raise DataError(f"test_data is {test_data}, but there is no data to train on; give both files")
+        for name, value, usual in (
+            ("text_column", text_column, "text"),
+            ("label_column", label_column, "label"),
+            ("min_count", min_count, 1),
+            ("max_vocabulary", max_vocabulary, None),
+            ("max_length", max_length, None),
+            ("word_dropout", word_dropout, 0.0),
+        ):
+            if value != usual:  # it would be ignored without a word
+                raise DataError(f"{name} is {value!r}, but there is no data; say where it is with --data FILE")
         return lab_dataset()
     path = Path(data)
     read = {"text_column": text_column, "label_column": label_column, "lowercase": lowercase, "max_length": max_length}
@@ -288,7 +308,12 @@ def load_sentence_dataset(
     names = parts.class_names(train.labels, path)
     words = build_vocabulary(train.sentences, min_count, max_vocabulary)
     if len(words) < 2:
-        remedy = "lower min_count" if min_count > 1 else "there is nothing to learn from"
+        if len(set(chain.from_iterable(train.sentences))) < 2:
+            remedy = "its sentences have no two different words, so that there is nothing to learn from"
+        elif max_vocabulary == 1:
+            remedy = "raise max_vocabulary, which is 1"
+        else:
+            remedy = f"lower min_count, which is {min_count}"
         raise DataError(f"the vocabulary of {path} has {len(words)} of the 2 words that it needs at least; {remedy}")
     encoder = SentenceEncoder((UNKNOWN, *words), names, True, lowercase, max_length, word_dropout)
 

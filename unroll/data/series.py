@@ -29,7 +29,7 @@ from torch import Tensor
 
 from unroll.data import parts
 from unroll.data.batches import Dataset, Sequences
-from unroll.data.tables import missing_column, read_table, read_text
+from unroll.data.tables import missing_column, read_table, read_text, refuse_surrogates
 from unroll.errors import DataError, InputError, nearest
 
 Fill = Literal["none", "zero", "last", "mean"]
@@ -299,7 +299,9 @@ def _read_arrays(path: Path, labelled: bool) -> LabelledSeries:
     else:
         X, y, lengths = _load(path), None, None
         for name in ("y", "lengths"):
-            beside = path.with_name(path.name.replace("X", name, 1))
+            # An X by itself, as in EXP_X.npy, goes before one within a word, as in trainX.npy.
+            alone, found_alone = re.subn(r"(?<![^\W\d_])X(?![^\W\d_])", name, path.name, count=1)
+            beside = path.with_name(alone if found_alone else path.name.replace("X", name, 1))
             exists = beside != path and beside.is_file()
             if name == "y" and labelled and not exists:
                 expected = beside.name if beside != path else f"X_{path.stem}.npy and y_{path.stem}.npy"
@@ -407,6 +409,10 @@ def _clock(path: Path, rows: list[tuple[int, list[str]]], column: int, name: str
 
     def number(text: str, place: str) -> float:
         try:
+            return int(text)  # float would take nanoseconds since 1970 that lie close together for the same
+        except ValueError:
+            pass
+        try:
             value = float(text)
         except ValueError:
             value = math.nan
@@ -458,7 +464,7 @@ def _read_ts(path: Path, labelled: bool) -> LabelledSeries:
                     f"{place}: the targets are numbers to be estimated; expected classes (@classLabel true …)"
                 )
             if key == "classlabel":
-                has_label, declared = on, words[1:] if on else None
+                has_label, declared = on, words[1:] if on and words[1:] else None
             in_data = key == "data"
             if in_data and labelled and not has_label:
                 raise DataError(f"{path}: @classLabel is false; expected series with labels")
@@ -489,9 +495,17 @@ def _read_ts(path: Path, labelled: bool) -> LabelledSeries:
 
 
 def _label(value: Any, place: str) -> str:
+    if isinstance(value, bytes):  # NumPy's type S
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise DataError(
+                f"{place}: the label is {bytes(value)!r}, which is not UTF-8; expected text or a number"
+            ) from None
     label = parts.label_text(value)
     if label is None:
-        raise DataError(f"{place}: the label is missing; expected text or a number, got {value!r}")
+        raise DataError(parts.no_label(value, f"{place}: the label"))
+    refuse_surrogates(label, f"{place}: the label")
     return label
 
 

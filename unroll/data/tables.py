@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unroll.errors import DataError
+from unroll.errors import DataError, InputError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
@@ -118,6 +118,7 @@ def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[in
     # such as U+2028 that may stand within a sentence.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # 131,072 at first; a document may be longer
     rows: list[tuple[int, list[str]]] = []
     while True:
         line = reader.line_num + 1
@@ -127,7 +128,7 @@ def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[in
             return rows
         except csv.Error as error:
             problem = str(error)
-            if "unexpected end of data" in problem or "field limit" in problem:
+            if "unexpected end of data" in problem:
                 problem = "a quoted field begins here and does not end"
             else:
                 problem = f"after a quoted field {problem}"
@@ -172,6 +173,14 @@ def _json_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
             fields = json.loads(content)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {line}: not valid JSON ({error.msg}, column {error.colno})") from None
+        except RecursionError:
+            raise DataError(
+                f"{path}, line {line}: lists or objects are nested too deeply; expected an object of text and numbers"
+            ) from None
+        except ValueError:  # Python reads no whole number of more than 4,300 digits
+            raise DataError(
+                f"{path}, line {line}: a whole number has too many digits to be read; write it as text, in quotes"
+            ) from None
         if not isinstance(fields, dict):
             raise DataError(
                 f'{path}, line {line}: expected an object such as {{"{columns[0]}": …}}, got {_shorten(content)}'
@@ -180,7 +189,18 @@ def _json_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
             if column not in fields:
                 names = ", ".join(map(repr, list(fields)[:8])) or "nothing"
                 raise DataError(f"{path}, line {line}: has no {column!r}; it holds {names}")
+            if isinstance(fields[column], str):
+                refuse_surrogates(fields[column], f"{path}, line {line}: {column!r}")
         yield Record(line, tuple(fields[column] for column in columns))
+
+
+def refuse_surrogates(text: str, what: str, error: type[DataError] | type[InputError] = DataError) -> None:
+    """Raise `error` where a text holds half of a character, which cannot be printed, drawn, or written to a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        half = ascii(text[problem.start])[1:-1]
+        raise error(f"{what} holds {half}, which is half of a character; expected text that UTF-8 can hold") from None
 
 
 def _count(number: int, noun: str) -> str:

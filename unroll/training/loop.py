@@ -56,7 +56,7 @@ def prepare(recipe: AnyRecipe) -> Dataset:
     if recipe.batch_size > len(dataset.train):
         raise RecipeError(
             f"batch_size is {recipe.batch_size}, but there are only {len(dataset.train)} training sequences; "
-            "choose a smaller one"
+            f"choose a smaller one, such as --batch-size {1 << (len(dataset.train).bit_length() - 1)}"
         )
     distributed.together(lambda: check_memory(recipe, dataset.encoder))
     if distributed.size() > recipe.batch_size:
