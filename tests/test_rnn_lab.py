@@ -250,7 +250,8 @@ def test_rare_classes_weigh_as_much_as_common_ones_when_balanced(tmp_path: Path)
 
     text = "text,label\n" + "some words,a\n" * 6 + "other words,b\n" * 2
     (tmp_path / "a.csv").write_text(text)
-    changes = {"data": str(tmp_path / "a.csv"), "test": 0, "validation": 0, "class_weights": "balanced"}
+    changes = {"data": str(tmp_path / "a.csv"), "test": 0, "validation": 0, "patience": None}
+    changes["class_weights"] = "balanced"
     recipe = load_recipe("lstm-sentences", changes)
     weights = class_weights(recipe, load_dataset(recipe))
     assert weights is not None
@@ -265,7 +266,7 @@ def test_rare_classes_weigh_as_much_as_common_ones_when_balanced(tmp_path: Path)
         ("review,label\na,1\n", [], "no column 'text'; its first line names 'review', 'label'"),
         ("text,label\na,1\n,0\n", [], "line 3: the sentence holds no word"),
         ("text,label\na,1\nb\n", [], "line 3: found 1 field"),
-        ("text,label\na,1\na,0\n", ["--test", 0, "--validation", 0], "vocabulary"),
+        ("text,label\na,1\na,0\n", ["--test", 0, "--validation", 0, "--patience", "none"], "vocabulary"),
         ("text,label\na,1\nb,0\n", ["--test-data", "absent.csv"], "absent.csv does not exist"),
     ],
 )
