@@ -149,7 +149,7 @@ class Recurrent(nn.Module):
         if lengths is None:
             return None
         if not isinstance(lengths, Tensor):
-            lengths = torch.tensor(lengths)
+            lengths = torch.tensor(lengths, device="cpu")
         lengths = lengths.to("cpu", torch.int64)
         if lengths.shape != (B,):
             raise InputError(f"lengths has shape {tuple(lengths.shape)}; expected one for each sequence, ({B},)")

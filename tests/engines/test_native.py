@@ -473,6 +473,39 @@ def test_memory_of_a_graph_that_is_never_walked_back_is_reused(monkeypatch):
     assert len(set(taken)) == 1
 
 
+DEFAULT_DEVICE = """
+import torch
+from unroll.layers import LSTM
+
+torch.manual_seed(0)
+layer = LSTM(4, 6, bidirectional=True, engine="native").double()
+x, words = torch.randn(5, 3, 4, dtype=torch.float64), torch.randint(0, 4, (5, 3))
+
+def results():
+    found = []
+    for input, lengths in ((x, None), (words, [5, 2, 0])):
+        out, _ = layer(input, lengths=lengths)
+        gradients = torch.autograd.grad(out.square().sum(), list(layer.parameters()), create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in gradients), list(layer.parameters()))
+        traced = torch.ops.unroll.lstm(
+            x, x.new_zeros(3, 6), x.new_zeros(3, 6), *layer.cells[0][0].parameters(), None, False, False, True
+        )[0]
+        found += [out, *gradients, *second, traced, *torch.autograd.grad(traced.sum(), [layer.cells[0][0].W])]
+    return found
+
+expected = results()
+with torch.device("meta"):
+    found = results()
+assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+"""
+
+
+def test_the_default_device_does_not_matter():
+    # In a process of its own: memory on another device than the kernels' would end it.
+    run = subprocess.run([sys.executable, "-c", DEFAULT_DEVICE], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

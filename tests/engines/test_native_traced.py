@@ -192,18 +192,17 @@ MISFITS = [
 @pytest.mark.parametrize("operator", ["lstm", "rnn"])
 def test_the_operators_refuse_what_does_not_fit(operator, backward, name, spoil, message):
     arguments = operator_arguments(operator)
-    last = {"save": True} if operator == "lstm" else {"relu": False}
-    results = getattr(torch.ops.unroll, operator)(**arguments, **last)
+    option = {"save": True} if operator == "lstm" else {"relu": False}
+    out, *last = getattr(torch.ops.unroll, operator)(**arguments, **option)
     arguments[name] = spoil(arguments[name])
+    if not backward:
+        given = (*arguments.values(), operator == "lstm")
+    elif operator == "lstm":
+        given = (out, *last[:2], out, last[2], *arguments.values(), [True] * 6)
+    else:
+        given = (out, *last, out, *arguments.values(), False, [True] * 6)
     with pytest.raises(InputError) as raised:
-        if not backward:
-            getattr(torch.ops.unroll, operator)(**arguments, **last)
-        elif operator == "lstm":
-            out, h, c, saved = results
-            torch.ops.unroll.lstm_backward(out, h, c, out, saved, *arguments.values(), [True] * 6)
-        else:
-            out, h = results
-            torch.ops.unroll.rnn_backward(out, h, out, *arguments.values(), False, [True] * 6)
+        getattr(torch.ops.unroll, operator + "_backward" * backward)(*given)
     assert message in str(raised.value)
 
 
@@ -234,7 +233,7 @@ def test_autocast_never_lets_the_kernels_read_one_dtype_as_another():
     x, state = torch.randn(5, 7, 4).bfloat16(), torch.zeros(7, 6, dtype=torch.float64)
     with torch.autocast("cpu"):
         assert "autocast" in native.why_not(cell, x)
-        with pytest.raises(InputError, match="the input is torch.float32 and the weights are torch.float64"):
+        with pytest.raises(InputError, match=r"the input is torch\.float32 and the weights are torch\.float64"):
             native.walk(cell, x, (state, state))
         # All in float64, autocast changes nothing, and the reference computes it.
         out = layer(x.double())[0]

@@ -226,12 +226,12 @@ def _forward(task: _Task, saved: Tensor | bool) -> tuple[Tensor, Tensor, Tensor 
     h0 = h0.contiguous()
     W = W.contiguous()
     U = U.contiguous()
-    out = torch.empty((T, B, H), dtype=W.dtype)
-    h_last = torch.empty((B, H), dtype=W.dtype)
+    out = torch.empty((T, B, H), dtype=W.dtype, device=W.device)
+    h_last = torch.empty((B, H), dtype=W.dtype, device=W.device)
     c_last = None
     if c0 is not None:
         c0 = c0.contiguous()
-        c_last = torch.empty((B, H), dtype=W.dtype)
+        c_last = torch.empty((B, H), dtype=W.dtype, device=W.device)
     if b is not None:
         b = b.contiguous()
     if lengths is not None:
@@ -289,13 +289,13 @@ def _backward(
         d_h_last = d_h_last.contiguous()
     if d_c_last is not None:
         d_c_last = d_c_last.contiguous()
-    d_x = torch.empty(x.shape, dtype=W.dtype) if needed[0] else None
-    d_h0 = torch.empty((B, H), dtype=W.dtype) if needed[1] else None
-    d_c0 = torch.empty((B, H), dtype=W.dtype) if needed[2] and c0 is not None else None
-    d_W = torch.empty(W.shape, dtype=W.dtype) if needed[3] else None
+    d_x = torch.empty(x.shape, dtype=W.dtype, device=W.device) if needed[0] else None
+    d_h0 = torch.empty((B, H), dtype=W.dtype, device=W.device) if needed[1] else None
+    d_c0 = torch.empty((B, H), dtype=W.dtype, device=W.device) if needed[2] and c0 is not None else None
+    d_W = torch.empty(W.shape, dtype=W.dtype, device=W.device) if needed[3] else None
     # With the input projected already, U plays no part here.
-    d_U = torch.empty(U.shape, dtype=W.dtype) if needed[4] and not projected else None
-    d_b = torch.empty((W.shape[0],), dtype=W.dtype) if needed[5] and b is not None else None
+    d_U = torch.empty(U.shape, dtype=W.dtype, device=W.device) if needed[4] and not projected else None
+    d_b = torch.empty((W.shape[0],), dtype=W.dtype, device=W.device) if needed[5] and b is not None else None
     call = _Call(
         kind,
         W.dtype == torch.float64,
@@ -351,7 +351,7 @@ def walk(
     projected = not x.is_floating_point()
     if projected:
         if lengths is not None:  # what stands in the padding need not be a word
-            x = x.masked_fill(torch.arange(x.shape[0])[:, None] >= lengths, 0)
+            x = x.masked_fill(torch.arange(x.shape[0], device=x.device)[:, None] >= lengths, 0)
         x = torch.nn.functional.embedding(x, U.T)
     task = _Task(x, h0, c0, W, U, b, lengths, reverse, projected, kind)
     autocast = torch.is_autocast_enabled("cpu")
@@ -467,7 +467,7 @@ def _differentiable_backward(
     assert x is not None and h0 is not None and W is not None and U is not None  # noqa: PT018
     lengths, reverse, projected, kind = task[6:]
     lstm = kind == _LSTM
-    used = torch.eye(W.shape[0], dtype=W.dtype) if projected else U
+    used = torch.eye(W.shape[0], dtype=W.dtype, device=W.device) if projected else U
     cell: Cell = (
         LSTMCell(1, 1, bias=b is not None, device="meta")
         if lstm
@@ -546,7 +546,7 @@ def _lstm(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     task = _lstm_task(*fields)
     _check_tensors(task)
     size = _saved_size(*_sizes(task)) if save else 0
-    saved = torch.zeros((size,), dtype=task.W.dtype)  # all of it defined, as tools that compare results expect
+    saved = task.W.new_zeros((size,))  # all of it defined, as tools that compare results expect
     out, h, c, _ = _forward(task, saved if save else False)
     assert c is not None
     return out, h, c, saved
