@@ -140,6 +140,29 @@ def test_torch_func_falls_back_to_the_reference():
     torch.testing.assert_close(sum(per_sample["cells.0.0.W"]), layer.cells[0][0].W.grad)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on its first make_dual
+def test_forward_mode_derivatives_come_from_the_reference():
+    torch.manual_seed(0)
+    layer = LSTM(4, 6)
+    x, tangent = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    _, expected = torch.func.jvp(lambda x: layer(x)[0], (x,), (tangent,))
+    with torch.autograd.forward_ad.dual_level():
+        out = layer(torch.autograd.forward_ad.make_dual(x, tangent))[0]
+        assert "forward-mode derivatives" in native.why_not(layer.cells[0][0], x)
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(out).tangent, expected)
+    assert native.why_not(layer.cells[0][0], x) is None
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", LAYERS)
+def test_torch_jit_trace_records_the_operator(name):
+    layer = LAYERS[name]()
+    traced = torch.jit.trace(layer, (torch.randn(5, 7, 4),))
+    for T in (5, 9):  # the operator walks over as many steps as come
+        x = torch.randn(T, 7, 4)
+        assert torch.equal(traced(x)[0], layer(x)[0])
+
+
 def test_fake_tensors_flow_through():
     from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -5,7 +5,7 @@ library without any tie to torch: tensors go in as pointers. Where the package w
 variable ``UNROLL_NO_NATIVE=1`` at installation), `instruction_set()` is None and everything runs on the reference.
 
 Two ways lead to the kernels. Eager calls take the short one, an autograd function around the C calls. Tracing
-(`torch.compile`, `torch.export`, fake tensors) and autocast take the operators ``unroll::lstm`` and ``unroll::rnn``, which
+(`torch.compile`, `torch.export`, `torch.jit.trace`, fake tensors) and autocast take the operators ``unroll::lstm`` and ``unroll::rnn``, which
 carry the rules that such tools need. Derivatives of derivatives go through the reference.
 
 ``UNROLL_ISA`` (``avx512``, ``avx2``, ``neon``, ``portable``) forces an instruction set; by default the best is taken that the
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from unroll.cells import Cell, LSTMCell, RNNCell
@@ -168,8 +169,12 @@ def why_not(cell: Cell, x: Tensor) -> str | None:
             return "autocast makes the input float32 and leaves the weights float64"
     elif x.is_floating_point() and x.dtype != W.dtype:
         return f"the input is {x.dtype} and the weights are {W.dtype}"
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
-        return "it stands inside a torch.func transform"
+    if not torch.compiler.is_compiling():
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return "it stands inside a torch.func transform"
+        # torch has no public question for this; at a level of its own a tensor may carry a tangent.
+        if forward_ad._current_level >= 0:
+            return "the kernels have no forward-mode derivatives"
     return None
 
 
@@ -360,12 +365,16 @@ def walk(
 
     if (
         torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
         or _get_current_dispatch_mode() is not None
         or autocast
         or type(x) not in (Tensor, torch.nn.Parameter)
     ):
         if c0 is not None:
-            save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in task.inputs)
+            # A recorded program does not know whether gradients will be wanted where it runs.
+            save = torch.jit.is_tracing() or (
+                torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in task.inputs)
+            )
             out, h, c, _ = torch.ops.unroll.lstm(x, h0, c0, W, U, b, lengths, reverse, projected, save)
             return out, (h, c)
         out, h = torch.ops.unroll.rnn(x, h0, W, U, b, lengths, reverse, projected, kind == _RNN_RELU)
