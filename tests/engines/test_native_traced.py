@@ -42,6 +42,17 @@ def test_torch_compile_takes_a_layer_whole(name, words):
     torch._dynamo.reset()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where the backend loads
+def test_torch_compile_generates_code_around_a_layer():
+    torch.manual_seed(0)
+    layer, x = LAYERS["lstm"](), torch.randn(5, 7, 4)
+    compiled = torch.compile(layer, fullgraph=True)
+    eager = [tensor.clone() for tensor in gradients(layer, layer, x)]
+    for a, b in zip(gradients(layer, compiled, x), eager, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    torch._dynamo.reset()
+
+
 def test_torch_compile_with_gradients_off():
     layer = LAYERS["lstm"]()
     x = torch.randn(5, 7, 4)

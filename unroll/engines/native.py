@@ -5,8 +5,8 @@ library without any tie to torch: tensors go in as pointers. Where the package w
 variable ``UNROLL_NO_NATIVE=1`` at installation), `instruction_set()` is None and everything runs on the reference.
 
 Two ways lead to the kernels. Eager calls take the short one, an autograd function around the C calls. Tracing
-(`torch.compile`, `torch.export`, `torch.jit.trace`, fake tensors) and autocast take the operators ``unroll::lstm`` and ``unroll::rnn``, which
-carry the rules that such tools need. Derivatives of derivatives go through the reference.
+(`torch.compile`, `torch.export`, `torch.jit.trace`, fake tensors) and autocast take the operators ``unroll::lstm`` and
+``unroll::rnn``, which carry the rules that such tools need. Derivatives of derivatives go through the reference.
 
 ``UNROLL_ISA`` (``avx512``, ``avx2``, ``neon``, ``portable``) forces an instruction set; by default the best is taken that the
 machine has.
