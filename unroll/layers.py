@@ -153,7 +153,8 @@ class Recurrent(nn.Module):
         if x.is_complex() or x.dtype == torch.bool:
             raise InputError(f"{name}: the input is {x.dtype}; expected features in floats or word indices in integers")
         x = x.to(torch.int64)
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.numel() == 0:
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if torch.compiler.is_compiling() or tracing or x.numel() == 0:
             return x  # a graph cannot branch on values
         words = x
         if lengths is not None:

@@ -365,14 +365,14 @@ def walk(
 
     if (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or _get_current_dispatch_mode() is not None
         or autocast
         or type(x) not in (Tensor, torch.nn.Parameter)
     ):
         if c0 is not None:
             # A recorded program does not know whether gradients will be wanted where it runs.
-            save = torch.jit.is_tracing() or (
+            save = torch.jit.is_tracing() or (  # type: ignore[attr-defined, no-untyped-call]
                 torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in task.inputs)
             )
             out, h, c, _ = torch.ops.unroll.lstm(x, h0, c0, W, U, b, lengths, reverse, projected, save)
