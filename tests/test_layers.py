@@ -237,3 +237,44 @@ def test_an_empty_batch_gives_empty_results(kind, engine):
     outputs, state = layer(torch.zeros(T, 0, D))
     assert outputs.shape == (T, 0, H)
     assert all(part.shape == (1, 0, H) for part in flat(state))
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("layer_type", [RNN, LSTM])
+def test_word_indices_may_have_any_integer_type(layer_type, engine):
+    layer = layer_type(5, 3, engine=engine)
+    words = torch.randint(0, 5, (4, 2))
+    expected = layer(words)[0]
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
+        assert torch.equal(layer(words.to(dtype))[0], expected)
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize(
+    ("index", "dtype"), [(5, torch.int64), (-1, torch.int64), (200, torch.uint8), (-3, torch.int16)]
+)
+def test_word_indices_out_of_range_are_named(index, dtype, engine):
+    layer = LSTM(5, 3, engine=engine)
+    words = torch.zeros(4, 2, dtype=dtype)
+    words[3, 1] = index
+    with pytest.raises(InputError) as raised:
+        layer(words)
+    assert str(raised.value) == f"LSTM: the input holds word index {index}; expected 0 to 4, for input_size is V = 5"
+    layer(words, lengths=[4, 3])  # in the padding it is no word
+    with pytest.raises(InputError, match="word index"):
+        layer(pack_padded_sequence(words, [4, 4]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64], ids=str)
+def test_what_is_neither_features_nor_indices_is_refused(dtype):
+    with pytest.raises(InputError, match="expected features in floats or word indices in integers"):
+        LSTM(5, 3)(torch.zeros(4, 2, dtype=dtype))
+
+
+def test_word_indices_without_values_pass():
+    layer = LSTM(5, 3, device="meta")
+    assert layer(torch.zeros(4, 2, dtype=torch.int64, device="meta"))[0].shape == (4, 2, 3)
+    layer = LSTM(5, 3)
+    words = torch.randint(0, 5, (6, 4, 2))
+    found = torch.func.vmap(lambda words: layer(words)[0])(words)
+    torch.testing.assert_close(found, torch.stack([layer(part)[0] for part in words]))

@@ -100,6 +100,8 @@ class Recurrent(nn.Module):
         if T == 0:
             raise InputError("the input has no time step (T = 0); expected at least 1")
         lengths = self._check_lengths(lengths, T, B)
+        if not x.is_floating_point():
+            x = self._check_words(x, lengths)
         first = self._initial(hx, B, x)
 
         final: list[tuple[Tensor, ...]] = []
@@ -145,11 +147,34 @@ class Recurrent(nn.Module):
                 f"{name}: the input has {x.shape[-1]} features in its last axis; expected input_size = {self.input_size}"
             )
 
+    def _check_words(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        """Word indices (T, B) of any integer type as int64, once each is known to be a word; padding may hold anything."""
+        name, V = type(self).__name__, self.input_size
+        if x.is_complex() or x.dtype == torch.bool:
+            raise InputError(f"{name}: the input is {x.dtype}; expected features in floats or word indices in integers")
+        x = x.to(torch.int64)
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if torch.compiler.is_compiling() or tracing or x.numel() == 0:
+            return x  # a graph cannot branch on values
+        words = x
+        if lengths is not None:
+            words = x.masked_fill(torch.arange(x.shape[0], device=x.device)[:, None] >= lengths.to(x.device), 0)
+        try:
+            lowest, highest = (int(value) for value in words.aminmax())
+        except RuntimeError:
+            return x  # a tensor without values to look at: fake, on the meta device, or one of many under vmap
+        if lowest < 0 or highest >= V:
+            raise InputError(
+                f"{name}: the input holds word index {lowest if lowest < 0 else highest}; expected 0 to {V - 1}, "
+                f"for input_size is V = {V}"
+            )
+        return x
+
     def _check_lengths(self, lengths: Tensor | None, T: int, B: int) -> Tensor | None:
         if lengths is None:
             return None
         if not isinstance(lengths, Tensor):
-            lengths = torch.tensor(lengths)
+            lengths = torch.tensor(lengths, device="cpu")
         lengths = lengths.to("cpu", torch.int64)
         if lengths.shape != (B,):
             raise InputError(f"lengths has shape {tuple(lengths.shape)}; expected one for each sequence, ({B},)")

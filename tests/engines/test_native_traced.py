@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unroll.engines import native
+from unroll.errors import InputError
 from unroll.layers import LSTM, RNN
 
 pytestmark = pytest.mark.skipif(native.available() is not None, reason=str(native.available()))
@@ -35,6 +36,17 @@ def test_torch_compile_takes_a_layer_whole(name, words):
     layer = LAYERS[name]()
     x = torch.randint(0, 4, (5, 7)) if words else torch.randn(5, 7, 4)
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    eager = [tensor.clone() for tensor in gradients(layer, layer, x)]
+    for a, b in zip(gradients(layer, compiled, x), eager, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where the backend loads
+def test_torch_compile_generates_code_around_a_layer():
+    torch.manual_seed(0)
+    layer, x = LAYERS["lstm"](), torch.randn(5, 7, 4)
+    compiled = torch.compile(layer, fullgraph=True)
     eager = [tensor.clone() for tensor in gradients(layer, layer, x)]
     for a, b in zip(gradients(layer, compiled, x), eager, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
@@ -139,6 +151,29 @@ def test_torch_func_falls_back_to_the_reference():
     torch.testing.assert_close(sum(per_sample["cells.0.0.W"]), layer.cells[0][0].W.grad)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on its first make_dual
+def test_forward_mode_derivatives_come_from_the_reference():
+    torch.manual_seed(0)
+    layer = LSTM(4, 6)
+    x, tangent = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    _, expected = torch.func.jvp(lambda x: layer(x)[0], (x,), (tangent,))
+    with torch.autograd.forward_ad.dual_level():
+        out = layer(torch.autograd.forward_ad.make_dual(x, tangent))[0]
+        assert "forward-mode derivatives" in native.why_not(layer.cells[0][0], x)
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(out).tangent, expected)
+    assert native.why_not(layer.cells[0][0], x) is None
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", LAYERS)
+def test_torch_jit_trace_records_the_operator(name):
+    layer = LAYERS[name]()
+    traced = torch.jit.trace(layer, (torch.randn(5, 7, 4),))
+    for T in (5, 9):  # the operator walks over as many steps as come
+        x = torch.randn(T, 7, 4)
+        assert torch.equal(traced(x)[0], layer(x)[0])
+
+
 def test_fake_tensors_flow_through():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -155,3 +190,85 @@ def test_padded_batches_compile_into_one_graph():
     compiled = torch.compile(lambda x, lengths: layer(x, lengths=lengths)[0], backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(x, lengths), layer(x, lengths=lengths)[0])
     torch._dynamo.reset()
+
+
+# --- what the operators refuse ----------------------------------------------------------------------------------------
+
+
+def operator_arguments(operator: str) -> dict[str, object]:
+    """Arguments that fit, by name; T, B, D, H = 4, 3, 2, 5."""
+    G = 4 if operator == "lstm" else 1
+    shapes = {"x": (4, 3, 2), "h0": (3, 5), "c0": (3, 5), "W": (G * 5, 5), "U": (G * 5, 2), "b": (G * 5,)}
+    if operator == "rnn":
+        del shapes["c0"]
+    tensors = {name: torch.randn(shape) for name, shape in shapes.items()}
+    return {**tensors, "lengths": torch.tensor([4, 0, 2]), "reverse": False, "projected": False}
+
+
+MISFITS = [
+    ("x", lambda x: x.half(), "the input is torch.float16"),
+    ("x", lambda x: x[0], "the input has shape (3, 2)"),
+    ("h0", lambda h0: h0.double(), "a state is torch.float64"),
+    ("h0", lambda h0: h0[:1], "a state has shape (1, 5)"),
+    ("W", lambda W: W[:-1], "W has shape"),
+    ("W", lambda W: W[0], "W is (5,)"),
+    ("U", lambda U: U[:1], "U has shape (1, 2)"),
+    ("U", lambda U: U[0], "U is (2,)"),
+    ("b", lambda b: b[:3], "b has shape (3,)"),
+    ("b", lambda b: b.double(), "b is torch.float64"),
+    ("lengths", lambda lengths: lengths.int(), "expected (3,) int64"),
+    ("lengths", lambda lengths: lengths + 1, "between 0 and T"),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil", "message"), MISFITS)
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("operator", ["lstm", "rnn"])
+def test_the_operators_refuse_what_does_not_fit(operator, backward, name, spoil, message):
+    arguments = operator_arguments(operator)
+    option = {"save": True} if operator == "lstm" else {"relu": False}
+    out, *last = getattr(torch.ops.unroll, operator)(**arguments, **option)
+    arguments[name] = spoil(arguments[name])
+    if not backward:
+        given = (*arguments.values(), operator == "lstm")
+    elif operator == "lstm":
+        given = (out, *last[:2], out, last[2], *arguments.values(), [True] * 6)
+    else:
+        given = (out, *last, out, *arguments.values(), False, [True] * 6)
+    with pytest.raises(InputError) as raised:
+        getattr(torch.ops.unroll, operator + "_backward" * backward)(*given)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("which", "spoil", "message"),
+    [
+        (0, lambda d: d[:1], "d_out has shape (1, 3, 5)"),
+        (1, lambda d: d.double(), "d_h_last is torch.float64"),
+        (2, lambda d: d[:1], "d_c_last has shape (1, 5)"),
+        (3, lambda out: out[:, :1], "out has shape (4, 1, 5)"),
+        (4, lambda saved: saved[:0], "saved has shape (0,)"),
+        (5, lambda needed: needed[:3], "needed has 3 entries"),
+    ],
+)
+def test_the_backward_operator_refuses_gradients_and_memory_that_do_not_fit(which, spoil, message):
+    arguments = operator_arguments("lstm")
+    out, h, c, saved = torch.ops.unroll.lstm(**arguments, save=True)
+    given = [out, h, c, out, saved, [True] * 6]
+    given[which] = spoil(given[which])
+    with pytest.raises(InputError) as raised:
+        torch.ops.unroll.lstm_backward(*given[:5], *arguments.values(), given[5])
+    assert message in str(raised.value)
+
+
+def test_autocast_never_lets_the_kernels_read_one_dtype_as_another():
+    layer = LSTM(4, 6).double()
+    cell = layer.cells[0][0]
+    x, state = torch.randn(5, 7, 4).bfloat16(), torch.zeros(7, 6, dtype=torch.float64)
+    with torch.autocast("cpu"):
+        assert "autocast" in native.why_not(cell, x)
+        with pytest.raises(InputError, match=r"the input is torch\.float32 and the weights are torch\.float64"):
+            native.walk(cell, x, (state, state))
+        # All in float64, autocast changes nothing, and the reference computes it.
+        out = layer(x.double())[0]
+    torch.testing.assert_close(out, layer(x.double())[0])

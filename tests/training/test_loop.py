@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 
+from unroll.engines import native
 from unroll.errors import RecipeError, RunError, TrainingError
 from unroll.training import loop
 from unroll.training.loop import train
@@ -270,3 +271,13 @@ def test_every_epoch_is_told_and_what_the_listener_raises_ends_the_run(bars_reci
     assert told == folder.history()
     assert [row["epoch"] for row in told] == [1, 2]
     assert not folder.finished
+
+
+@pytest.mark.skipif(native.available() is not None, reason=str(native.available()))
+def test_both_engines_train_alike(bars_recipe, tmp_path):
+    losses = []
+    for engine in ("reference", "native"):
+        folder, _, _ = run(bars_recipe(engine=engine, epochs=2, log_every=1), tmp_path / engine)
+        losses.append([loss for row in folder.history() for _, loss in row["steps"]])
+    assert len(losses[0]) == 20
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

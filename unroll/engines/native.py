@@ -5,8 +5,8 @@ library without any tie to torch: tensors go in as pointers. Where the package w
 variable ``UNROLL_NO_NATIVE=1`` at installation), `instruction_set()` is None and everything runs on the reference.
 
 Two ways lead to the kernels. Eager calls take the short one, an autograd function around the C calls. Tracing
-(`torch.compile`, `torch.export`, fake tensors) and autocast take the operators ``unroll::lstm`` and ``unroll::rnn``, which
-carry the rules that such tools need. Derivatives of derivatives go through the reference.
+(`torch.compile`, `torch.export`, `torch.jit.trace`, fake tensors) and autocast take the operators ``unroll::lstm`` and
+``unroll::rnn``, which carry the rules that such tools need. Derivatives of derivatives go through the reference.
 
 ``UNROLL_ISA`` (``avx512``, ``avx2``, ``neon``, ``portable``) forces an instruction set; by default the best is taken that the
 machine has.
@@ -17,12 +17,13 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from unroll.cells import Cell, LSTMCell, RNNCell
@@ -163,10 +164,17 @@ def why_not(cell: Cell, x: Tensor) -> str | None:
         return f"the kernels run on the CPU, and these are on {x.device} and {W.device}"
     if W.dtype not in _DTYPES:
         return f"the kernels compute in float32 and float64, not in {W.dtype}"
-    if x.is_floating_point() and x.dtype != W.dtype and not torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu"):
+        if W.dtype == torch.float64:
+            return "autocast makes the input float32 and leaves the weights float64"
+    elif x.is_floating_point() and x.dtype != W.dtype:
         return f"the input is {x.dtype} and the weights are {W.dtype}"
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
-        return "it stands inside a torch.func transform"
+    if not torch.compiler.is_compiling():
+        if torch._C._functorch.peek_interpreter_stack() is not None:
+            return "it stands inside a torch.func transform"
+        # torch has no public question for this; at a level of its own a tensor may carry a tangent.
+        if forward_ad._current_level >= 0:
+            return "the kernels have no forward-mode derivatives"
     return None
 
 
@@ -223,12 +231,12 @@ def _forward(task: _Task, saved: Tensor | bool) -> tuple[Tensor, Tensor, Tensor 
     h0 = h0.contiguous()
     W = W.contiguous()
     U = U.contiguous()
-    out = torch.empty((T, B, H), dtype=W.dtype)
-    h_last = torch.empty((B, H), dtype=W.dtype)
+    out = torch.empty((T, B, H), dtype=W.dtype, device=W.device)
+    h_last = torch.empty((B, H), dtype=W.dtype, device=W.device)
     c_last = None
     if c0 is not None:
         c0 = c0.contiguous()
-        c_last = torch.empty((B, H), dtype=W.dtype)
+        c_last = torch.empty((B, H), dtype=W.dtype, device=W.device)
     if b is not None:
         b = b.contiguous()
     if lengths is not None:
@@ -286,13 +294,13 @@ def _backward(
         d_h_last = d_h_last.contiguous()
     if d_c_last is not None:
         d_c_last = d_c_last.contiguous()
-    d_x = torch.empty(x.shape, dtype=W.dtype) if needed[0] else None
-    d_h0 = torch.empty((B, H), dtype=W.dtype) if needed[1] else None
-    d_c0 = torch.empty((B, H), dtype=W.dtype) if needed[2] and c0 is not None else None
-    d_W = torch.empty(W.shape, dtype=W.dtype) if needed[3] else None
+    d_x = torch.empty(x.shape, dtype=W.dtype, device=W.device) if needed[0] else None
+    d_h0 = torch.empty((B, H), dtype=W.dtype, device=W.device) if needed[1] else None
+    d_c0 = torch.empty((B, H), dtype=W.dtype, device=W.device) if needed[2] and c0 is not None else None
+    d_W = torch.empty(W.shape, dtype=W.dtype, device=W.device) if needed[3] else None
     # With the input projected already, U plays no part here.
-    d_U = torch.empty(U.shape, dtype=W.dtype) if needed[4] and not projected else None
-    d_b = torch.empty((W.shape[0],), dtype=W.dtype) if needed[5] and b is not None else None
+    d_U = torch.empty(U.shape, dtype=W.dtype, device=W.device) if needed[4] and not projected else None
+    d_b = torch.empty((W.shape[0],), dtype=W.dtype, device=W.device) if needed[5] and b is not None else None
     call = _Call(
         kind,
         W.dtype == torch.float64,
@@ -348,19 +356,25 @@ def walk(
     projected = not x.is_floating_point()
     if projected:
         if lengths is not None:  # what stands in the padding need not be a word
-            x = x.masked_fill(torch.arange(x.shape[0])[:, None] >= lengths, 0)
+            x = x.masked_fill(torch.arange(x.shape[0], device=x.device)[:, None] >= lengths, 0)
         x = torch.nn.functional.embedding(x, U.T)
     task = _Task(x, h0, c0, W, U, b, lengths, reverse, projected, kind)
-    _check_shapes(task)
+    autocast = torch.is_autocast_enabled("cpu")
+    if not autocast:  # else the operator sees the tensors as autocast has cast them, and checks those
+        _check_tensors(task)
 
     if (
         torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         or _get_current_dispatch_mode() is not None
-        or torch.is_autocast_enabled("cpu")
+        or autocast
         or type(x) not in (Tensor, torch.nn.Parameter)
     ):
         if c0 is not None:
-            save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in task.inputs)
+            # A recorded program does not know whether gradients will be wanted where it runs.
+            save = torch.jit.is_tracing() or (  # type: ignore[attr-defined, no-untyped-call]
+                torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in task.inputs)
+            )
             out, h, c, _ = torch.ops.unroll.lstm(x, h0, c0, W, U, b, lengths, reverse, projected, save)
             return out, (h, c)
         out, h = torch.ops.unroll.rnn(x, h0, W, U, b, lengths, reverse, projected, kind == _RNN_RELU)
@@ -380,21 +394,42 @@ def walk(
     return out, (h if c is None else (h, c))
 
 
-def _check_shapes(task: _Task) -> None:
-    """The kernels trust their pointers, so nothing that does not fit may pass."""
-    x, h0, c0, W, U, _, lengths, _, projected, _ = task
-    B, H = x.shape[1], W.shape[1]
-    features = W.shape[0] if projected else U.shape[1]
+def _check_tensors(task: _Task, *results: tuple[str, Tensor | None, str, tuple[int, ...]]) -> None:
+    """The kernels trust their pointers, so nothing that does not fit the weights may pass.
+
+    `results` are further tensors, of a backward pass: name, tensor, axes in words, shape.
+    """
+    x, h0, c0, W, U, b, lengths, _, projected, kind = task
+    if W.dim() != 2 or U.dim() != 2 or W.dtype not in _DTYPES:
+        raise InputError(
+            f"W is {tuple(W.shape)} {W.dtype} and U is {tuple(U.shape)}; expected (G·H, H) and (G·H, D) in float32 or float64"
+        )
+    GH, H = W.shape
+    D = U.shape[1]
+    features = GH if projected else D
     if x.dim() != 3 or x.shape[2] != features:
         raise InputError(f"the input has shape {tuple(x.shape)}; expected (T, B, {features})")
-    for part in (h0,) if c0 is None else (h0, c0):
-        if part.shape != (B, H):
-            raise InputError(f"a state has shape {tuple(part.shape)}; expected (B, H) = ({B}, {H})")
-        if part.dtype != W.dtype and not torch.is_autocast_enabled("cpu"):
-            raise InputError(f"a state is {part.dtype} and the weights are {W.dtype}; give both the same dtype")
-        if part.device.type != "cpu":
-            raise InputError(f"a state is on {part.device}, and the weights are on the CPU")
-    if lengths is not None and (lengths.shape != (B,) or lengths.dtype != torch.int64 or lengths.device.type != "cpu"):
+    T, B, _ = x.shape
+    rows = 4 * H if kind == _LSTM else H
+    dtype, device = W.dtype, W.device
+    for name, tensor, axes, shape in (
+        ("the input", x, "(T, B, D)", (T, B, features)),
+        ("a state", h0, "(B, H)", (B, H)),
+        ("a state", c0, "(B, H)", (B, H)),
+        ("W", W, "(G·H, H)", (rows, H)),
+        ("U", U, "(G·H, D)", (rows, D)),
+        ("b", b, "(G·H,)", (rows,)),
+        *results,
+    ):
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            raise InputError(f"{name} has shape {tuple(tensor.shape)}; expected {axes} = {shape}")
+        if tensor.dtype != dtype:
+            raise InputError(f"{name} is {tensor.dtype} and the weights are {dtype}; give both the same dtype")
+        if tensor.device != device:
+            raise InputError(f"{name} is on {tensor.device} and the weights are on {device}; move it there")
+    if lengths is not None and (lengths.shape != (B,) or lengths.dtype != torch.int64 or lengths.device != device):
         raise InputError(
             f"lengths is {tuple(lengths.shape)} {lengths.dtype} on {lengths.device}; expected ({B},) int64 on the CPU"
         )
@@ -441,7 +476,7 @@ def _differentiable_backward(
     assert x is not None and h0 is not None and W is not None and U is not None  # noqa: PT018
     lengths, reverse, projected, kind = task[6:]
     lstm = kind == _LSTM
-    used = torch.eye(W.shape[0], dtype=W.dtype) if projected else U
+    used = torch.eye(W.shape[0], dtype=W.dtype, device=W.device) if projected else U
     cell: Cell = (
         LSTMCell(1, 1, bias=b is not None, device="meta")
         if lstm
@@ -518,9 +553,9 @@ def _rnn_task(x: Tensor, h0: Tensor, *others: Any) -> _Task:
 def _lstm(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     *fields, save = arguments
     task = _lstm_task(*fields)
-    _check_shapes(task)
+    _check_tensors(task)
     size = _saved_size(*_sizes(task)) if save else 0
-    saved = torch.zeros((size,), dtype=task.W.dtype)  # all of it defined, as tools that compare results expect
+    saved = task.W.new_zeros((size,))  # all of it defined, as tools that compare results expect
     out, h, c, _ = _forward(task, saved if save else False)
     assert c is not None
     return out, h, c, saved
@@ -538,7 +573,7 @@ def _lstm_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @torch.library.impl("unroll::rnn", "CPU")
 def _rnn(*arguments: Any) -> tuple[Tensor, Tensor]:
     task = _rnn_task(*arguments)
-    _check_shapes(task)
+    _check_tensors(task)
     return _forward(task, False)[:2]
 
 
@@ -552,18 +587,44 @@ def _rnn_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
 # The backward operators return only the gradients that are needed.
 
 
+def _results(
+    task: _Task,
+    needed: Sequence[bool],
+    out: Tensor,
+    d_out: Tensor | None,
+    d_h_last: Tensor | None,
+    d_c_last: Tensor | None = None,
+    saved: Tensor | None = None,
+) -> Iterator[tuple[str, Tensor | None, str, tuple[int, ...]]]:
+    """What a backward operator is given beyond the task, for `_check_tensors` (which looks at x and W first)."""
+    if len(needed) != 6:
+        raise InputError(f"needed has {len(needed)} entries; expected 6, one each for x, h0, c0, W, U and b")
+    if task.x.dim() != 3 or task.W.dim() != 2:
+        return  # `_check_tensors` says so
+    T, B, H = _sizes(task)
+    yield "out", out, "(T, B, H)", (T, B, H)
+    yield "d_out", d_out, "(T, B, H)", (T, B, H)
+    yield "d_h_last", d_h_last, "(B, H)", (B, H)
+    yield "d_c_last", d_c_last, "(B, H)", (B, H)
+    yield "saved", saved, "what a forward pass with save=True gives", (_saved_size(T, B, H),)
+
+
 @torch.library.impl("unroll::lstm_backward", "CPU")
 def _lstm_backward(*arguments: Any) -> list[Tensor]:
     d_out, d_h_last, d_c_last, out, saved, *fields, needed = arguments
+    task = _lstm_task(*fields)
+    _check_tensors(task, *_results(task, needed, out, d_out, d_h_last, d_c_last, saved))
     saved = saved.clone()
-    gradients = _backward(_lstm_task(*fields), (d_out, d_h_last, d_c_last), out, saved.data_ptr(), needed)
+    gradients = _backward(task, (d_out, d_h_last, d_c_last), out, saved.data_ptr(), needed)
     return [gradient for gradient in gradients if gradient is not None]
 
 
 @torch.library.impl("unroll::rnn_backward", "CPU")
 def _rnn_backward(*arguments: Any) -> list[Tensor]:
     d_out, d_h_last, out, *fields, needed = arguments
-    gradients = _backward(_rnn_task(*fields), (d_out, d_h_last), out, 0, needed)
+    task = _rnn_task(*fields)
+    _check_tensors(task, *_results(task, needed, out, d_out, d_h_last))
+    gradients = _backward(task, (d_out, d_h_last), out, 0, needed)
     return [gradient for gradient in gradients if gradient is not None]
 
 
