@@ -478,9 +478,17 @@ UNROLL_INLINE void backward_unit(const Problem<T>& p, const Layout<S>& L, const 
       // tanh(c) = h / o was not stored. Where o has underflowed h has too, and the product below is zero either way.
       const V tanh_c = h / larger(smallest, o);
       dc += dh * (o - h * tanh_c);
-      const V d_i = dc * c_tilde * (i * (one - i)), d_f = dc * c_before * (f * (one - f)),
-              d_g = dc * i * (one - c_tilde * c_tilde), d_o = dh * h * (one - o);
-      store<S>(d_c + m * lanes, dc * f);
+      // Units that only fill up the last vector have weights of zero, but zero times an infinite input is NaN: what they
+      // send back stays zero, or it would reach everything.
+      const auto real = [left](V v) {
+        if (left >= lanes) return v;
+        T spare[lanes];
+        store<S>(spare, v);
+        return load<S>(spare, left);
+      };
+      const V d_i = real(dc * c_tilde * (i * (one - i))), d_f = real(dc * c_before * (f * (one - f))),
+              d_g = real(dc * i * (one - c_tilde * c_tilde)), d_o = real(dh * h * (one - o));
+      store<S>(d_c + m * lanes, real(dc * f));
       store<S>(gate, d_i);
       store<S>(gate + lanes, d_f);
       store<S>(gate + 2 * lanes, d_g);
