@@ -80,19 +80,21 @@ def tune(
     def progress(**settings: Any) -> Any:
         return tqdm(unit=" trials", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty(), **settings)
 
+    from unroll.tuning.study import text_summary
+
     try:
         study = run_search(plan, workers, progress)
+        found = summary(study, plan)
+        best = write_results(folder, found, own_validation)
+        from unroll.report.study import draw_study
+
+        figures = draw_study(found, folder)
     except KeyboardInterrupt:
         click.echo("interrupted; the same command goes on", err=True)
         sys.exit(130)
-    found = summary(study, plan)
-    best = write_results(folder, found, own_validation)
-    from unroll.report.study import draw_study
-    from unroll.tuning.study import text_summary
-
     for line in text_summary(found):
         click.echo(line)
-    for path in draw_study(found, folder):
+    for path in figures:
         click.echo(f"Figure: {path}")
     click.echo(f"Best recipe: {best}")
 

@@ -265,7 +265,9 @@ def test_a_change_that_the_data_forbid_is_found_and_the_rest_goes_on(small, tmp_
     first, second = small("first", batch_size=150), small("second", batch_size=20, validation=100)
     status, out, err = unroll("effects", first, second, "--seeds", 2)
     assert (status, err) == (0, "")
-    reason = "batch_size is 150, but there are only 100 training sequences; choose a smaller one, such as --batch-size 64"
+    reason = (
+        "batch_size is 150, but there are only 100 training sequences; choose a smaller one, such as --batch-size 64"
+    )
     assert re.search(rf"^validation: 0.0 → 100.0 +alone +not possible alone: {reason}$", out, re.M)
     assert re.search(rf"^batch size: 150 → 20 +undone +not possible alone: {reason}$", out, re.M)
     assert len(json.loads(Path("effects/first-to-second/effects.json").read_text())["trainings"]) == 2 * 3
@@ -496,7 +498,10 @@ def test_the_command_prints_and_writes_the_study_and_keeps_no_weights(unroll, pa
         ("no test", "the data of one have no test part to measure with; give both recipes test or test_data"),
         ("data", "data is {bars} and {other}; give both the same"),
         ("test", "one and two are tested on different data: test is 0.25 and 0.5; give both the same"),
-        ("broken", "batch_size is 201, but there are only 200 training sequences; choose a smaller one, such as --batch-size 128"),
+        (
+            "broken",
+            "batch_size is 201, but there are only 200 training sequences; choose a smaller one, such as --batch-size 128",
+        ),
     ],
 )
 def test_bad_input_meets_one_line_and_nothing_is_written(unroll, small, counted, tmp_path, bars_folder, case, message):

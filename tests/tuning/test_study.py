@@ -126,7 +126,7 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(finished, recip
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_study_goes_on_and_loses_the_running_trial_only(how, recipe_file, tmp_path):
     folder = tmp_path / "bars"
-    arguments = (recipe_file, "--trials", 3, "--epochs", 40, "--space", "hidden_size=8,12", "--out", folder)
+    arguments = (recipe_file, "--trials", 3, "--epochs", 400, "--space", "hidden_size=8,12", "--out", folder)
     process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     while not (folder / "trials.json").exists() and "RUNNING" not in states_or_none(folder)[1:]:
         assert process.poll() is None
