@@ -1,6 +1,6 @@
 # make run    set up and train the LSTM on MNIST        make test   set up and run the tests
 # make check  format, lint, types, import contract and tests        make bench  the benchmarks
-# make seeds  accuracy of the recipes over five seeds      make best  of the two best ones over three: over an hour, resumable
+# make seeds  accuracy of the recipes over five seeds      make best  of the two best ones over three: about an hour, resumable
 # make effects  what each change from the lab's starting point to its tuned run is worth: a few minutes, resumable
 # make seconds  wall-clock seconds to an accuracy, against torch.nn.LSTM
 # make evidence  the measurements behind docs/questions.md, and the page itself: about half an hour, resumable

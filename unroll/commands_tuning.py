@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from unroll.errors import InputError
+from unroll.errors import InputError, UnrollError
 from unroll.options import RecipeCommand, given_fields, not_empty
 
 if TYPE_CHECKING:
@@ -89,6 +90,10 @@ def tune(
         from unroll.report.study import draw_study
 
         figures = draw_study(found, folder)
+    except UnrollError:
+        with suppress(OSError):
+            folder.rmdir()  # only an empty one goes: nothing came of this search
+        raise
     except KeyboardInterrupt:
         click.echo("interrupted; the same command goes on", err=True)
         sys.exit(130)

@@ -221,6 +221,7 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password(recipe_fi
         f"unroll: storage postgresql://me:***@127.0.0.1:{port}/studies cannot be used (waited for up to 10 s): "
     )
     assert "secret" not in said
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_damaged_study_file_is_one_line(recipe_file, tmp_path):
