@@ -130,8 +130,11 @@ def test_an_interrupted_study_goes_on_and_loses_the_running_trial_only(how, reci
     process = subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     while not (folder / "trials.json").exists() and "RUNNING" not in states_or_none(folder)[1:]:
         assert process.poll() is None
+    workers = {int(t.user_attrs["worker"].split()[-1]) for t in trials_of(folder) if "worker" in t.user_attrs}
     process.send_signal(how)
     said = process.communicate()[1]
+    while any(map(alive, workers)):  # no worker outlives its leader
+        pass
     if how == signal.SIGINT:
         assert (process.returncode, said) == (130, "interrupted; the same command goes on\n")
         assert "RUNNING" not in states(folder)
@@ -148,6 +151,11 @@ def test_an_interrupted_study_goes_on_and_loses_the_running_trial_only(how, reci
     ] == kept
     assert sum(state in ("COMPLETE", "PRUNED") for state in states(folder)) == 3
     assert states(folder).count("FAIL") <= 1
+
+
+def alive(process):
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True)
+    return done.stdout.strip()[:1] not in ("", "Z")
 
 
 def states_or_none(folder):
