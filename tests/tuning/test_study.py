@@ -253,7 +253,7 @@ def test_one_worker_proposes_and_finds_the_same_twice(plan, tmp_path):
     for name in "ab":
         (tmp_path / name).mkdir()
         same = replace(plan, storage=storage_url(None, tmp_path / name))
-        worker.work(same, 0)
+        worker.work(same, 0, worker.Leader())
         both.append([(t.params, t.value) for t in open_study(same)[0].trials])
     assert both[0] == both[1]
     assert len({str(params) for params, _ in both[0]}) == plan.trials
@@ -262,7 +262,7 @@ def test_one_worker_proposes_and_finds_the_same_twice(plan, tmp_path):
 def test_values_that_do_not_go_together_are_pruned_with_their_reason(plan):
     plan = replace(plan, space={"optimizer": ["sgd"], "nesterov": [True]})
     study, storage = open_study(plan)
-    worker.run_trial(plan, study, storage)
+    worker.run_trial(plan, study, storage, worker.Leader())
     assert study.trials[0].state == TrialState.PRUNED
     assert study.trials[0].user_attrs["reason"].startswith("recipe trial 0: nesterov is")
 
@@ -272,8 +272,8 @@ def test_a_trial_beyond_the_planned_ones_gives_itself_up(plan, monkeypatch):
     for _ in range(plan.trials - 1):  # begun by other machines at the same moment
         study.add_trial(create_trial(state=TrialState.RUNNING))
     monkeypatch.setattr(worker, "train", lambda *arguments, **options: {"validation": {"accuracy": 0.5}})
-    worker.run_trial(plan, study, storage)
-    worker.run_trial(plan, study, storage)
+    worker.run_trial(plan, study, storage, worker.Leader())
+    worker.run_trial(plan, study, storage, worker.Leader())
     assert [t.state.name for t in study.trials] == ["COMPLETE", "RUNNING", "RUNNING", "RUNNING", "FAIL"]
 
 
@@ -285,7 +285,7 @@ def test_a_trial_whose_process_ended_before_its_first_sign_of_life_is_given_up(p
     clock = iter(range(0, 1000, GRACE // 2 + 1))
     monkeypatch.setattr(worker.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
-    worker.work(plan, 0)
+    worker.work(plan, 0, worker.Leader())
     assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE"]
 
 
@@ -305,20 +305,42 @@ def test_a_trial_that_others_gave_up_meanwhile_stays_so_and_the_worker_goes_on(w
         return {"validation": {"accuracy": 0.5}}
 
     monkeypatch.setattr(worker, "train", training)
-    worker.work(plan, 0)
+    worker.work(plan, 0, worker.Leader())
     assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
-def test_an_interrupted_trial_is_given_up_at_once(plan, monkeypatch):
+@pytest.mark.parametrize(
+    ("when", "state"),
+    [("ask", TrialState.FAIL), ("train", TrialState.FAIL), ("report", TrialState.FAIL), ("tell", TrialState.COMPLETE)],
+)
+def test_a_trial_is_not_left_running_whenever_its_worker_is_dismissed(when, state, plan, monkeypatch):
     study, storage = open_study(plan)
+    leader = worker.Leader()
 
-    def training(*arguments, **options):
-        raise KeyboardInterrupt
+    def training(*arguments, on_epoch, **options):
+        if when == "train":
+            leader.dismiss()
+        on_epoch({"epoch": 1, "validation_accuracy": 0.5})
+        return {"validation": {"accuracy": 0.5}}
+
+    def dismissed(call):
+        def wrapped(*arguments, **options):
+            outcome = call(*arguments, **options)
+            leader.dismiss()  # it is in the database, and nobody here knows yet
+            return outcome
+
+        return wrapped
 
     monkeypatch.setattr(worker, "train", training)
+    if when == "report":
+        monkeypatch.setattr(optuna.Trial, when, dismissed(optuna.Trial.report))
+    elif when != "train":
+        monkeypatch.setattr(study, when, dismissed(getattr(study, when)))
     with pytest.raises(KeyboardInterrupt):
-        worker.run_trial(plan, study, storage)
-    assert study.trials[0].state == TrialState.FAIL
+        worker.run_trial(plan, study, storage, leader)
+        leader.check()
+    assert study.trials[0].state == state
+    assert study.trials[0].intermediate_values == ({3: 0.5} if when in ("report", "tell") else {})
 
 
 def test_hopeless_trials_are_pruned_whatever_their_number_of_epochs(plan, monkeypatch):
@@ -343,7 +365,7 @@ def test_hopeless_trials_are_pruned_whatever_their_number_of_epochs(plan, monkey
 
     monkeypatch.setattr(worker, "train", training)
     for _ in epochs:
-        worker.run_trial(plan, study, storage)
+        worker.run_trial(plan, study, storage, worker.Leader())
     states = [t.state.name for t in study.trials if t.state != TrialState.FAIL]
     assert states.count("PRUNED") == 2
     assert states.count("COMPLETE") == 6
@@ -389,8 +411,8 @@ def test_a_recipe_that_stops_by_what_it_holds_out_still_holds_it_out_in_the_end(
 
 
 def test_more_trials_extend_a_study(plan):
-    worker.work(replace(plan, trials=1), 0)
-    worker.work(replace(plan, trials=2), 0)
+    worker.work(replace(plan, trials=1), 0, worker.Leader())
+    worker.work(replace(plan, trials=2), 0, worker.Leader())
     assert len(open_study(plan)[0].trials) == 2
 
 

@@ -1,7 +1,8 @@
 """A worker of a search: `python -m unroll.tuning.worker`, started by `unroll.tuning.study` with its plan on stdin.
 
 It takes trial after trial from the study until that has as many as planned. When its stdin ends its leader is gone, however
-that came about: then it gives its trial up and ends.
+that came about: then it gives its trial up and ends. Only a training can be broken off; between trainings it looks for
+itself, so that no trial is left behind as running.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import optuna
@@ -32,12 +33,57 @@ from unroll.training.recipe import parse_recipe
 from unroll.training.run import RunFolder
 from unroll.tuning.study import EVERY, GRACE, HEARTBEAT, Plan, count, open_study, usable
 
-TENTHS = (
-    10  # trials of unequal numbers of epochs are compared at tenths of their way, between epochs on a straight line
-)
+TENTHS = 10  # trials of unequal numbers of epochs are compared at tenths of their way, in between on a straight line
+PATIENCE = 30  # seconds that a worker has to end
 
 
-def work(plan: Plan, number: int) -> None:
+class Leader:
+    """Whether whoever started this worker is still there."""
+
+    def __init__(self) -> None:
+        self._gone = self._training = False
+
+    def watch(self, stream: TextIO) -> None:
+        """From now on the leader is there as long as the stream does not end."""
+        signal.signal(signal.SIGINT, self.dismiss)
+        threading.Thread(target=self._wait_for_end, args=(stream,), daemon=True).start()
+
+    def _wait_for_end(self, stream: TextIO) -> None:
+        stream.read()
+        for _ in range(PATIENCE):  # again and again: Python drops an exception that is raised in a finaliser
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        os._exit(3)
+
+    def dismiss(self, signal: int | None = None, frame: object = None) -> None:
+        """Take note that the leader is gone, and break a training off; raises KeyboardInterrupt then."""
+        self._gone = True
+        if self._training:
+            raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if the leader is gone."""
+        if self._gone:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def may_interrupt(self, training: bool) -> Iterator[None]:
+        """Within this context KeyboardInterrupt comes at any moment, or at none.
+
+        At none in a call to the database: its connection would be left in the middle of a transaction.
+        """
+        before, self._training = self._training, training
+        try:
+            if training:
+                self.check()
+            yield
+        finally:
+            self._training = before
+        if before:
+            self.check()
+
+
+def work(plan: Plan, number: int, leader: Leader) -> None:
     """Run trials until the study has as many as planned; `number` tells the workers of one machine apart."""
     study, storage = open_study(plan)
     if plan.storage.startswith("sqlite"):
@@ -48,6 +94,7 @@ def work(plan: Plan, number: int) -> None:
     silent: dict[int, float] = {}
     with usable(plan.storage):
         while True:
+            leader.check()
             fail_lost(study, silent)
             done, running = count(study)
             if len(done) >= plan.trials:
@@ -55,7 +102,7 @@ def work(plan: Plan, number: int) -> None:
             if len(done) + len(running) >= plan.trials:
                 time.sleep(EVERY)  # one that runs elsewhere may yet be lost
             else:
-                run_trial(plan, study, storage)
+                run_trial(plan, study, storage, leader)
 
 
 def fail_lost(study: optuna.Study, silent: dict[int, float]) -> None:
@@ -72,7 +119,7 @@ def fail_lost(study: optuna.Study, silent: dict[int, float]) -> None:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
 
-def run_trial(plan: Plan, study: optuna.Study, storage: RDBStorage) -> None:
+def run_trial(plan: Plan, study: optuna.Study, storage: RDBStorage, leader: Leader) -> None:
     """Take one trial, and tell the study what came of it."""
     trial = study.ask()
     score, state = None, TrialState.FAIL
@@ -83,7 +130,7 @@ def run_trial(plan: Plan, study: optuna.Study, storage: RDBStorage) -> None:
         if sum(other.number < trial.number for other in done + running) >= plan.trials:
             return  # another worker was faster, and the study has enough without this one
         with alive(storage, trial):
-            score = train_trial(plan, trial)
+            score = train_trial(plan, trial, leader)
         state = TrialState.COMPLETE
     except optuna.TrialPruned:
         state = TrialState.PRUNED
@@ -112,7 +159,7 @@ def alive(storage: RDBStorage, trial: optuna.Trial) -> Iterator[None]:
         thread.join()
 
 
-def train_trial(plan: Plan, trial: optuna.Trial) -> float:
+def train_trial(plan: Plan, trial: optuna.Trial, leader: Leader) -> float:
     """Train the recipe with the values that the trial proposes; the accuracy on the held-out sequences, 0 to 1."""
     fields = {name: values.suggest(trial, name) for name, values in plan.read_space().items()}
 
@@ -122,20 +169,22 @@ def train_trial(plan: Plan, trial: optuna.Trial) -> float:
         nonlocal before
         epoch, epochs, accuracy = row["epoch"], recipe.epochs, row["validation_accuracy"]
         last = TENTHS * epoch // epochs  # the last tenth of the way that is behind us
-        for tenth in range(TENTHS * (epoch - 1) // epochs + 1 if epoch > 1 else max(1, last), last + 1):
-            into = tenth * epochs / TENTHS - (epoch - 1) if epoch > 1 else 1.0  # share of this epoch
-            trial.report(before + into * (accuracy - before), tenth)
-        before = accuracy
-        if epoch < epochs and trial.should_prune():
-            trial.set_user_attr("reason", f"worse than the median after {epoch} of {epochs} epochs")
-            raise optuna.TrialPruned
+        with leader.may_interrupt(False):
+            for tenth in range(TENTHS * (epoch - 1) // epochs + 1 if epoch > 1 else max(1, last), last + 1):
+                into = tenth * epochs / TENTHS - (epoch - 1) if epoch > 1 else 1.0  # share of this epoch
+                trial.report(before + into * (accuracy - before), tenth)
+            before = accuracy
+            if epoch < epochs and trial.should_prune():
+                trial.set_user_attr("reason", f"worse than the median after {epoch} of {epochs} epochs")
+                raise optuna.TrialPruned
 
     with tempfile.TemporaryDirectory(prefix="unroll-trial-") as place:
         try:
             recipe = parse_recipe({**plan.base, **fields}, f"trial {trial.number}")
             folder = RunFolder.create(Path(place) / "run", recipe, {})
-            dataset = prepare(recipe)
-            metrics = train(recipe, folder, lambda line: None, test=False, dataset=dataset, on_epoch=on_epoch)
+            with leader.may_interrupt(True):
+                dataset = prepare(recipe)
+                metrics = train(recipe, folder, lambda line: None, test=False, dataset=dataset, on_epoch=on_epoch)
         except (RecipeError, InputError, TrainingError) as error:  # values that do not go together, or diverge
             trial.set_user_attr("reason", str(error))
             raise optuna.TrialPruned from None
@@ -143,21 +192,13 @@ def train_trial(plan: Plan, trial: optuna.Trial) -> float:
     return accuracy
 
 
-def _end_with(stream: Any) -> None:
-    """Interrupt this process as soon as the stream ends: whoever held its other end is gone."""
-    stream.read()
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(10)
-    os._exit(3)
-
-
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts jobs with & makes them ignore it
     given = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with, args=(sys.stdin,), daemon=True).start()
+    leader = Leader()
+    leader.watch(sys.stdin)
     status = 0
     try:
-        work(Plan(**given["plan"]), given["number"])
+        work(Plan(**given["plan"]), given["number"], leader)
     except UnrollError as error:
         print(error, file=sys.stderr)
         status = 2
