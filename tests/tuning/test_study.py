@@ -336,9 +336,13 @@ def test_a_trial_is_not_left_running_whenever_its_worker_is_dismissed(when, stat
         monkeypatch.setattr(optuna.Trial, when, dismissed(optuna.Trial.report))
     elif when != "train":
         monkeypatch.setattr(study, when, dismissed(getattr(study, when)))
-    with pytest.raises(KeyboardInterrupt):
+
+    def run():
         worker.run_trial(plan, study, storage, leader)
         leader.check()
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
     assert study.trials[0].state == state
     assert study.trials[0].intermediate_values == ({3: 0.5} if when in ("report", "tell") else {})
 
