@@ -250,6 +250,83 @@ bool check_functions(const std::string& set) {
   return true;
 }
 
+// Two steps of Adam on tensors of odd sizes, one of them without a gradient, and the cross-entropy of a small batch.
+template <class T>
+bool check_step(const std::string& set, int64_t threads) {
+  std::mt19937 random(11);
+  std::normal_distribution<double> normal;
+  const auto draw = [&](size_t count) {
+    std::vector<T> values(count);
+    for (T& value : values) value = static_cast<T>(normal(random));
+    return values;
+  };
+  unroll_select(set.c_str());
+  const double tolerance = sizeof(T) == 8 ? 1e-12 : 1e-5;
+  bool ok = true;
+  const auto hold = [&](const char* what, T found, double expected) {
+    if (std::fabs(static_cast<double>(found) - expected) <= tolerance * (1 + std::fabs(expected))) return;
+    if (ok) std::printf("%s, %zu bytes: %s is %.17g, expected %.17g\n", set.c_str(), sizeof(T), what, static_cast<double>(found), expected);
+    ok = false;
+  };
+
+  const std::vector<int64_t> sizes{1, 4097, 0, 33, 12289};
+  std::vector<std::vector<T>> gradients;
+  size_t all = 0;
+  for (const int64_t size : sizes) gradients.push_back(draw(static_cast<size_t>(size))), all += static_cast<size_t>(size);
+  std::vector<const void*> pointers;
+  for (size_t n = 0; n < gradients.size(); ++n) pointers.push_back(n == 3 ? nullptr : gradients[n].data());
+  std::vector<T> theta = draw(all), m(all), v(all);
+  std::vector<double> theta_plain(theta.begin(), theta.end()), m_plain(all), v_plain(all);
+  for (int step = 0; step < 2; ++step) {
+    T norm = 0;
+    const AdamCall call{sizeof(T) == 8,  threads,  static_cast<int64_t>(sizes.size()), pointers.data(), sizes.data(),
+                        theta.data(),    m.data(), v.data(),  &norm,  step ? 0.0 : 5.0,  0.125, 0.75, 0.875, 0.5, 0.25, 1e-3};
+    ok = unroll_adam(&call) == 0 && ok;
+    double squares = 0;
+    for (size_t n = 0; n < gradients.size(); ++n)
+      if (n != 3)
+        for (const T g : gradients[n]) squares += static_cast<double>(g) * static_cast<double>(g);
+    hold("the norm", norm, std::sqrt(squares));
+    const double scale = step ? 1 : 5 / (std::sqrt(squares) + 1e-6);
+    for (size_t n = 0, k = 0; n < gradients.size(); ++n)
+      for (const T each : gradients[n]) {
+        const double g = (n == 3 ? 0 : static_cast<double>(each) * scale) + 0.125 * theta_plain[k];
+        m_plain[k] += (g - m_plain[k]) * 0.125;
+        v_plain[k] = v_plain[k] * 0.5 + g * g * 0.5;
+        theta_plain[k] = theta_plain[k] * 0.75 - 0.25 * m_plain[k] / (std::sqrt(v_plain[k]) + 1e-3);
+        hold("theta", theta[k], theta_plain[k]), hold("m", m[k], m_plain[k]), hold("v", v[k], v_plain[k]);
+        ++k;
+      }
+  }
+
+  const size_t rows = 5, classes = 7;
+  const std::vector<T> z = draw(rows * classes), weights = draw(classes);
+  std::vector<int64_t> targets{0, 6, 3, 3, 1};
+  std::vector<T> d(rows * classes);
+  T loss = 0;
+  const LossCall call{sizeof(T) == 8, rows, classes, z.data(), targets.data(), weights.data(), 0.25, 3.0, &loss, d.data()};
+  ok = unroll_cross_entropy(&call) == 0 && ok;
+  double plain = 0;
+  for (size_t n = 0; n < rows; ++n) {
+    const size_t target = static_cast<size_t>(targets[n]);
+    double sum = 0, q_sum = 0;
+    std::vector<double> q(classes);
+    for (size_t k = 0; k < classes; ++k) {
+      sum += std::exp(static_cast<double>(z[n * classes + k]));
+      q[k] = static_cast<double>(weights[k]) * ((k == target ? 0.75 : 0) + 0.25 / static_cast<double>(classes));
+      q_sum += q[k];
+    }
+    for (size_t k = 0; k < classes; ++k) {
+      const double p = std::exp(static_cast<double>(z[n * classes + k])) / sum;
+      plain -= q[k] * std::log(p) / 3;
+      hold("a logit's derivative", d[n * classes + k], (p * q_sum - q[k]) / 3);
+    }
+  }
+  hold("the loss", loss, plain);
+  targets[2] = 7;
+  return unroll_cross_entropy(&call) == 2 && ok;
+}
+
 }  // namespace
 
 int main() {
@@ -259,7 +336,10 @@ int main() {
 
   std::mt19937 random(1);
   bool ok = !sets.empty();
-  for (const std::string& set : sets) ok = check_functions<float>(set) && check_functions<double>(set) && ok;
+  for (const std::string& set : sets) {
+    ok = check_functions<float>(set) && check_functions<double>(set) && ok;
+    for (const int64_t threads : {1, 3}) ok = check_step<float>(set, threads) && check_step<double>(set, threads) && ok;
+  }
   const int64_t sizes[][5] = {// threads, T, B, H, D
                               {1, 1, 1, 1, 1},   {2, 3, 0, 4, 2},    {1, 5, 3, 7, 5},    {2, 4, 9, 17, 3},   {3, 4, 31, 16, 28},
                               {2, 3, 40, 33, 20}, {4, 2, 64, 66, 70}, {1, 2, 133, 20, 9}, {2, 40, 12, 10, 1}, {8, 3, 5, 31, 2}};

@@ -1,6 +1,7 @@
 // The engine behind the kernels: which instruction set, which thread walks which sequences, which memory.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -372,6 +373,74 @@ void run_backward(Call& call) {
   if (weight) in_parallel(threads, sum);
 }
 
+// Numbers that one thread updates at a time. The squares are summed piece by piece, in double precision: the norm does not
+// depend on who summed which.
+constexpr int64_t update_piece = 4096;
+
+template <class T>
+void run_adam(const AdamCall& call) {
+  const Kernels<T>& k = kernels_of<T>(*chosen);
+  struct Piece {
+    const T* g;
+    int64_t from, count;
+  };
+  std::vector<Piece> pieces;
+  int64_t from = 0;
+  for (int64_t n = 0; n < call.tensors; ++n) {
+    const T* g = static_cast<const T*>(call.gradients[n]);
+    for (int64_t done = 0; done < call.sizes[n]; done += update_piece)
+      pieces.push_back({g ? g + done : nullptr, from + done, std::min(update_piece, call.sizes[n] - done)});
+    from += call.sizes[n];
+  }
+  const int64_t all = static_cast<int64_t>(pieces.size()),
+                threads = std::max<int64_t>(1, std::min(call.threads, all / 4));  // waking one costs some microseconds
+  const auto each = [&](auto work) {
+    auto share = [&](int thread) {
+      for (int64_t n = all * thread / threads; n < all * (thread + 1) / threads; ++n) work(static_cast<size_t>(n));
+    };
+    in_parallel(threads, share);
+  };
+  std::vector<double> squares(pieces.size());
+  each([&](size_t n) {
+    if (pieces[n].g) squares[n] = k.sum_squares(pieces[n].g, pieces[n].count);
+  });
+  const double norm = std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+  *static_cast<T*>(call.norm) = T(norm);
+  Update update{1, call.penalty, call.keep, call.beta1, call.beta2, call.rate, call.eps};
+  // A norm that is no number makes g so too, which the loss then shows.
+  if (call.max_norm > 0 && !(call.max_norm / (norm + 1e-6) >= 1)) update.scale = call.max_norm / (norm + 1e-6);
+  T *const theta = static_cast<T*>(call.theta), *const m = static_cast<T*>(call.m), *const v = static_cast<T*>(call.v);
+  each([&](size_t n) {
+    const Piece& piece = pieces[n];
+    k.adam(update, piece.g, theta + piece.from, m + piece.from, v + piece.from, piece.count);
+  });
+}
+
+// The equations stand in unroll/engines/step.py. A batch has a few thousand logits at most: no threads, no vectors.
+template <class T>
+void run_cross_entropy(const LossCall& call) {
+  const T *z = static_cast<const T*>(call.logits), *weights = static_cast<const T*>(call.class_weights);
+  T* d = static_cast<T*>(call.d_logits);
+  const auto weight = [&](int64_t k) { return weights ? weights[k] : T(1); };
+  const T smoothing = T(call.smoothing), each = smoothing / T(call.classes), total = T(call.total);
+  T spread = 0;
+  for (int64_t k = 0; k < call.classes; ++k) spread += weight(k) * each;
+  double loss = 0;
+  for (int64_t n = 0; n < call.rows; ++n, z += call.classes, d += call.classes) {
+    const int64_t target = call.targets[n];
+    const T of_target = weight(target) * (1 - smoothing), largest = *std::max_element(z, z + call.classes);
+    T sum = 0;
+    for (int64_t k = 0; k < call.classes; ++k) sum += d[k] = std::exp(z[k] - largest);
+    const T log_sum = std::log(sum);
+    for (int64_t k = 0; k < call.classes; ++k) {
+      const T q = weight(k) * each + (k == target ? of_target : T(0));
+      if (q != 0) loss += double(q * (log_sum - (z[k] - largest)));  // a class that is not asked for may have -inf
+      d[k] = (d[k] / sum * (spread + of_target) - q) / total;
+    }
+  }
+  *static_cast<T*>(call.loss) = T(loss / call.total);
+}
+
 bool lengths_fit(const Call& call) {
   const int64_t* lengths = static_cast<const int64_t*>(call.lengths);
   return !lengths || std::all_of(lengths, lengths + call.batch,
@@ -411,6 +480,23 @@ int unroll_backward(Call* call) {
   } catch (const std::bad_alloc&) {
     return 1;
   }
+  return 0;
+}
+
+int unroll_adam(const AdamCall* call) {
+  try {
+    call->twice ? run_adam<double>(*call) : run_adam<float>(*call);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
+}
+
+int unroll_cross_entropy(const LossCall* call) {
+  if (!std::all_of(call->targets, call->targets + call->rows,
+                   [&](int64_t target) { return 0 <= target && target < call->classes; }))
+    return 2;
+  call->twice ? run_cross_entropy<double>(*call) : run_cross_entropy<float>(*call);
   return 0;
 }
 

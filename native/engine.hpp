@@ -22,6 +22,27 @@ struct Call {
   void *d_x, *d_h0, *d_c0, *d_W, *d_U, *d_b;
 };
 
+// One step of Adam on parameters that lie end to end in theta (unroll/engines/step.py: _AdamCall). Every field has
+// 8 bytes.
+struct AdamCall {
+  int64_t twice, threads, tensors;
+  const void* const* gradients;  // [tensors]; null stands for zeros
+  const int64_t* sizes;          // [tensors]
+  void *theta, *m, *v, *norm;    // norm: one number, of g before clipping
+  double max_norm;               // 0 for none
+  double penalty, keep, beta1, beta2, rate, eps;  // see `Update` in kernels.hpp
+};
+
+// Cross-entropy and its gradient (unroll/engines/step.py: _LossCall). Every field has 8 bytes.
+struct LossCall {
+  int64_t twice, rows, classes;
+  const void* logits;         // (rows, classes)
+  const int64_t* targets;     // (rows)
+  const void* class_weights;  // (classes); null for ones
+  double smoothing, total;
+  void *loss, *d_logits;      // one number; (rows, classes)
+};
+
 }  // namespace unroll
 
 // The name of the instruction set in use; null if `name` is none that this machine has. Null or "" asks for the best.
@@ -40,6 +61,12 @@ UNROLL_EXPORT int unroll_backward(unroll::Call* call);
 
 // Gives back what unroll_forward left in call->saved.
 UNROLL_EXPORT void unroll_release(void* saved);
+
+// One step of Adam. Returns 0; 1 if there is not enough memory.
+UNROLL_EXPORT int unroll_adam(const unroll::AdamCall* call);
+
+// The cross-entropy of a batch, and its gradient. Returns 0; 2 if a target is no class.
+UNROLL_EXPORT int unroll_cross_entropy(const unroll::LossCall* call);
 
 // Frees all memory that is only kept for the next call.
 UNROLL_EXPORT void unroll_trim();

@@ -722,6 +722,10 @@ void sum_gradients(const Problem<T>& p, T* const* partial, int64_t partials, int
   }
 }
 
+// --- updating the parameters ----------------------------------------------------------------------------------------
+
+#include "update.hpp"
+
 // --- the table ------------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -759,6 +763,8 @@ constexpr Kernels<T> kernels() {
   k.backward = backward<S, T>;
   k.weight_gradient = weight_gradient<S, T>;
   k.sum_gradients = sum_gradients<S, T>;
+  k.sum_squares = sum_squares<S, T>;
+  k.adam = adam<S, T>;
   return k;
 }
 

@@ -44,6 +44,13 @@ struct Problem {
   T *weights_back, *weights_in; // W for dh = da W, U for dx = da U
 };
 
+// The constants of one step of Adam, see `adam` in update.hpp.
+struct Update {
+  double scale;          // of g: what clipping leaves of it
+  double penalty, keep;  // weight decay: added to g as penalty * theta, or theta shrunk to keep * theta
+  double beta1, beta2, rate, eps;
+};
+
 template <class T>
 struct Kernels {
   int64_t lanes;
@@ -64,6 +71,8 @@ struct Kernels {
   void (*backward)(const Problem<T>&, const Block&, T* state);
   void (*weight_gradient)(const Problem<T>&, const Block&, T* partial, T* strip, bool first);
   void (*sum_gradients)(const Problem<T>&, T* const* partial, int64_t partials, int64_t part, int64_t parts);
+  double (*sum_squares)(const T* g, int64_t count);
+  void (*adam)(const Update&, const T* g, T* theta, T* m, T* v, int64_t count);
 };
 
 struct InstructionSet {

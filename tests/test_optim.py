@@ -52,6 +52,8 @@ SETTINGS: list[tuple[type[Any], dict[str, Any], type[torch.optim.Optimizer], dic
         torch.optim.AdamW,
         OTHER_ADAMW,
     ),
+    (Adam, {"weight_decay": 0.1, "engine": "reference"}, torch.optim.Adam, {"weight_decay": 0.1}),
+    (AdamW, {**OTHER_ADAMW, "engine": "reference"}, torch.optim.AdamW, OTHER_ADAMW),
 ]
 IDS = [f"{ours.__name__}-{'-'.join(options) or 'plain'}" for ours, options, _, _ in SETTINGS]
 

@@ -115,13 +115,13 @@ class SequenceClassifier(nn.Module):
         outputs, state = self.layers(x, lengths=lengths)
         h = self._pool(outputs, state[0] if isinstance(state, tuple) else state, lengths)
         h = nn.functional.dropout(h, self.dropout, self.training)
-        return h @ self.W_out.T + self.b_out
+        return torch.addmm(self.b_out, h, self.W_out.T)  # h W_outᵀ + b_out
 
     def _pool(self, outputs: Tensor, h_n: Tensor, lengths: Tensor | None) -> Tensor:
         """outputs (T, B, H·directions), h_n (layers·directions, B, H) -> (B, H·directions)."""
         if self.pooling == "last":
-            top = h_n[-self.layers.directions :]
-            return top[0] if len(top) == 1 else torch.cat(tuple(top), dim=-1)
+            top = h_n.unbind()[-self.layers.directions :]
+            return top[0] if len(top) == 1 else torch.cat(top, dim=-1)
         if lengths is None:
             return outputs.mean(0) if self.pooling == "mean" else outputs.amax(0)
         steps = lengths.to(outputs.device)

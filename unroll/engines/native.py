@@ -107,7 +107,12 @@ def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
     library.unroll_select.restype = ctypes.c_char_p
     library.unroll_use_openmp.argtypes = [ctypes.c_void_p] * 4
     library.unroll_use_openmp.restype = None
-    for function in (library.unroll_forward, library.unroll_backward):
+    for function in (
+        library.unroll_forward,
+        library.unroll_backward,
+        library.unroll_cross_entropy,
+        library.unroll_adam,
+    ):
         function.argtypes = [ctypes.c_void_p]
         function.restype = ctypes.c_int
     library.unroll_release.argtypes = [ctypes.c_void_p]

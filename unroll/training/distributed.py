@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from unroll.data.batches import Batch
     from unroll.models import SequenceClassifier
+    from unroll.training.recipe import AnyRecipe
 
 T = TypeVar("T")
 
@@ -166,7 +167,7 @@ class Replica:
 
         self._model = DistributedDataParallel(model, gradient_as_bucket_view=True)
 
-    def backward(self, batch: Batch, class_weights: Tensor | None, label_smoothing: float) -> Tensor:
+    def backward(self, batch: Batch, class_weights: Tensor | None, recipe: AnyRecipe) -> Tensor:
         """Leave the gradient of the whole batch's mean cross-entropy in the parameters of every process.
 
         Process r reads its share S_r of the batch. The denominator is the whole batch's, so that shares may be of
@@ -179,12 +180,14 @@ class Replica:
             The loss of the whole batch, 0-dim, the same bits in every process.
         """
         from torch import distributed
-        from torch.nn.functional import cross_entropy
+
+        from unroll.engines.step import cross_entropy
 
         share = batch.share(_rank, _size)
         logits = self._model(share.x, share.lengths)
-        whole = len(batch.y) if class_weights is None else class_weights[batch.y].sum()
-        loss = cross_entropy(logits, share.y, class_weights, reduction="sum", label_smoothing=label_smoothing) / whole
+        whole = float(len(batch.y) if class_weights is None else class_weights[batch.y].sum())
+        reference = recipe.engine == "reference"
+        loss = cross_entropy(logits, share.y, class_weights, recipe.label_smoothing, total=whole, reference=reference)
         total = loss.detach().clone()
         under_way = distributed.all_reduce(total, async_op=True)  # hidden behind the backward pass
         (loss * _size).backward()  # DistributedDataParallel takes the mean over the processes, not the sum

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from unroll import optim
 from unroll.data.batches import Batch, Dataset, Sequences, batches
+from unroll.engines.step import cross_entropy
 from unroll.errors import DataError, RecipeError, RunError, TrainingError
 from unroll.models import SequenceClassifier
 from unroll.training import distributed
@@ -294,12 +295,11 @@ class Trainer:
         optimizer.learning_rate = self.schedule(step, recipe.epochs * self.steps_per_epoch, recipe.learning_rate)
         optimizer.zero_grad()
         if self.replica is not None:
-            loss = self.replica.backward(batch, self.class_weights, recipe.label_smoothing)
+            loss = self.replica.backward(batch, self.class_weights, recipe)
         else:
             logits = self.model(batch.x, batch.lengths)
-            loss = torch.nn.functional.cross_entropy(
-                logits, batch.y, self.class_weights, label_smoothing=recipe.label_smoothing
-            )
+            reference = recipe.engine == "reference"
+            loss = cross_entropy(logits, batch.y, self.class_weights, recipe.label_smoothing, reference=reference)
             loss.backward()
         norm = optimizer.step()
         if self.average is not None:
@@ -430,4 +430,6 @@ def _optimizer(recipe: AnyRecipe, model: SequenceClassifier) -> optim.Optimiser:
     shared: dict[str, Any] = {"weight_decay": recipe.weight_decay, "max_norm": recipe.max_norm}
     if recipe.optimizer == "sgd":
         shared |= {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
+    else:
+        shared["engine"] = recipe.engine
     return optim.OPTIMISERS[recipe.optimizer](model.parameters(), recipe.learning_rate, **shared)

@@ -1,0 +1,152 @@
+"""The compiled parts of a training step: cross-entropy against torch's, Adam's update against the plain rule."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from unroll.engines import native
+from unroll.engines.step import cross_entropy
+from unroll.errors import InputError
+from unroll.optim import Adam, AdamW
+
+pytestmark = pytest.mark.skipif(native.instruction_set() is None, reason="the compiled kernels are not installed")
+
+SIZES = [(1,), (4097,), (3, 5), (0,), (100, 130)]
+
+
+def parameters(dtype):
+    generator = torch.Generator().manual_seed(1)
+    return [nn.Parameter(torch.randn(size, generator=generator, dtype=dtype)) for size in SIZES]
+
+
+def few_steps(optimiser, dtype, steps=4):
+    """The norms of `steps` updates with random gradients; the third parameter has none."""
+    generator = torch.Generator().manual_seed(2)
+    norms = []
+    for step in range(steps):
+        for n, p in enumerate(optimiser._parameters):
+            # Matrices' gradients come transposed in memory, as those of a product may.
+            gradient = torch.randn(p.shape[::-1], generator=generator, dtype=dtype)
+            p.grad = None if n == 2 else gradient.t() if p.dim() == 2 else gradient
+        optimiser.learning_rate = 0.1 / (1 + step)
+        norms.append(optimiser.step())
+    return torch.stack(norms)
+
+
+@pytest.mark.parametrize("max_norm", [None, 50.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("kind", "decay"), [(Adam, 0.0), (Adam, 0.2), (AdamW, 0.2)])
+def test_the_compiled_update_is_the_plain_rule(kind, decay, dtype, max_norm):
+    made = {}
+    for engine in ("native", "reference"):
+        optimiser = kind(parameters(dtype), 0.1, weight_decay=decay, max_norm=max_norm, betas=(0.8, 0.9), engine=engine)
+        norms = few_steps(optimiser, dtype)
+        made[engine] = (norms, optimiser.theta, *optimiser._state().values())
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-6
+    for ours, plain in zip(made["native"], made["reference"], strict=True):
+        torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
+
+
+def test_the_update_is_the_same_to_the_bit_with_any_number_of_threads():
+    before, made = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            optimiser = AdamW(parameters(torch.float32), 0.1, max_norm=1.0, engine="native")
+            made.append((few_steps(optimiser, torch.float32), optimiser.theta))
+    finally:
+        torch.set_num_threads(before)
+    for norms, theta in made[1:]:
+        assert torch.equal(norms, made[0][0])
+        assert torch.equal(theta, made[0][1])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("engine", ["native", "reference"])
+def test_a_gradient_that_is_no_number_reaches_the_norm_and_the_weights(engine, bad):
+    optimiser = Adam(parameters(torch.float32), 0.1, max_norm=1.0, engine=engine)
+    for p in optimiser._parameters:
+        p.grad = torch.ones_like(p)
+    optimiser._parameters[1].grad[4000] = bad
+    assert not bool(optimiser.step().isfinite())
+    assert bool(optimiser._parameters[1][4000].isnan())
+
+
+def test_an_engine_that_cannot_update_says_why():
+    half = [nn.Parameter(torch.ones(2, dtype=torch.bfloat16))]
+    with pytest.raises(InputError, match=r"not in torch\.bfloat16; use engine='auto'"):
+        Adam(half, 0.1, engine="native")
+    with pytest.raises(InputError, match="unknown engine 'nativ'; did you mean 'native'"):
+        Adam(half, 0.1, engine="nativ")
+    half[0].grad = torch.ones_like(half[0])
+    Adam(half, 0.1).step()
+    torch.testing.assert_close(half[0].detach(), torch.full((2,), 0.9, dtype=torch.bfloat16))
+
+
+# ------------------------------------------------------------------------------------------------- cross-entropy
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    B=st.integers(1, 9),
+    C=st.integers(1, 12),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    smoothing=st.sampled_from([0.0, 0.1, 1.0]),
+    weighted=st.booleans(),
+    scale=st.sampled_from([0.0, 1.0, 300.0]),
+    transposed=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_the_loss_and_its_gradient_are_torchs(B, C, dtype, smoothing, weighted, scale, transposed, seed):
+    generator = torch.Generator().manual_seed(seed)
+    z = scale * torch.randn(C, B, generator=generator, dtype=dtype).T
+    z = (z if transposed else z.contiguous()).requires_grad_()
+    y = torch.randint(C, (B,), generator=generator)
+    w = torch.rand(C, generator=generator, dtype=dtype) + 0.1 if weighted else None
+    ours = cross_entropy(z, y, w, smoothing)
+    theirs = nn.functional.cross_entropy(z, y, w, label_smoothing=smoothing)
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-6
+    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    found, expected = (torch.autograd.grad(3 * loss, z)[0] for loss in (ours, theirs))
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_shares_of_a_batch_add_up_to_the_whole():
+    z, y, w = (
+        torch.randn(6, 3, dtype=torch.float64),
+        torch.tensor([0, 1, 2, 2, 1, 0]),
+        torch.tensor([1.0, 2, 3]).double(),
+    )
+    total = float(w[y].sum())
+    for reference in (False, True):
+        parts = [cross_entropy(z[s], y[s], w, 0.1, total=total, reference=reference) for s in (slice(4), slice(4, 6))]
+        torch.testing.assert_close(sum(parts), cross_entropy(z, y, w, 0.1))
+
+
+def test_infinite_and_missing_logits_are_taken_as_torch_takes_them():
+    y = torch.tensor([1])
+    for z in (
+        [-math.inf, 2.0, 1.0],
+        [math.nan, 2.0, 1.0],
+        [1.0, math.nan, 1.0],
+        [math.inf, 2.0, 1.0],
+        [1.0, -math.inf, 0.0],
+    ):
+        logits = torch.tensor([z])
+        ours, theirs = cross_entropy(logits, y), nn.functional.cross_entropy(logits, y)
+        torch.testing.assert_close(ours, theirs, equal_nan=True)
+
+
+@pytest.mark.parametrize("y", [[0, 3], [-1, 0]])
+def test_a_class_that_is_none_is_an_error(y):
+    with pytest.raises(InputError, match=f"classes run from {min(y)} to {max(y)}; expected 0 to 2"):
+        cross_entropy(torch.zeros(2, 3), torch.tensor(y))
+
+
+def test_the_loss_can_be_differentiated_twice():
+    z, y, w = torch.randn(2, 3, dtype=torch.float64, requires_grad=True), torch.tensor([0, 2]), torch.rand(3).double()
+    torch.autograd.gradgradcheck(lambda z: cross_entropy(z, y, w, 0.1), z)
