@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import json
 import math
 import statistics
@@ -138,6 +139,7 @@ def check(fields: dict[str, Any]) -> None:
 
 
 def run_unroll(fields: dict[str, Any], clock: Clock) -> None:
+    gc.set_threshold(100_000)  # as the command does
     from unroll.training.loop import prepare, train
     from unroll.training.recipe import parse_recipe
     from unroll.training.run import RunFolder

@@ -120,8 +120,9 @@ class SequenceClassifier(nn.Module):
     def _pool(self, outputs: Tensor, h_n: Tensor, lengths: Tensor | None) -> Tensor:
         """outputs (T, B, H·directions), h_n (layers·directions, B, H) -> (B, H·directions)."""
         if self.pooling == "last":
-            top = h_n.unbind()[-self.layers.directions :]
-            return top[0] if len(top) == 1 else torch.cat(top, dim=-1)
+            directions = self.layers.directions
+            top = h_n if len(h_n) == directions else h_n[-directions:]
+            return top.transpose(0, 1).flatten(1)
         if lengths is None:
             return outputs.mean(0) if self.pooling == "mean" else outputs.amax(0)
         steps = lengths.to(outputs.device)

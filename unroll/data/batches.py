@@ -61,7 +61,7 @@ class Sequences:
     def take(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Sequences by number: padded values (B, T, …) and their lengths (B,), or None where all are equal."""
         if self.lengths is None:
-            return self.values[index], None
+            return self.values.index_select(0, index), None
         lengths = self.lengths[index]
         steps = torch.arange(max(1, int(lengths.max())))
         inside = steps < lengths[:, None]  # (B, T)
@@ -136,7 +136,7 @@ def batches(
     """All sequences once, in batches; shuffled by the generator where one is given, else in order."""
     for index in _order(data, batch_size, generator):
         values, lengths = data.take(index)
-        yield Batch(encoder.features(values, generator if augment else None), data.y[index], lengths)
+        yield Batch(encoder.features(values, generator if augment else None), data.y.index_select(0, index), lengths)
 
 
 def _order(data: Sequences, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:

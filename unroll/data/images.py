@@ -36,12 +36,10 @@ class ImageEncoder:
 
     def features(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """uint8 images (B, T, D) -> (T, B, D); distorted at random where a generator is given."""
-        B, T, D = values.shape
         if generator is not None and self.augmentation.any():
             values = augment(values.float(), generator, self.augmentation)
-        x = torch.empty(T, B, D)
-        x.copy_(values.transpose(0, 1))  # one pass: to float, and time first
-        return x.mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+        # (values / 255 - mean) / std in one pass; the layers take time first as a view
+        return torch.add(torch.tensor(-self.mean / self.std), values.transpose(0, 1), alpha=1 / (255 * self.std))
 
     def encode(self, inputs: Sequence[Any]) -> tuple[Tensor, None]:
         """Picture files or uint8 arrays (T, D) -> values (N, T, D)."""
