@@ -250,7 +250,7 @@ bool check_functions(const std::string& set) {
   return true;
 }
 
-// Two steps of Adam on tensors of odd sizes, one of them without a gradient, and the cross-entropy of a small batch.
+// Two steps of Adam on tensors of odd sizes, one of them without a gradient; readout and loss of a small batch.
 template <class T>
 bool check_step(const std::string& set, int64_t threads) {
   std::mt19937 random(11);
@@ -299,32 +299,43 @@ bool check_step(const std::string& set, int64_t threads) {
       }
   }
 
-  const size_t rows = 5, classes = 7;
-  const std::vector<T> z = draw(rows * classes), weights = draw(classes);
+  const size_t rows = 5, classes = 7, features = 19;
+  const std::vector<T> h = draw(rows * features), W = draw(classes * features), b = draw(classes), weights = draw(classes);
   std::vector<int64_t> targets{0, 6, 3, 3, 1};
-  std::vector<T> d(rows * classes);
+  std::vector<T> d_h(rows * features), d_W(classes * features), d_b(classes);
   T loss = 0;
-  const LossCall call{sizeof(T) == 8, rows, classes, z.data(), targets.data(), weights.data(), 0.25, 3.0, &loss, d.data()};
-  ok = unroll_cross_entropy(&call) == 0 && ok;
+  const ReadoutCall call{sizeof(T) == 8, rows, classes, features, h.data(), W.data(), b.data(), targets.data(), weights.data(),
+                         0.25, 3.0, &loss, d_h.data(), d_W.data(), d_b.data()};
+  ok = unroll_readout(&call) == 0 && ok;
   double plain = 0;
+  std::vector<double> d_W_plain(classes * features), d_b_plain(classes);
   for (size_t n = 0; n < rows; ++n) {
     const size_t target = static_cast<size_t>(targets[n]);
     double sum = 0, q_sum = 0;
-    std::vector<double> q(classes);
+    std::vector<double> z(b.begin(), b.end()), q(classes), d_h_plain(features);
     for (size_t k = 0; k < classes; ++k) {
-      sum += std::exp(static_cast<double>(z[n * classes + k]));
+      for (size_t f = 0; f < features; ++f)
+        z[k] += static_cast<double>(h[n * features + f]) * static_cast<double>(W[k * features + f]);
+      sum += std::exp(z[k]);
       q[k] = static_cast<double>(weights[k]) * ((k == target ? 0.75 : 0) + 0.25 / static_cast<double>(classes));
       q_sum += q[k];
     }
     for (size_t k = 0; k < classes; ++k) {
-      const double p = std::exp(static_cast<double>(z[n * classes + k])) / sum;
+      const double p = std::exp(z[k]) / sum, d = (p * q_sum - q[k]) / 3;
       plain -= q[k] * std::log(p) / 3;
-      hold("a logit's derivative", d[n * classes + k], (p * q_sum - q[k]) / 3);
+      d_b_plain[k] += d;
+      for (size_t f = 0; f < features; ++f) {
+        d_h_plain[f] += d * static_cast<double>(W[k * features + f]);
+        d_W_plain[k * features + f] += d * static_cast<double>(h[n * features + f]);
+      }
     }
+    for (size_t f = 0; f < features; ++f) hold("d_h", d_h[n * features + f], d_h_plain[f]);
   }
+  for (size_t k = 0; k < classes; ++k) hold("d_b", d_b[k], d_b_plain[k]);
+  for (size_t k = 0; k < classes * features; ++k) hold("d_W", d_W[k], d_W_plain[k]);
   hold("the loss", loss, plain);
   targets[2] = 7;
-  return unroll_cross_entropy(&call) == 2 && ok;
+  return unroll_readout(&call) == 2 && ok;
 }
 
 }  // namespace

@@ -416,29 +416,25 @@ void run_adam(const AdamCall& call) {
   });
 }
 
-// The equations stand in unroll/engines/step.py. A batch has a few thousand logits at most: no threads, no vectors.
 template <class T>
-void run_cross_entropy(const LossCall& call) {
-  const T *z = static_cast<const T*>(call.logits), *weights = static_cast<const T*>(call.class_weights);
-  T* d = static_cast<T*>(call.d_logits);
-  const auto weight = [&](int64_t k) { return weights ? weights[k] : T(1); };
-  const T smoothing = T(call.smoothing), each = smoothing / T(call.classes), total = T(call.total);
-  T spread = 0;
-  for (int64_t k = 0; k < call.classes; ++k) spread += weight(k) * each;
-  double loss = 0;
-  for (int64_t n = 0; n < call.rows; ++n, z += call.classes, d += call.classes) {
-    const int64_t target = call.targets[n];
-    const T of_target = weight(target) * (1 - smoothing), largest = *std::max_element(z, z + call.classes);
-    T sum = 0;
-    for (int64_t k = 0; k < call.classes; ++k) sum += d[k] = std::exp(z[k] - largest);
-    const T log_sum = std::log(sum);
-    for (int64_t k = 0; k < call.classes; ++k) {
-      const T q = weight(k) * each + (k == target ? of_target : T(0));
-      if (q != 0) loss += double(q * (log_sum - (z[k] - largest)));  // a class that is not asked for may have -inf
-      d[k] = (d[k] / sum * (spread + of_target) - q) / total;
-    }
-  }
-  *static_cast<T*>(call.loss) = T(loss / call.total);
+void run_readout(const ReadoutCall& call) {
+  const Readout<T> r{call.rows,
+                     call.classes,
+                     call.features,
+                     static_cast<const T*>(call.h),
+                     static_cast<const T*>(call.W),
+                     static_cast<const T*>(call.b),
+                     call.targets,
+                     static_cast<const T*>(call.class_weights),
+                     call.smoothing,
+                     call.total,
+                     static_cast<T*>(call.d_h),
+                     static_cast<T*>(call.d_W),
+                     static_cast<T*>(call.d_b)};
+  std::fill_n(r.d_W, r.classes * r.features, T(0));
+  std::fill_n(r.d_b, r.classes, T(0));
+  std::vector<T> z(static_cast<size_t>(r.classes));
+  *static_cast<T*>(call.loss) = T(kernels_of<T>(*chosen).readout(r, z.data()) / r.total);
 }
 
 bool lengths_fit(const Call& call) {
@@ -492,11 +488,15 @@ int unroll_adam(const AdamCall* call) {
   return 0;
 }
 
-int unroll_cross_entropy(const LossCall* call) {
+int unroll_readout(const ReadoutCall* call) {
   if (!std::all_of(call->targets, call->targets + call->rows,
                    [&](int64_t target) { return 0 <= target && target < call->classes; }))
     return 2;
-  call->twice ? run_cross_entropy<double>(*call) : run_cross_entropy<float>(*call);
+  try {
+    call->twice ? run_readout<double>(*call) : run_readout<float>(*call);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
   return 0;
 }
 

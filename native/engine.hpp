@@ -33,14 +33,15 @@ struct AdamCall {
   double penalty, keep, beta1, beta2, rate, eps;  // see `Update` in kernels.hpp
 };
 
-// Cross-entropy and its gradient (unroll/engines/step.py: _LossCall). Every field has 8 bytes.
-struct LossCall {
-  int64_t twice, rows, classes;
-  const void* logits;         // (rows, classes)
-  const int64_t* targets;     // (rows)
-  const void* class_weights;  // (classes); null for ones
+// Readout, cross-entropy and their gradients (unroll/engines/step.py: _ReadoutCall); see `Readout` in kernels.hpp. Every
+// field has 8 bytes.
+struct ReadoutCall {
+  int64_t twice, rows, classes, features;
+  const void *h, *W, *b;
+  const int64_t* targets;
+  const void* class_weights;
   double smoothing, total;
-  void *loss, *d_logits;      // one number; (rows, classes)
+  void *loss, *d_h, *d_W, *d_b;  // loss: one number
 };
 
 }  // namespace unroll
@@ -65,8 +66,8 @@ UNROLL_EXPORT void unroll_release(void* saved);
 // One step of Adam. Returns 0; 1 if there is not enough memory.
 UNROLL_EXPORT int unroll_adam(const unroll::AdamCall* call);
 
-// The cross-entropy of a batch, and its gradient. Returns 0; 2 if a target is no class.
-UNROLL_EXPORT int unroll_cross_entropy(const unroll::LossCall* call);
+// The cross-entropy of a batch, and its gradients. Returns 0; 1 if there is not enough memory; 2 if a target is no class.
+UNROLL_EXPORT int unroll_readout(const unroll::ReadoutCall* call);
 
 // Frees all memory that is only kept for the next call.
 UNROLL_EXPORT void unroll_trim();

@@ -722,9 +722,9 @@ void sum_gradients(const Problem<T>& p, T* const* partial, int64_t partials, int
   }
 }
 
-// --- updating the parameters ----------------------------------------------------------------------------------------
+// --- the rest of a training step ------------------------------------------------------------------------------------
 
-#include "update.hpp"
+#include "step.hpp"
 
 // --- the table ------------------------------------------------------------------------------------------------------
 
@@ -763,6 +763,7 @@ constexpr Kernels<T> kernels() {
   k.backward = backward<S, T>;
   k.weight_gradient = weight_gradient<S, T>;
   k.sum_gradients = sum_gradients<S, T>;
+  k.readout = readout<S, T>;
   k.sum_squares = sum_squares<S, T>;
   k.adam = adam<S, T>;
   return k;

@@ -44,7 +44,18 @@ struct Problem {
   T *weights_back, *weights_in; // W for dh = da W, U for dx = da U
 };
 
-// The constants of one step of Adam, see `adam` in update.hpp.
+// Logits h Wᵀ + b, their cross-entropy and all gradients, see `readout` in step.hpp.
+template <class T>
+struct Readout {
+  int64_t rows, classes, features;
+  const T *h, *W, *b;      // (rows,features), (classes,features), (classes)
+  const int64_t* targets;  // (rows)
+  const T* class_weights;  // (classes); null for ones
+  double smoothing, total;
+  T *d_h, *d_W, *d_b;
+};
+
+// The constants of one step of Adam, see `adam` in step.hpp.
 struct Update {
   double scale;          // of g: what clipping leaves of it
   double penalty, keep;  // weight decay: added to g as penalty * theta, or theta shrunk to keep * theta
@@ -71,6 +82,7 @@ struct Kernels {
   void (*backward)(const Problem<T>&, const Block&, T* state);
   void (*weight_gradient)(const Problem<T>&, const Block&, T* partial, T* strip, bool first);
   void (*sum_gradients)(const Problem<T>&, T* const* partial, int64_t partials, int64_t part, int64_t parts);
+  double (*readout)(const Readout<T>&, T* z);
   double (*sum_squares)(const T* g, int64_t count);
   void (*adam)(const Update&, const T* g, T* theta, T* m, T* v, int64_t count);
 };

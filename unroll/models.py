@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unroll.cells import LSTMCell
 from unroll.cells.rnn import Nonlinearity
 from unroll.engines import EngineName
+from unroll.engines.step import readout_loss
 from unroll.errors import InputError
 from unroll.layers import LSTM, RNN
 
@@ -109,13 +110,37 @@ class SequenceClassifier(nn.Module):
         self, x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"], lengths: Integer[Tensor, " B"] | None = None
     ) -> Float[Tensor, "B C"]:
         """x (T, B, D) features or (T, B) word indices, lengths (B,) or None -> logits (B, C)."""
+        return torch.addmm(self.b_out, self.represent(x, lengths), self.W_out.T)  # h W_outᵀ + b_out
+
+    def loss(
+        self,
+        x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"],
+        y: Integer[Tensor, " B"],
+        lengths: Integer[Tensor, " B"] | None = None,
+        class_weights: Float[Tensor, " C"] | None = None,
+        label_smoothing: float = 0.0,
+        total: float | None = None,
+    ) -> Float[Tensor, ""]:
+        """The mean cross-entropy of a batch whose classes are y (B,): `forward` and its loss in one.
+
+        `unroll.engines.step.readout_loss` has the equation and the other arguments.
+        """
+        h = self.represent(x, lengths)
+        reference = self.layers.engine == "reference"
+        return readout_loss(
+            h, self.W_out, self.b_out, y, class_weights, label_smoothing, total=total, reference=reference
+        )
+
+    def represent(
+        self, x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"], lengths: Integer[Tensor, " B"] | None = None
+    ) -> Float[Tensor, "B F"]:
+        """What the readout reads of the batch: the pooled hidden states (B, H·directions)."""
         if self.embedding is not None:
             x = nn.functional.embedding(x, self.embedding)  # (T, B, E)
             x = nn.functional.dropout(x, self.dropout, self.training)
         outputs, state = self.layers(x, lengths=lengths)
         h = self._pool(outputs, state[0] if isinstance(state, tuple) else state, lengths)
-        h = nn.functional.dropout(h, self.dropout, self.training)
-        return torch.addmm(self.b_out, h, self.W_out.T)  # h W_outᵀ + b_out
+        return nn.functional.dropout(h, self.dropout, self.training)
 
     def _pool(self, outputs: Tensor, h_n: Tensor, lengths: Tensor | None) -> Tensor:
         """outputs (T, B, H·directions), h_n (layers·directions, B, H) -> (B, H·directions)."""

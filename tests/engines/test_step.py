@@ -1,4 +1,4 @@
-"""The compiled parts of a training step: cross-entropy against torch's, Adam's update against the plain rule."""
+"""The compiled parts of a training step: readout and loss against torch's, Adam's update against the plain rule."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from unroll.engines import native
-from unroll.engines.step import cross_entropy
+from unroll.engines.step import readout_loss
 from unroll.errors import InputError
 from unroll.optim import Adam, AdamW
 
@@ -87,66 +87,88 @@ def test_an_engine_that_cannot_update_says_why():
     torch.testing.assert_close(half[0].detach(), torch.full((2,), 0.9, dtype=torch.bfloat16))
 
 
-# ------------------------------------------------------------------------------------------------- cross-entropy
+# ----------------------------------------------------------------------------------------------- readout and loss
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+def torchs(h, W, b, y, weights=None, smoothing=0.0):
+    return nn.functional.cross_entropy(nn.functional.linear(h, W, b), y, weights, label_smoothing=smoothing)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     B=st.integers(1, 9),
     C=st.integers(1, 12),
+    F=st.integers(1, 40),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     smoothing=st.sampled_from([0.0, 0.1, 1.0]),
     weighted=st.booleans(),
-    scale=st.sampled_from([0.0, 1.0, 300.0]),
+    scale=st.sampled_from([0.0, 1.0, 100.0]),
     transposed=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_the_loss_and_its_gradient_are_torchs(B, C, dtype, smoothing, weighted, scale, transposed, seed):
+def test_the_loss_and_its_gradients_are_torchs(B, C, F, dtype, smoothing, weighted, scale, transposed, seed):
     generator = torch.Generator().manual_seed(seed)
-    z = scale * torch.randn(C, B, generator=generator, dtype=dtype).T
-    z = (z if transposed else z.contiguous()).requires_grad_()
+
+    def draw(rows, columns):
+        drawn = torch.randn(columns, rows, generator=generator, dtype=dtype).T
+        return (drawn if transposed else drawn.contiguous()).requires_grad_()
+
+    h, W, b = draw(B, F), (scale * draw(C, F).detach()).requires_grad_(), draw(1, C)[0]
     y = torch.randint(C, (B,), generator=generator)
-    w = torch.rand(C, generator=generator, dtype=dtype) + 0.1 if weighted else None
-    ours = cross_entropy(z, y, w, smoothing)
-    theirs = nn.functional.cross_entropy(z, y, w, label_smoothing=smoothing)
-    tolerance = 1e-12 if dtype == torch.float64 else 2e-6
-    torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
-    found, expected = (torch.autograd.grad(3 * loss, z)[0] for loss in (ours, theirs))
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    weights = torch.rand(C, generator=generator, dtype=dtype) + 0.1 if weighted else None
+    ours, theirs = readout_loss(h, W, b, y, weights, smoothing), torchs(h, W, b, y, weights, smoothing)
+    assert "ReadoutLoss" in ours.grad_fn.name()
+    tolerance = {"rtol": 1e-11, "atol": 1e-11} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(ours, theirs, **tolerance)
+    found, expected = (torch.autograd.grad(3 * loss, (h, W, b)) for loss in (ours, theirs))
+    tolerance["atol"] *= max(1, scale)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+def case(B=6, C=3, F=5):
+    generator = torch.Generator().manual_seed(0)
+    h, W, b = (torch.randn(size, generator=generator).double().requires_grad_() for size in ((B, F), (C, F), (C,)))
+    return h, W, b, torch.arange(B) % C
 
 
 def test_shares_of_a_batch_add_up_to_the_whole():
-    z, y, w = (
-        torch.randn(6, 3, dtype=torch.float64),
-        torch.tensor([0, 1, 2, 2, 1, 0]),
-        torch.tensor([1.0, 2, 3]).double(),
-    )
-    total = float(w[y].sum())
+    h, W, b, y = case()
+    weights = torch.tensor([1.0, 2, 3]).double()
+    total = float(weights[y].sum())
     for reference in (False, True):
-        parts = [cross_entropy(z[s], y[s], w, 0.1, total=total, reference=reference) for s in (slice(4), slice(4, 6))]
-        torch.testing.assert_close(sum(parts), cross_entropy(z, y, w, 0.1))
+        options = {"total": total, "reference": reference}
+        parts = [readout_loss(h[s], W, b, y[s], weights, 0.1, **options) for s in (slice(4), slice(4, 6))]
+        torch.testing.assert_close(sum(parts), torchs(h, W, b, y, weights, 0.1))
+    assert float(readout_loss(h[:0], W, b, y[:0], total=total).detach()) == 0
 
 
-def test_infinite_and_missing_logits_are_taken_as_torch_takes_them():
-    y = torch.tensor([1])
-    for z in (
-        [-math.inf, 2.0, 1.0],
-        [math.nan, 2.0, 1.0],
-        [1.0, math.nan, 1.0],
-        [math.inf, 2.0, 1.0],
-        [1.0, -math.inf, 0.0],
-    ):
-        logits = torch.tensor([z])
-        ours, theirs = cross_entropy(logits, y), nn.functional.cross_entropy(logits, y)
-        torch.testing.assert_close(ours, theirs, equal_nan=True)
+@pytest.mark.parametrize("at", range(3))
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_infinite_and_missing_logits_are_taken_as_torch_takes_them(at, bad):
+    h, W, b, y = case()
+    b = b.detach().clone()
+    b[at] = bad
+    torch.testing.assert_close(readout_loss(h[:1], W, b, y[:1]), torchs(h[:1], W, b, y[:1]), equal_nan=True)
 
 
 @pytest.mark.parametrize("y", [[0, 3], [-1, 0]])
 def test_a_class_that_is_none_is_an_error(y):
+    h, W, b, _ = case(B=2)
     with pytest.raises(InputError, match=f"classes run from {min(y)} to {max(y)}; expected 0 to 2"):
-        cross_entropy(torch.zeros(2, 3), torch.tensor(y))
+        readout_loss(h, W, b, torch.tensor(y))
 
 
 def test_the_loss_can_be_differentiated_twice():
-    z, y, w = torch.randn(2, 3, dtype=torch.float64, requires_grad=True), torch.tensor([0, 2]), torch.rand(3).double()
-    torch.autograd.gradgradcheck(lambda z: cross_entropy(z, y, w, 0.1), z)
+    h, W, b, y = case(B=2)
+    weights = torch.rand(3).double()
+    torch.autograd.gradcheck(lambda *inputs: readout_loss(*inputs, y, weights, 0.1), (h, W, b))
+    torch.autograd.gradgradcheck(lambda *inputs: readout_loss(*inputs, y, weights, 0.1), (h, W, b))
+
+
+def test_a_large_readout_is_left_to_torchs_threads():
+    h, W, b = torch.randn(64, 128), torch.randn(1000, 128, requires_grad=True), torch.zeros(1000)
+    y = torch.randint(1000, (64,))
+    loss = readout_loss(h, W, b, y)
+    assert "ReadoutLoss" not in loss.grad_fn.name()
+    torch.testing.assert_close(loss, torchs(h, W, b, y))

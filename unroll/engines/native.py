@@ -110,7 +110,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
     for function in (
         library.unroll_forward,
         library.unroll_backward,
-        library.unroll_cross_entropy,
+        library.unroll_readout,
         library.unroll_adam,
     ):
         function.argtypes = [ctypes.c_void_p]

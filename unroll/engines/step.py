@@ -1,6 +1,6 @@
-"""What a training step does beside the recurrence, compiled too: cross-entropy with its gradient, and Adam's update.
+"""What a training step does beside the recurrence, compiled too: readout and loss with their gradients, and Adam's update.
 
-Each is one call where torch's operations are a dozen, most of them shorter than it takes to start them.
+Each is one call where torch's operations are a dozen or more, most of them shorter than it takes to start them.
 """
 
 from __future__ import annotations
@@ -27,93 +27,107 @@ def why_not(tensor: Tensor) -> str | None:
     return None
 
 
-# --- cross-entropy ----------------------------------------------------------------------------------------------------
+# --- readout and loss -------------------------------------------------------------------------------------------------
+
+_MOST = 4_000_000  # products of a batch's readout; with more of them torch's threads are faster than our one
 
 
-class _LossCall(ctypes.Structure):
-    """`LossCall` of native/engine.hpp."""
+class _ReadoutCall(ctypes.Structure):
+    """`ReadoutCall` of native/engine.hpp."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("double", "rows", "classes")),
-        *((name, ctypes.c_void_p) for name in ("logits", "targets", "class_weights")),
+        *((name, ctypes.c_int64) for name in ("double", "rows", "classes", "features")),
+        *((name, ctypes.c_void_p) for name in ("h", "W", "b", "targets", "class_weights")),
         *((name, ctypes.c_double) for name in ("smoothing", "total")),
-        *((name, ctypes.c_void_p) for name in ("loss", "d_logits")),
+        *((name, ctypes.c_void_p) for name in ("loss", "d_h", "d_W", "d_b")),
     )
 
 
-def cross_entropy(
-    z: Tensor,
+def readout_loss(
+    h: Tensor,
+    W: Tensor,
+    b: Tensor,
     y: Tensor,
-    w: Tensor | None = None,
+    weights: Tensor | None = None,
     smoothing: float = 0.0,
     *,
     total: float | None = None,
     reference: bool = False,
 ) -> Tensor:
-    """The mean cross-entropy of a batch, as `torch.nn.functional.cross_entropy` has it, which does it on a GPU.
+    """The mean cross-entropy of a linear readout, as `torch.nn.functional.cross_entropy` has it.
 
-        p = softmax(z)
+        z = h Wᵀ + b,   p = softmax(z)
         q_k = (1 - smoothing) w_y [k = y] + smoothing w_k / C
         loss = - sum over the batch and k of q_k log p_k / total
-        dloss / dz_k = (p_k sum_j q_j - q_k) / total
+        dz_k = (p_k sum_j q_j - q_k) / total,   dh = dz W,   dW = dzᵀ h,   db = sum over the batch of dz
 
     Label smoothing: Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking the Inception architecture. CVPR 2016, section 7.
 
     Args:
-        z: (B, C) logits.
+        h: (B, F) what is read.
+        W: (C, F).
+        b: (C,).
         y: (B,) int64, the classes.
-        w: (C,) their weights; None for ones.
+        weights: (C,) their weights w; None for ones.
         total: what to divide by; None for the sum of w_y over the batch.
-        reference: leave it to torch everywhere.
+        reference: by torch's operations everywhere, not only where the compiled one cannot do it.
 
     Raises:
         InputError: a y is no class.
     """
     if total is None:
-        total = float(len(y) if w is None else w[y].sum())
-    if reference or why_not(z) is not None:
-        return _plain(z, y, w, smoothing, total)
-    loss: Tensor = _CrossEntropy.apply(z, y, w, smoothing, total)  # type: ignore[no-untyped-call]
+        total = float(len(y) if weights is None else weights[y].sum())
+    if reference or h.numel() * len(b) > _MOST or h.dtype != W.dtype or why_not(h) is not None:
+        return _plain(h, W, b, y, weights, smoothing, total)
+    loss: Tensor = _ReadoutLoss.apply(h, W, b, y, weights, smoothing, total)  # type: ignore[no-untyped-call]
     return loss
 
 
-def _plain(z: Tensor, y: Tensor, w: Tensor | None, smoothing: float, total: float) -> Tensor:
-    return torch.nn.functional.cross_entropy(z, y, w, reduction="sum", label_smoothing=smoothing) / total
+def _plain(
+    h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None, smoothing: float, total: float
+) -> Tensor:
+    z = torch.addmm(b, h, W.T)
+    return torch.nn.functional.cross_entropy(z, y, weights, reduction="sum", label_smoothing=smoothing) / total
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """The gradient is computed with the loss, and waits for the backward pass."""
+class _ReadoutLoss(torch.autograd.Function):
+    """The gradients are computed with the loss, and wait for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, y: Tensor, w: Tensor | None, smoothing: float, total: float) -> Tensor:
-        z, y = z.contiguous(), y.contiguous()
-        w = None if w is None else w.contiguous()
-        loss, d_z = z.new_empty(()), torch.empty_like(z)
-        call = _LossCall(
-            z.dtype == torch.float64,
-            *z.shape,
-            z.data_ptr(),
-            y.data_ptr(),
-            None if w is None else w.data_ptr(),
+    def forward(
+        ctx: Any, h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None, smoothing: float, total: float
+    ) -> Tensor:
+        inputs = h, W, b, y = h.contiguous(), W.contiguous(), b.contiguous(), y.contiguous()
+        weights = None if weights is None else weights.contiguous()
+        loss, d_h, d_W, d_b = h.new_empty(()), torch.empty_like(h), torch.empty_like(W), torch.empty_like(b)
+        call = _ReadoutCall(
+            h.dtype == torch.float64,
+            len(h),
+            *W.shape,
+            *(tensor.data_ptr() for tensor in inputs),
+            None if weights is None else weights.data_ptr(),
             smoothing,
             total,
-            loss.data_ptr(),
-            d_z.data_ptr(),
+            *(tensor.data_ptr() for tensor in (loss, d_h, d_W, d_b)),
         )
         assert native._library is not None
-        if native._library.unroll_cross_entropy(ctypes.byref(call)):
-            raise InputError(f"classes run from {int(y.min())} to {int(y.max())}; expected 0 to {z.shape[1] - 1}")
-        ctx.save_for_backward(z, y, w, d_z)
+        status = native._library.unroll_readout(ctypes.byref(call))
+        if status == 1:
+            raise MemoryError("not enough memory for the readout")
+        if status == 2:
+            raise InputError(f"classes run from {int(y.min())} to {int(y.max())}; expected 0 to {len(b) - 1}")
+        ctx.save_for_backward(*inputs, weights, d_h, d_W, d_b)
         ctx.options = smoothing, total
         return loss
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor) -> Any:
-        z, y, w, d_z = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody will want the gradient's own gradient
-            alias = z.view_as(z)
-            (d_z,) = torch.autograd.grad(_plain(alias, y, w, *ctx.options), alias, create_graph=True)
-        return d_z * d_loss, None, None, None, None
+        h, W, b, y, weights, *gradients = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody will want the gradients' own gradients
+            aliases = h.view_as(h), W.view_as(W), b.view_as(b)
+            loss = _plain(*aliases, y, weights, *ctx.options)
+            gradients = torch.autograd.grad(loss, aliases, create_graph=True)
+        return *(gradient * d_loss for gradient in gradients), None, None, None, None
 
 
 # --- updating ---------------------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from unroll.data.batches import Batch
     from unroll.models import SequenceClassifier
-    from unroll.training.recipe import AnyRecipe
 
 T = TypeVar("T")
 
@@ -163,11 +162,22 @@ class Replica:
     """
 
     def __init__(self, model: SequenceClassifier) -> None:
+        from torch.nn import Module
         from torch.nn.parallel import DistributedDataParallel
 
-        self._model = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        class Loss(Module):
+            """DistributedDataParallel sees to the gradients of whatever `forward` returns."""
 
-    def backward(self, batch: Batch, class_weights: Tensor | None, recipe: AnyRecipe) -> Tensor:
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = model
+
+            def forward(self, *arguments: Any) -> Tensor:
+                return self.model.loss(*arguments)
+
+        self._loss = DistributedDataParallel(Loss(), gradient_as_bucket_view=True)
+
+    def backward(self, batch: Batch, class_weights: Tensor | None, label_smoothing: float) -> Tensor:
         """Leave the gradient of the whole batch's mean cross-entropy in the parameters of every process.
 
         Process r reads its share S_r of the batch. The denominator is the whole batch's, so that shares may be of
@@ -181,13 +191,9 @@ class Replica:
         """
         from torch import distributed
 
-        from unroll.engines.step import cross_entropy
-
         share = batch.share(_rank, _size)
-        logits = self._model(share.x, share.lengths)
         whole = float(len(batch.y) if class_weights is None else class_weights[batch.y].sum())
-        reference = recipe.engine == "reference"
-        loss = cross_entropy(logits, share.y, class_weights, recipe.label_smoothing, total=whole, reference=reference)
+        loss: Tensor = self._loss(share.x, share.y, share.lengths, class_weights, label_smoothing, whole)
         total = loss.detach().clone()
         under_way = distributed.all_reduce(total, async_op=True)  # hidden behind the backward pass
         (loss * _size).backward()  # DistributedDataParallel takes the mean over the processes, not the sum

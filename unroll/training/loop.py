@@ -25,7 +25,6 @@ from tqdm import tqdm
 
 from unroll import optim
 from unroll.data.batches import Batch, Dataset, Sequences, batches
-from unroll.engines.step import cross_entropy
 from unroll.errors import DataError, RecipeError, RunError, TrainingError
 from unroll.models import SequenceClassifier
 from unroll.training import distributed
@@ -295,11 +294,9 @@ class Trainer:
         optimizer.learning_rate = self.schedule(step, recipe.epochs * self.steps_per_epoch, recipe.learning_rate)
         optimizer.zero_grad()
         if self.replica is not None:
-            loss = self.replica.backward(batch, self.class_weights, recipe)
+            loss = self.replica.backward(batch, self.class_weights, recipe.label_smoothing)
         else:
-            logits = self.model(batch.x, batch.lengths)
-            reference = recipe.engine == "reference"
-            loss = cross_entropy(logits, batch.y, self.class_weights, recipe.label_smoothing, reference=reference)
+            loss = self.model.loss(batch.x, batch.y, batch.lengths, self.class_weights, recipe.label_smoothing)
             loss.backward()
         norm = optimizer.step()
         if self.average is not None:
