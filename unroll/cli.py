@@ -77,6 +77,10 @@ def train(
         assert recipe is not None
         # Before torch is imported: a misspelt name is answered at once.
         chosen = distributed.lead(lambda: load_recipe(recipe, changes))
+        if chosen.task == "images":
+            from unroll.data.idx import read_ahead
+
+            read_ahead(chosen.data)
     from unroll.training.facts import facts
     from unroll.training.loop import prepare
     from unroll.training.loop import train as run_training

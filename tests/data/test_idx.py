@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unroll.data.idx import DTYPES, read_idx, read_idx_shape
+from unroll.data.idx import DTYPES, _ahead, read_ahead, read_idx, read_idx_shape
 from unroll.errors import DataError
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
@@ -127,3 +127,22 @@ def test_the_shape_is_read_without_the_numbers(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(image_bytes()[:16])
     assert read_idx_shape(path) == (2, 3, 5)
+
+
+def test_what_is_read_ahead_is_read_as_ever(tmp_path: Path) -> None:
+    whole = gzip.compress(image_bytes())
+    (tmp_path / "a-ubyte.gz").write_bytes(whole)
+    (tmp_path / "b-ubyte.gz").write_bytes(whole[:-9])
+    (tmp_path / "c-ubyte.gz").write_bytes(image_bytes())  # not packed, whatever its name says
+    expected = read_idx(tmp_path / "a-ubyte.gz")
+    read_ahead(tmp_path)
+    assert _ahead[tmp_path / "a-ubyte.gz"].result() == image_bytes()
+    (tmp_path / "a-ubyte.gz").unlink()  # so that it can only come from there
+    for name in "ac":
+        found = read_idx(tmp_path / f"{name}-ubyte.gz")
+        assert found.flags.writeable
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(DataError, match="truncated"):
+        read_idx(tmp_path / "b-ubyte.gz")
+    assert not _ahead
+    read_ahead(tmp_path / "absent")

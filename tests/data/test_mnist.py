@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from unroll.data.idx import DTYPES
-from unroll.data.mnist import PACKAGED, load_images, pixel_moments
+from unroll.data.idx import DTYPES, PACKAGED
+from unroll.data.mnist import load_images, pixel_moments
 from unroll.errors import DataError, InputError
 
 MD5 = {

@@ -15,10 +15,12 @@ What it does not do: write.
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import math
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -30,6 +32,31 @@ from unroll.errors import DataError
 
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 """IDX type byte -> numpy dtype."""
+
+
+GZIP = b"\x1f\x8b"
+
+PACKAGED = Path(__file__).parent / "files" / "mnist"
+"""The four original MNIST files."""
+
+_ahead: dict[Path, Future[bytes | None]] = {}
+
+
+def read_ahead(folder: str | Path | None) -> None:
+    """Begin to unpack a folder's gzip files (None: MNIST's) in a thread, beside an import of torch, for whoever reads them.
+
+    Trouble is left to that reader.
+    """
+    thread = ThreadPoolExecutor(1)
+    for path in sorted((PACKAGED if folder is None else Path(folder)).glob("*-ubyte.gz")):
+        _ahead[path] = thread.submit(_unpack, path)
+    thread.shutdown(wait=False)
+
+
+def _unpack(path: Path) -> bytes | None:
+    """A gzip file's contents, in one go: a thread that does it in pieces waits for Python's lock at each."""
+    packed = path.read_bytes()
+    return gzip.decompress(packed) if packed.startswith(GZIP) else None
 
 
 def read_idx(path: str | Path) -> NDArray[Any]:
@@ -83,15 +110,18 @@ def read_idx_shape(path: str | Path) -> tuple[int, ...]:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file's contents as a stream, unpacked where they are packed; damage met while reading is a DataError."""
     try:
+        if (future := _ahead.pop(path, None)) is not None and (unpacked := future.result()) is not None:
+            yield io.BytesIO(unpacked)
+            return
         with path.open("rb") as file:
             start = file.read(6)
             file.seek(0)
-            if start.startswith(b"\x1f\x8b"):
-                with gzip.open(file) as unpacked:
-                    yield cast(BinaryIO, unpacked)
+            if start.startswith(GZIP):
+                with gzip.open(file) as stream:
+                    yield cast(BinaryIO, stream)
             elif start == b"\xfd7zXZ\x00":
-                with lzma.open(file) as unpacked:
-                    yield cast(BinaryIO, unpacked)
+                with lzma.open(file) as stream:
+                    yield cast(BinaryIO, stream)
             else:
                 yield file
     except FileNotFoundError:

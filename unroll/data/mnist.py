@@ -28,11 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unroll.data.idx import read_idx, read_idx_shape
+from unroll.data.idx import PACKAGED, read_idx, read_idx_shape
 from unroll.errors import DataError, InputError
-
-PACKAGED = Path(__file__).parent / "files" / "mnist"
-"""The four original MNIST files."""
 
 Split = Literal["train", "test"]
 _Part = tuple[Split, Literal["images", "labels"]]
