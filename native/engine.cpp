@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <mutex>
 #include <new>
 #include <numeric>
@@ -69,7 +70,8 @@ const Kernels<double>& kernels_of<double>(const InstructionSet& set) {
 // --- memory ---------------------------------------------------------------------------------------------------------
 
 // Buffers go back to a shelf instead of to the system: fresh megabytes cost a page fault for every 4 KiB, a good part of
-// a training step. The shelf keeps what the last few steps used and frees the rest.
+// a training step. The shelf keeps what the last few steps used, never more than was once in use at the same time, and
+// frees the rest.
 class Shelf {
  public:
   void* take(size_t bytes) {
@@ -84,7 +86,8 @@ class Shelf {
       if (best < free_.size()) {
         Buffer buffer = free_[best];
         free_.erase(free_.begin() + static_cast<std::ptrdiff_t>(best));
-        taken_.push_back(buffer);
+        bytes_free_ -= buffer.bytes;
+        lend(buffer);
         return buffer.memory;
       }
     }
@@ -93,7 +96,7 @@ class Shelf {
     if (posix_memalign(&memory, alignment, bytes)) throw std::bad_alloc();
     advise(memory, bytes);
     std::lock_guard<std::mutex> lock(mutex_);
-    taken_.push_back({memory, bytes});
+    lend({memory, bytes});
     return memory;
   }
 
@@ -105,8 +108,11 @@ class Shelf {
       auto found = std::find_if(taken_.rbegin(), taken_.rend(), [&](const Buffer& b) { return b.memory == memory; });
       if (found == taken_.rend()) return;
       free_.push_back(*found);
+      bytes_free_ += found->bytes;
+      bytes_taken_ -= found->bytes;
       taken_.erase(std::next(found).base());
-      while (free_.size() > kept) {
+      while (free_.size() > kept || bytes_free_ > most_taken_) {
+        bytes_free_ -= free_.front().bytes;
         dropped.push_back(free_.front().memory);
         free_.erase(free_.begin());
       }
@@ -118,6 +124,8 @@ class Shelf {
     std::lock_guard<std::mutex> lock(mutex_);
     for (const Buffer& buffer : free_) std::free(buffer.memory);
     free_.clear();
+    bytes_free_ = 0;
+    most_taken_ = bytes_taken_;
   }
 
   // Huge pages for what is large enough; the kernel takes it as a hint.
@@ -137,9 +145,16 @@ class Shelf {
     void* memory;
     size_t bytes;
   };
+  void lend(const Buffer& buffer) {
+    taken_.push_back(buffer);
+    bytes_taken_ += buffer.bytes;
+    most_taken_ = std::max(most_taken_, bytes_taken_);
+  }
+
   static constexpr size_t line = 64, huge = size_t(2) << 20, kept = 16;
   std::mutex mutex_;
   std::vector<Buffer> free_, taken_;
+  size_t bytes_free_ = 0, bytes_taken_ = 0, most_taken_ = 0;
 };
 
 Shelf shelf;
@@ -246,11 +261,12 @@ class Plan {
 // In front of the saved gates: the backward pass must cut the batch as the forward pass did, and with the same vectors,
 // even if the number of threads has been changed in between.
 struct Saved {
-  int64_t threads;
-  const InstructionSet* set;
-  int64_t unused[6];
+  int64_t mark, threads;
+  int64_t set;  // its place in all_sets
+  int64_t twice, time, batch, hidden, cells;
 };
 static_assert(sizeof(Saved) == 64, "what follows has to be aligned to a vector");
+constexpr int64_t saved_mark = 0x6c6c6f726e75;
 
 template <class T>
 Problem<T> problem_of(const Call& call) {
@@ -299,9 +315,8 @@ void run_forward(Call& call) {
   const Plan plan(p.time, p.batch, static_cast<const int64_t*>(call.lengths), threads);
   if (call.save && p.kind == LSTM) {
     if (!call.saved) call.saved = shelf.take(sizeof(Saved) + sizeof(T) * static_cast<size_t>(plan.cells() * (k.gate_row(p) + k.state_row(p))));
-    Saved saved{};
-    saved.threads = threads;
-    saved.set = chosen;
+    const Saved saved{saved_mark, threads, std::find(std::begin(all_sets), std::end(all_sets), chosen) - std::begin(all_sets),
+                      call.twice, call.time, call.batch, call.hidden, plan.cells()};
     std::memcpy(call.saved, &saved, sizeof saved);
     p.gates = reinterpret_cast<T*>(static_cast<char*>(call.saved) + sizeof(Saved));
     p.memory = p.gates + plan.cells() * k.gate_row(p);
@@ -323,20 +338,26 @@ void run_forward(Call& call) {
   in_parallel(threads, walk);
 }
 
+// False if what should have been saved was not, by a call like this one.
 template <class T>
-void run_backward(Call& call) {
+bool run_backward(Call& call) {
   const InstructionSet* set = chosen;
   int64_t threads = useful_threads(call);
   Problem<T> p = problem_of<T>(call);
+  Saved saved{};
   if (p.kind == LSTM) {
-    Saved saved;
     std::memcpy(&saved, call.saved, sizeof saved);
+    if (saved.mark != saved_mark || saved.twice != call.twice || saved.time != call.time || saved.batch != call.batch ||
+        saved.hidden != call.hidden || saved.threads < 1 || saved.threads > std::max<int64_t>(call.batch, 1) ||
+        saved.set < 0 || saved.set >= std::end(all_sets) - std::begin(all_sets) || !runs_here(*all_sets[saved.set]))
+      return false;
     threads = saved.threads;
-    set = saved.set;
+    set = all_sets[saved.set];
   }
   const Kernels<T>& k = kernels_of<T>(*set);
   p.from_zero = k.starts_from_zero(p);
   const Plan plan(p.time, p.batch, static_cast<const int64_t*>(call.lengths), threads);
+  if (p.kind == LSTM && plan.cells() != saved.cells) return false;
   // An RNN saves nothing but its outputs; its da need a place of their own.
   const Scratch derivatives(p.kind == LSTM ? 0 : sizeof(T) * static_cast<size_t>(plan.cells() * k.gate_row(p)));
   if (p.kind == LSTM) {
@@ -371,6 +392,7 @@ void run_backward(Call& call) {
   in_parallel(threads, pack);
   in_parallel(threads, walk);
   if (weight) in_parallel(threads, sum);
+  return true;
 }
 
 // Numbers that one thread updates at a time. The squares are summed piece by piece, in double precision: the norm does not
@@ -472,11 +494,10 @@ int unroll_forward(Call* call) {
 int unroll_backward(Call* call) {
   if (!lengths_fit(*call)) return 2;
   try {
-    call->twice ? run_backward<double>(*call) : run_backward<float>(*call);
+    return (call->twice ? run_backward<double>(*call) : run_backward<float>(*call)) ? 0 : 3;
   } catch (const std::bad_alloc&) {
     return 1;
   }
-  return 0;
 }
 
 int unroll_adam(const AdamCall* call) {

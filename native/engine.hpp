@@ -57,7 +57,8 @@ UNROLL_EXPORT void unroll_use_openmp(void* parallel, void* thread_num, void* num
 // the library's own.
 UNROLL_EXPORT int unroll_forward(unroll::Call* call);
 
-// The gradients, of the same call with `saved`, whose contents it destroys. Same return values.
+// The gradients, of the same call with `saved`, whose contents it destroys. Same return values, or 3 if what lies in `saved`
+// was not saved by such a call.
 UNROLL_EXPORT int unroll_backward(unroll::Call* call);
 
 // Gives back what unroll_forward left in call->saved.

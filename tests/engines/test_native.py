@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -563,6 +565,25 @@ def test_memory_of_a_graph_that_is_never_walked_back_is_reused(monkeypatch):
         gc.collect()
     assert [pointer for pointer in given if pointer in taken] == taken
     assert len(set(taken)) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux for this process's memory")
+def test_no_more_memory_is_kept_than_was_in_use_at_once():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    gc.collect()
+    native.trim()
+    cell, before = make_cell("lstm", 1, 64, dtype=torch.float32), resident()
+    for step in range(12):  # each too large for what was kept of the ones before
+        T = round(130 * 1.3**step)
+        out = native.walk(cell, torch.zeros(T, 64, 1), cell.initial_state(64))[0]
+        del out
+    largest = 5 * T * 64 * 64 * 4  # four gates and c
+    kept = resident() - before
+    native.trim()
+    assert 0.5 * largest < kept < 1.7 * largest
+    assert resident() - before < 0.5 * largest
 
 
 DEFAULT_DEVICE = """

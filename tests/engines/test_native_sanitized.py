@@ -25,8 +25,7 @@ def test_the_sanitizers_find_nothing_in_the_kernels(tmp_path):
         [cmake, "--build", tmp_path, "--target", "unroll_check", "-j", "2"], capture_output=True, text=True
     )
     assert build.returncode == 0, build.stdout + build.stderr
-    # The watched program leaves the engine's own pool of threads behind on purpose.
-    options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    options = {"ASAN_OPTIONS": "detect_leaks=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
     run = subprocess.run([tmp_path / "unroll_check"], capture_output=True, text=True, env=os.environ | options)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.startswith("fine: ")

@@ -261,6 +261,16 @@ def test_the_backward_operator_refuses_gradients_and_memory_that_do_not_fit(whic
     assert message in str(raised.value)
 
 
+def test_memory_that_no_such_forward_pass_has_filled_is_refused():
+    arguments = operator_arguments("lstm")
+    out, h, c, saved = torch.ops.unroll.lstm(**arguments, save=True)
+    lengths = torch.tensor([4, 1, 2])
+    _, _, _, shorter = torch.ops.unroll.lstm(**{**arguments, "lengths": lengths}, save=True)
+    for other in (torch.zeros_like(saved), torch.full_like(saved, 1e30), shorter):
+        with pytest.raises(InputError, match="saved does not come from a forward pass like this one"):
+            torch.ops.unroll.lstm_backward(out, h, c, out, other, *arguments.values(), [True] * 6)
+
+
 def test_autocast_never_lets_the_kernels_read_one_dtype_as_another():
     layer = LSTM(4, 6).double()
     cell = layer.cells[0][0]

@@ -222,6 +222,8 @@ def _check(status: int) -> None:
         raise MemoryError("not enough memory to walk over the sequences")
     if status == 2:
         raise InputError("lengths must lie between 0 and T, the number of steps")
+    if status == 3:
+        raise InputError("saved does not come from a forward pass like this one")
 
 
 def _forward(task: _Task, saved: Tensor | bool) -> tuple[Tensor, Tensor, Tensor | None, int]:
