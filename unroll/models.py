@@ -60,6 +60,7 @@ class SequenceClassifier(nn.Module):
         self.pooling = pooling
         self.embedding = None if embedding_size is None else nn.Parameter(torch.empty(input_size, embedding_size))
         width = input_size if embedding_size is None else embedding_size
+        self.engine = engine
         self.layers: LSTM | RNN
         if cell == "lstm":
             self.layers = LSTM(
@@ -126,7 +127,7 @@ class SequenceClassifier(nn.Module):
         `unroll.engines.step.readout_loss` has the equation and the other arguments.
         """
         h = self.represent(x, lengths)
-        reference = self.layers.engine == "reference"
+        reference = self.engine == "reference"
         return readout_loss(
             h, self.W_out, self.b_out, y, class_weights, label_smoothing, total=total, reference=reference
         )
