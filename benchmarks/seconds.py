@@ -140,10 +140,10 @@ def check(fields: dict[str, Any]) -> None:
 
 def run_unroll(fields: dict[str, Any], clock: Clock) -> None:
     gc.set_threshold(100_000)  # all in the order in which the command does it
-    from unroll.data.idx import read_ahead
+    from unroll.data.mnist import begin_loading
     from unroll.training.recipe import parse_recipe
 
-    read_ahead(fields["data"])
+    begin_loading(fields["data"])
     from unroll.training.loop import prepare, train
     from unroll.training.run import RunFolder
 

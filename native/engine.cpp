@@ -263,10 +263,18 @@ class Plan {
 struct Saved {
   int64_t mark, threads;
   int64_t set;  // its place in all_sets
-  int64_t twice, time, batch, hidden, cells;
+  int64_t twice, time, batch, hidden;
+  uint64_t lengths;  // a number that other lengths hardly have
 };
 static_assert(sizeof(Saved) == 64, "what follows has to be aligned to a vector");
 constexpr int64_t saved_mark = 0x6c6c6f726e75;
+
+// FNV-1a (Fowler, Noll, Vo), a number at a time instead of a byte.
+uint64_t mark_of(const int64_t* lengths, int64_t count) {
+  uint64_t mark = 0xcbf29ce484222325;
+  for (int64_t n = 0; lengths && n < count; ++n) mark = (mark ^ static_cast<uint64_t>(lengths[n])) * 0x100000001b3;
+  return mark;
+}
 
 template <class T>
 Problem<T> problem_of(const Call& call) {
@@ -316,7 +324,8 @@ void run_forward(Call& call) {
   if (call.save && p.kind == LSTM) {
     if (!call.saved) call.saved = shelf.take(sizeof(Saved) + sizeof(T) * static_cast<size_t>(plan.cells() * (k.gate_row(p) + k.state_row(p))));
     const Saved saved{saved_mark, threads, std::find(std::begin(all_sets), std::end(all_sets), chosen) - std::begin(all_sets),
-                      call.twice, call.time, call.batch, call.hidden, plan.cells()};
+                      call.twice, call.time, call.batch, call.hidden,
+                      mark_of(static_cast<const int64_t*>(call.lengths), call.batch)};
     std::memcpy(call.saved, &saved, sizeof saved);
     p.gates = reinterpret_cast<T*>(static_cast<char*>(call.saved) + sizeof(Saved));
     p.memory = p.gates + plan.cells() * k.gate_row(p);
@@ -344,11 +353,12 @@ bool run_backward(Call& call) {
   const InstructionSet* set = chosen;
   int64_t threads = useful_threads(call);
   Problem<T> p = problem_of<T>(call);
-  Saved saved{};
   if (p.kind == LSTM) {
+    Saved saved;
     std::memcpy(&saved, call.saved, sizeof saved);
     if (saved.mark != saved_mark || saved.twice != call.twice || saved.time != call.time || saved.batch != call.batch ||
-        saved.hidden != call.hidden || saved.threads < 1 || saved.threads > std::max<int64_t>(call.batch, 1) ||
+        saved.hidden != call.hidden || saved.lengths != mark_of(static_cast<const int64_t*>(call.lengths), call.batch) ||
+        saved.threads < 1 || saved.threads > std::max<int64_t>(call.batch, 1) ||
         saved.set < 0 || saved.set >= std::end(all_sets) - std::begin(all_sets) || !runs_here(*all_sets[saved.set]))
       return false;
     threads = saved.threads;
@@ -357,7 +367,6 @@ bool run_backward(Call& call) {
   const Kernels<T>& k = kernels_of<T>(*set);
   p.from_zero = k.starts_from_zero(p);
   const Plan plan(p.time, p.batch, static_cast<const int64_t*>(call.lengths), threads);
-  if (p.kind == LSTM && plan.cells() != saved.cells) return false;
   // An RNN saves nothing but its outputs; its da need a place of their own.
   const Scratch derivatives(p.kind == LSTM ? 0 : sizeof(T) * static_cast<size_t>(plan.cells() * k.gate_row(p)));
   if (p.kind == LSTM) {
@@ -395,8 +404,8 @@ bool run_backward(Call& call) {
   return true;
 }
 
-// Numbers that one thread updates at a time. The squares are summed piece by piece, in double precision: the norm does not
-// depend on who summed which.
+// Numbers that one thread updates at a time. The squares are summed piece by piece, and the pieces' sums in their order and in
+// double precision: the norm does not depend on who summed which.
 constexpr int64_t update_piece = 4096;
 
 template <class T>
@@ -440,6 +449,12 @@ void run_adam(const AdamCall& call) {
 
 template <class T>
 void run_readout(const ReadoutCall& call) {
+  double total = call.total;
+  if (std::isnan(total)) {
+    const T* weights = static_cast<const T*>(call.class_weights);
+    total = 0;
+    for (int64_t n = 0; n < call.rows; ++n) total += weights ? double(weights[call.targets[n]]) : 1;
+  }
   const Readout<T> r{call.rows,
                      call.classes,
                      call.features,
@@ -449,7 +464,7 @@ void run_readout(const ReadoutCall& call) {
                      call.targets,
                      static_cast<const T*>(call.class_weights),
                      call.smoothing,
-                     call.total,
+                     total,
                      static_cast<T*>(call.d_h),
                      static_cast<T*>(call.d_W),
                      static_cast<T*>(call.d_b)};

@@ -41,7 +41,7 @@ struct ReadoutCall {
   const int64_t* targets;
   const void* class_weights;
   double smoothing, total;
-  void *loss, *d_h, *d_W, *d_b;  // loss: one number
+  void *loss, *d_h, *d_W, *d_b;  // loss: one number; total: NaN for the sum of the targets' weights
 };
 
 }  // namespace unroll

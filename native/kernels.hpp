@@ -51,7 +51,7 @@ struct Readout {
   const T *h, *W, *b;      // (rows,features), (classes,features), (classes)
   const int64_t* targets;  // (rows)
   const T* class_weights;  // (classes); null for ones
-  double smoothing, total;
+  double smoothing, total;  // total: what the loss is divided by
   T *d_h, *d_W, *d_b;
 };
 

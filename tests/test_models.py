@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
+from unroll.engines import native
 from unroll.errors import InputError
 from unroll.models import SequenceClassifier
 
@@ -27,6 +29,26 @@ def test_in_two_directions_the_last_states_of_both_walks_are_read():
     for k, n in enumerate(lengths):
         h = torch.cat([outputs[n - 1, k, :H], outputs[0, k, H:]])
         torch.testing.assert_close(model(x, lengths)[k], model.W_out @ h + model.b_out)
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("pooling", ["last", "max"])
+def test_the_loss_is_the_cross_entropy_of_the_logits(pooling, engine):
+    model = SequenceClassifier("lstm", D, H, C, bidirectional=True, pooling=pooling, engine=engine).double()
+    x, y, lengths = torch.randn(T, B, D).double(), torch.tensor([2, 0, 1, 2]), torch.tensor([6, 2, 4, 1])
+    weights, parameters = torch.tensor([1.0, 2.0, 3.0]).double(), list(model.parameters())
+    logits = model(x, lengths)
+    for options, expected in (
+        ((), cross_entropy(logits, y)),
+        ((weights, 0.2), cross_entropy(logits, y, weights, label_smoothing=0.2)),
+        ((weights, 0.2, 5.0), cross_entropy(logits, y, weights, label_smoothing=0.2, reduction="sum") / 5),
+    ):
+        loss = model.loss(x, y, lengths, *options)
+        torch.testing.assert_close(loss, expected)
+        wanted = torch.autograd.grad(expected, parameters, retain_graph=True)
+        for found, gradient in zip(torch.autograd.grad(loss, parameters, retain_graph=True), wanted, strict=True):
+            torch.testing.assert_close(found, gradient)
+        assert ("ReadoutLoss" in loss.grad_fn.name()) == (engine == "auto" and native.available() is None)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])

@@ -79,7 +79,6 @@ class Optimiser(ABC):
             start += p.numel()
         self._addresses = [p.data_ptr() for p in self._parameters]
         self._sizes = [p.numel() for p in self._parameters]
-        self._g = torch.zeros_like(self.theta)
 
     @torch.no_grad()
     def step(self) -> Tensor:
@@ -97,7 +96,7 @@ class Optimiser(ABC):
         constructor put them.
         """
         pairs = zip(self._parameters, self._gradients(), strict=True)
-        g = torch.cat([p.new_zeros(p.numel()) if grad is None else grad for p, grad in pairs], out=self._g)
+        g = torch.cat([p.new_zeros(p.numel()) if grad is None else grad for p, grad in pairs])
         # Not linalg.vector_norm: it splits g among the threads otherwise than the operations that follow,
         # which then fetch it from the other core's cache (measured: up to 40 us more for 80,000 parameters).
         norm = torch.dot(g, g).sqrt_()
@@ -123,7 +122,7 @@ class Optimiser(ABC):
                 "parameters have moved since the optimiser was built (by model.to(...), .double() or another "
                 "optimiser?); move the model first, then build one optimiser"
             )
-        gradients = [None if p.grad is None else p.grad.reshape(-1) for p in self._parameters]
+        gradients = [None if p.grad is None else p.grad.reshape(-1).contiguous() for p in self._parameters]
         if all(g is None for g in gradients):
             raise InputError("step() found no gradient in any parameter; call loss.backward() before it")
         return gradients
@@ -277,7 +276,6 @@ class Adam(Optimiser):
         self.weight_decay = weight_decay
         self._m = torch.zeros_like(self.theta)
         self._v = torch.zeros_like(self.theta)
-        self._root = torch.empty_like(self.theta)
         check_engine(engine)
         obstacle = "it is not wanted" if engine == "reference" else step.why_not(self.theta)
         if engine == "native" and obstacle is not None:
@@ -328,7 +326,7 @@ class Adam(Optimiser):
             theta.mul_(keep)
         m.lerp_(g, 1 - beta1)
         v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        theta.addcdiv_(m, torch.sqrt(v, out=self._root).add_(eps), value=-rate)
+        theta.addcdiv_(m, v.sqrt().add_(eps), value=-rate)
 
 
 class AdamW(Adam):

@@ -131,18 +131,22 @@ def test_the_shape_is_read_without_the_numbers(tmp_path: Path) -> None:
 
 def test_what_is_read_ahead_is_read_as_ever(tmp_path: Path) -> None:
     whole = gzip.compress(image_bytes())
-    (tmp_path / "a-ubyte.gz").write_bytes(whole)
-    (tmp_path / "b-ubyte.gz").write_bytes(whole[:-9])
-    (tmp_path / "c-ubyte.gz").write_bytes(image_bytes())  # not packed, whatever its name says
-    expected = read_idx(tmp_path / "a-ubyte.gz")
-    read_ahead(tmp_path)
-    assert _ahead[tmp_path / "a-ubyte.gz"].result() == image_bytes()
-    (tmp_path / "a-ubyte.gz").unlink()  # so that it can only come from there
-    for name in "ac":
-        found = read_idx(tmp_path / f"{name}-ubyte.gz")
+    a, b, c = (tmp_path / f"{name}-ubyte.gz" for name in "abc")
+    a.write_bytes(whole)
+    b.write_bytes(whole[:-9])
+    c.write_bytes(image_bytes())  # not packed, whatever its name says
+    expected = read_idx(a)
+    read_ahead([a, b, c])
+    assert read_idx_shape(a) == expected.shape  # the header alone does not use it up
+    assert _ahead[a].result() == image_bytes()
+    a.unlink()  # so that it can only come from there
+    for path in (a, c):
+        found = read_idx(path)
         assert found.flags.writeable
         np.testing.assert_array_equal(found, expected)
     with pytest.raises(DataError, match="truncated"):
-        read_idx(tmp_path / "b-ubyte.gz")
+        read_idx(b)
     assert not _ahead
-    read_ahead(tmp_path / "absent")
+    read_ahead([tmp_path / "absent"])
+    with pytest.raises(DataError, match="no such file"):
+        read_idx(tmp_path / "absent")

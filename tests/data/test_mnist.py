@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from unroll.data.idx import DTYPES, PACKAGED
-from unroll.data.mnist import load_images, pixel_moments
+from unroll.data.idx import DTYPES, _ahead
+from unroll.data.mnist import PACKAGED, begin_loading, load_images, pixel_moments
 from unroll.errors import DataError, InputError
 
 MD5 = {
@@ -200,3 +200,21 @@ def test_moments_of_images_without_any_contrast_are_refused() -> None:
         pixel_moments(torch.rand(1, 3, 4))
     with pytest.raises(InputError, match="at least one pixel"):
         pixel_moments(torch.zeros(0, 3, 4, dtype=torch.uint8))
+
+
+def test_images_whose_loading_was_begun_are_the_same_and_nothing_is_left_over(folder: Path) -> None:
+    for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
+        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+        (folder / name).unlink()
+    expected = [load_images(folder, split).images for split in ("train", "test")]
+    begin_loading(folder)
+    assert [path.name for path in _ahead] == ["train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz"]
+    for split, images in zip(("train", "test"), expected, strict=True):
+        assert torch.equal(load_images(folder, split).images, images)
+    assert not _ahead
+
+
+def test_beginning_to_load_what_is_not_there_leaves_the_complaint_to_loading(tmp_path: Path) -> None:
+    begin_loading(tmp_path / "absent")
+    with pytest.raises(DataError, match="does not exist"):
+        load_images(tmp_path / "absent")

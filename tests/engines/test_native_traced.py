@@ -264,9 +264,12 @@ def test_the_backward_operator_refuses_gradients_and_memory_that_do_not_fit(whic
 def test_memory_that_no_such_forward_pass_has_filled_is_refused():
     arguments = operator_arguments("lstm")
     out, h, c, saved = torch.ops.unroll.lstm(**arguments, save=True)
-    lengths = torch.tensor([4, 1, 2])
-    _, _, _, shorter = torch.ops.unroll.lstm(**{**arguments, "lengths": lengths}, save=True)
-    for other in (torch.zeros_like(saved), torch.full_like(saved, 1e30), shorter):
+    # One sequence longer; and as many steps in all, dealt out otherwise.
+    others = [
+        torch.ops.unroll.lstm(**{**arguments, "lengths": torch.tensor(lengths)}, save=True)[3]
+        for lengths in ([4, 1, 2], [2, 0, 4])
+    ]
+    for other in (torch.zeros_like(saved), torch.full_like(saved, 1e30), *others):
         with pytest.raises(InputError, match="saved does not come from a forward pass like this one"):
             torch.ops.unroll.lstm_backward(out, h, c, out, other, *arguments.values(), [True] * 6)
 

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
 from unroll.engines import native
 from unroll.engines.step import readout_loss
@@ -15,7 +17,7 @@ from unroll.optim import Adam, AdamW
 
 pytestmark = pytest.mark.skipif(native.instruction_set() is None, reason="the compiled kernels are not installed")
 
-SIZES = [(1,), (4097,), (3, 5), (0,), (100, 130)]
+SIZES = [(1,), (4097,), (3, 5), (0,), (100, 230)]
 
 
 def parameters(dtype):
@@ -63,6 +65,24 @@ def test_the_update_is_the_same_to_the_bit_with_any_number_of_threads():
     for norms, theta in made[1:]:
         assert torch.equal(norms, made[0][0])
         assert torch.equal(theta, made[0][1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "gradient"),
+    [
+        ((8,), lambda dense: torch.ones(1).expand(8)),
+        ((8,), lambda dense: dense[::2]),
+        ((8, 1), lambda dense: dense.reshape(8, 2)[:, :1]),
+        ((2, 4), lambda dense: dense.reshape(8, 2)[:, 0].reshape(4, 2).t()),
+    ],
+)
+def test_gradients_are_read_whatever_their_strides(shape, gradient):
+    made = []
+    for engine in ("native", "reference"):
+        p = nn.Parameter(torch.zeros(shape))
+        p.grad = gradient(torch.arange(16.0))
+        made.append((Adam([p], 0.1, engine=engine).step(), p.detach()))
+    torch.testing.assert_close(*made)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -149,14 +169,41 @@ def test_infinite_and_missing_logits_are_taken_as_torch_takes_them(at, bad):
     h, W, b, y = case()
     b = b.detach().clone()
     b[at] = bad
-    torch.testing.assert_close(readout_loss(h[:1], W, b, y[:1]), torchs(h[:1], W, b, y[:1]), equal_nan=True)
+    losses = [function(h[:1], W, b, y[:1]) for function in (readout_loss, torchs)]
+    torch.testing.assert_close(*losses, equal_nan=True)
+    for found, expected in zip(*(torch.autograd.grad(loss, (h, W)) for loss in losses), strict=True):
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("weights", lambda w: w.float()),
+        ("weights", lambda w: w[:2]),
+        ("b", lambda b: b.float()),
+        ("b", lambda b: b[:2]),
+        ("W", lambda W: W[:, :4]),
+        ("y", lambda y: y[:5]),
+        ("y", lambda y: y.float()),
+        ("y", lambda y: y.int()),
+        ("h", lambda h: h[0]),
+    ],
+)
+def test_what_does_not_fit_is_left_to_torch_and_its_errors(name, change):
+    h, W, b, y = case()
+    arguments = {"h": h, "W": W, "b": b, "y": y, "weights": torch.ones(3).double()}
+    assert "ReadoutLoss" in readout_loss(**arguments).grad_fn.name()
+    arguments[name] = change(arguments[name])
+    with pytest.raises((RuntimeError, IndexError, ValueError)):
+        readout_loss(**arguments)
 
 
 @pytest.mark.parametrize("y", [[0, 3], [-1, 0]])
 def test_a_class_that_is_none_is_an_error(y):
     h, W, b, _ = case(B=2)
-    with pytest.raises(InputError, match=f"classes run from {min(y)} to {max(y)}; expected 0 to 2"):
-        readout_loss(h, W, b, torch.tensor(y))
+    for weights in (None, torch.ones(3).double()):
+        with pytest.raises(InputError, match=f"classes run from {min(y)} to {max(y)}; expected 0 to 2"):
+            readout_loss(h, W, b, torch.tensor(y), weights)
 
 
 def test_the_loss_can_be_differentiated_twice():
@@ -164,6 +211,36 @@ def test_the_loss_can_be_differentiated_twice():
     weights = torch.rand(3).double()
     torch.autograd.gradcheck(lambda *inputs: readout_loss(*inputs, y, weights, 0.1), (h, W, b))
     torch.autograd.gradgradcheck(lambda *inputs: readout_loss(*inputs, y, weights, 0.1), (h, W, b))
+    # With some of them constant, or laid out otherwise.
+    torch.autograd.gradgradcheck(lambda W: readout_loss(h.detach(), W, b.detach(), y), W)
+    torch.autograd.gradgradcheck(
+        lambda h: readout_loss(h.t(), W.detach(), b, y), h.detach().t().clone().requires_grad_()
+    )
+
+
+def test_a_gradient_that_is_changed_does_not_change_the_next_one():
+    h, W, b, y = case()
+    loss = readout_loss(h, W, b, y)
+    (first,) = torch.autograd.grad(loss, W, retain_graph=True)
+    kept = first.clone()
+    first.zero_()
+    torch.testing.assert_close(torch.autograd.grad(loss, W)[0], kept)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own doing
+def test_traced_transformed_and_fake_tensors_go_to_torch():
+    h, W, b, y = (tensor.detach() for tensor in case())
+    expected = torch.autograd.grad(torchs(h, W.requires_grad_(), b, y), W)[0]
+    W = W.detach()
+    torch.testing.assert_close(torch.func.grad(lambda W: readout_loss(h, W, b, y))(W), expected)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(W, torch.ones_like(W))
+        tangent = forward_ad.unpack_dual(readout_loss(h, dual, b, y)).tangent
+    torch.testing.assert_close(tangent, expected.sum())
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert readout_loss(*map(mode.from_tensor, (h, W, b, y))).shape == ()
+    compiled = torch.compile(readout_loss, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(h, W, b, y), torchs(h, W, b, y))
 
 
 def test_a_large_readout_is_left_to_torchs_threads():

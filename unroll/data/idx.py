@@ -18,9 +18,10 @@ import gzip
 import io
 import lzma
 import math
+import threading
 import zlib
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -36,27 +37,24 @@ DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E:
 
 GZIP = b"\x1f\x8b"
 
-PACKAGED = Path(__file__).parent / "files" / "mnist"
-"""The four original MNIST files."""
-
 _ahead: dict[Path, Future[bytes | None]] = {}
 
 
-def read_ahead(folder: str | Path | None) -> None:
-    """Begin to unpack a folder's gzip files (None: MNIST's) in a thread, beside an import of torch, for whoever reads them.
+def read_ahead(paths: Iterable[Path]) -> None:
+    """Begin to unpack gzip files in a thread, for `read_idx`, which comes later; trouble is left to that."""
+    work = [(path, Future[bytes | None]()) for path in paths]
+    _ahead.update(work)
 
-    Trouble is left to that reader.
-    """
-    thread = ThreadPoolExecutor(1)
-    for path in sorted((PACKAGED if folder is None else Path(folder)).glob("*-ubyte.gz")):
-        _ahead[path] = thread.submit(_unpack, path)
-    thread.shutdown(wait=False)
+    def unpack() -> None:
+        for path, future in work:
+            try:
+                packed = path.read_bytes()
+                # In one go: a thread that does it in pieces waits for Python's lock at each.
+                future.set_result(gzip.decompress(packed) if packed.startswith(GZIP) else None)
+            except Exception as error:  # raised again where it is waited for
+                future.set_exception(error)
 
-
-def _unpack(path: Path) -> bytes | None:
-    """A gzip file's contents, in one go: a thread that does it in pieces waits for Python's lock at each."""
-    packed = path.read_bytes()
-    return gzip.decompress(packed) if packed.startswith(GZIP) else None
+    threading.Thread(target=unpack, daemon=True).start()
 
 
 def read_idx(path: str | Path) -> NDArray[Any]:
@@ -66,11 +64,11 @@ def read_idx(path: str | Path) -> NDArray[Any]:
     compression is damaged.
     """
     path = Path(path)
-    with _opened(path) as stream:
+    with _opened(path, _ahead.pop(path, None)) as stream:
         dtype, shape = _read_header(stream, path)
         expected = math.prod(shape) * dtype.itemsize
         described = f"{_times(shape)} numbers of {dtype.itemsize} byte{'s' * (dtype.itemsize > 1)}"
-        # Unpacked straight into the array: half the memory of unpacking first, and no copy.
+        # Unpacked straight into the array, unless it was read ahead: half the memory of unpacking first, and no copy.
         try:
             array = np.empty(shape, dtype)
         except (ValueError, MemoryError) as error:
@@ -107,10 +105,10 @@ def read_idx_shape(path: str | Path) -> tuple[int, ...]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path, ahead: Future[bytes | None] | None = None) -> Iterator[BinaryIO]:
     """The file's contents as a stream, unpacked where they are packed; damage met while reading is a DataError."""
     try:
-        if (future := _ahead.pop(path, None)) is not None and (unpacked := future.result()) is not None:
+        if ahead is not None and (unpacked := ahead.result()) is not None:
             yield io.BytesIO(unpacked)
             return
         with path.open("rb") as file:

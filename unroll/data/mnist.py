@@ -20,16 +20,21 @@ index into it.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from unroll.data.idx import PACKAGED, read_idx, read_idx_shape
+from unroll.data.idx import read_ahead, read_idx, read_idx_shape
 from unroll.errors import DataError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PACKAGED = Path(__file__).parent / "files" / "mnist"
+"""The four original MNIST files."""
 
 Split = Literal["train", "test"]
 _Part = tuple[Split, Literal["images", "labels"]]
@@ -58,6 +63,13 @@ class ImageSet:
         return len(self.labels)
 
 
+def begin_loading(folder: str | Path | None) -> None:
+    """Begin to unpack the images that `load_images` will ask for, in a thread; to be called before torch is imported."""
+    with suppress(DataError, OSError):  # left to load_images
+        files = _find(PACKAGED if folder is None else Path(folder))
+        read_ahead(files[split, "images"] for split in ("train", "test") if (split, "images") in files)
+
+
 def load_images(folder: str | Path | None = None, split: Split = "train") -> ImageSet:
     """One part of the image set in `folder`; None is the MNIST that comes with the package.
 
@@ -67,6 +79,8 @@ def load_images(folder: str | Path | None = None, split: Split = "train") -> Ima
     Raises `DataError` for files that are missing or damaged, that contradict each other, or that hold
     something other than grey images and whole-number labels.
     """
+    import torch
+
     if split not in ("train", "test"):
         raise InputError(f"split is {split!r}; expected 'train' or 'test'")
     folder = PACKAGED if folder is None else Path(folder)
@@ -116,6 +130,8 @@ def pixel_moments(images: Tensor) -> tuple[float, float]:
 
     Raises `InputError` for images of another type or none, `DataError` where all pixels are equal.
     """
+    import torch
+
     if images.dtype != torch.uint8 or images.numel() == 0:
         raise InputError(f"images are {tuple(images.shape)} of {images.dtype}; expected at least one pixel of uint8")
     counts: list[int] = torch.bincount(images.reshape(-1), minlength=256).tolist()

@@ -103,6 +103,8 @@ def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return None, None, f"the compiled kernels do not load ({error})"
+    if not hasattr(library, "unroll_adam"):
+        return None, None, "the compiled kernels are older than the package; install it again"
     library.unroll_select.argtypes = [ctypes.c_char_p]
     library.unroll_select.restype = ctypes.c_char_p
     library.unroll_use_openmp.argtypes = [ctypes.c_void_p] * 4
@@ -174,13 +176,27 @@ def why_not(cell: Cell, x: Tensor) -> str | None:
             return "autocast makes the input float32 and leaves the weights float64"
     elif x.is_floating_point() and x.dtype != W.dtype:
         return f"the input is {x.dtype} and the weights are {W.dtype}"
-    if not torch.compiler.is_compiling():
-        if torch._C._functorch.peek_interpreter_stack() is not None:
-            return "it stands inside a torch.func transform"
-        # torch has no public question for this; at a level of its own a tensor may carry a tangent.
-        if forward_ad._current_level >= 0:
-            return "the kernels have no forward-mode derivatives"
+    return None if torch.compiler.is_compiling() else transformed()
+
+
+def transformed() -> str | None:
+    """Which transformation of functions is under way that the kernels do not take part in; None if none is."""
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "it stands inside a torch.func transform"
+    # torch has no public question for this; at a level of its own a tensor may carry a tangent.
+    if forward_ad._current_level >= 0:
+        return "the kernels have no forward-mode derivatives"
     return None
+
+
+def recorded(tensor: Tensor) -> bool:
+    """Whether operations are traced, faked or intercepted at this moment: then a tensor's memory must not be touched."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        or _get_current_dispatch_mode() is not None
+        or type(tensor) not in (Tensor, torch.nn.Parameter)
+    )
 
 
 # --- calls into C -----------------------------------------------------------------------------------------------------
@@ -370,13 +386,7 @@ def walk(
     if not autocast:  # else the operator sees the tensors as autocast has cast them, and checks those
         _check_tensors(task)
 
-    if (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        or _get_current_dispatch_mode() is not None
-        or autocast
-        or type(x) not in (Tensor, torch.nn.Parameter)
-    ):
+    if autocast or recorded(x):
         if c0 is not None:
             # A recorded program does not know whether gradients will be wanted where it runs.
             save = torch.jit.is_tracing() or (  # type: ignore[attr-defined, no-untyped-call]

@@ -6,6 +6,7 @@ Each is one call where torch's operations are a dozen or more, most of them shor
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +18,13 @@ from unroll.errors import InputError
 
 
 def why_not(tensor: Tensor) -> str | None:
-    """What keeps the compiled step from a tensor; None if nothing does."""
+    """What keeps the compiled step from a tensor by its kind; None if nothing does."""
     if (missing := native.available()) is not None:
         return missing
     if tensor.device.type != "cpu":
         return f"the kernels run on the CPU, and the parameters are on {tensor.device}"
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        return f"the kernels take plain tensors, not a {type(tensor).__name__}"
     if tensor.dtype not in (torch.float32, torch.float64):
         return f"the kernels compute in float32 and float64, not in {tensor.dtype}"
     return None
@@ -73,20 +76,38 @@ def readout_loss(
         reference: by torch's operations everywhere, not only where the compiled one cannot do it.
 
     Raises:
-        InputError: a y is no class.
+        InputError: a y is no class. What does not fit otherwise is left to torch, which says so.
     """
-    if total is None:
-        total = float(len(y) if weights is None else weights[y].sum())
-    if reference or h.numel() * len(b) > _MOST or h.dtype != W.dtype or why_not(h) is not None:
+    if reference or not _fits(h, W, b, y, weights):
         return _plain(h, W, b, y, weights, smoothing, total)
     loss: Tensor = _ReadoutLoss.apply(h, W, b, y, weights, smoothing, total)  # type: ignore[no-untyped-call]
     return loss
 
 
+def _fits(h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None) -> bool:
+    """Whether the compiled function, which trusts its pointers, can do this, and does it faster."""
+    if native.recorded(h) or native.transformed() is not None or why_not(h) is not None:
+        return False
+    classes, numbers = len(b), (W, b) if weights is None else (W, b, weights)
+    return (
+        h.numel() * classes <= _MOST
+        and h.dim() == 2
+        and W.shape == (classes, h.shape[1])
+        and b.dim() == 1
+        and y.shape == h.shape[:1]
+        and y.dtype == torch.int64
+        and (weights is None or weights.shape == b.shape)
+        and all(tensor.dtype == h.dtype for tensor in numbers)
+        and all(tensor.device == h.device for tensor in (*numbers, y))
+    )
+
+
 def _plain(
-    h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None, smoothing: float, total: float
+    h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None, smoothing: float, total: float | None
 ) -> Tensor:
     z = torch.addmm(b, h, W.T)
+    if total is None:
+        return torch.nn.functional.cross_entropy(z, y, weights, label_smoothing=smoothing)
     return torch.nn.functional.cross_entropy(z, y, weights, reduction="sum", label_smoothing=smoothing) / total
 
 
@@ -95,19 +116,24 @@ class _ReadoutLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None, smoothing: float, total: float
+        ctx: Any,
+        h: Tensor,
+        W: Tensor,
+        b: Tensor,
+        y: Tensor,
+        weights: Tensor | None,
+        smoothing: float,
+        total: float | None,
     ) -> Tensor:
-        inputs = h, W, b, y = h.contiguous(), W.contiguous(), b.contiguous(), y.contiguous()
-        weights = None if weights is None else weights.contiguous()
-        loss, d_h, d_W, d_b = h.new_empty(()), torch.empty_like(h), torch.empty_like(W), torch.empty_like(b)
+        given = [None if tensor is None else tensor.contiguous() for tensor in (h, W, b, y, weights)]
+        loss, d_h, d_W, d_b = h.new_empty(()), h.new_empty(h.shape), W.new_empty(W.shape), b.new_empty(b.shape)
         call = _ReadoutCall(
             h.dtype == torch.float64,
             len(h),
             *W.shape,
-            *(tensor.data_ptr() for tensor in inputs),
-            None if weights is None else weights.data_ptr(),
+            *(None if tensor is None else tensor.data_ptr() for tensor in given),
             smoothing,
-            total,
+            math.nan if total is None else total,
             *(tensor.data_ptr() for tensor in (loss, d_h, d_W, d_b)),
         )
         assert native._library is not None
@@ -116,7 +142,7 @@ class _ReadoutLoss(torch.autograd.Function):
             raise MemoryError("not enough memory for the readout")
         if status == 2:
             raise InputError(f"classes run from {int(y.min())} to {int(y.max())}; expected 0 to {len(b) - 1}")
-        ctx.save_for_backward(*inputs, weights, d_h, d_W, d_b)
+        ctx.save_for_backward(h, W, b, y, weights, d_h, d_W, d_b)
         ctx.options = smoothing, total
         return loss
 
@@ -124,11 +150,13 @@ class _ReadoutLoss(torch.autograd.Function):
     def backward(ctx: Any, d_loss: Tensor) -> Any:
         h, W, b, y, weights, *gradients = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody will want the gradients' own gradients
+            # Aliases, so that only the way through this loss counts should one input depend on another.
             aliases = h.view_as(h), W.view_as(W), b.view_as(b)
+            wanted = [n for n in range(3) if ctx.needs_input_grad[n]]
             loss = _plain(*aliases, y, weights, *ctx.options)
-            gradients = torch.autograd.grad(loss, aliases, create_graph=True)
-        elif float(d_loss) == 1:  # nearly always
-            return *gradients, None, None, None, None
+            found = torch.autograd.grad(loss, [aliases[n] for n in wanted], create_graph=True)
+            for n, gradient in zip(wanted, found, strict=True):
+                gradients[n] = gradient
         return *(gradient * d_loss for gradient in gradients), None, None, None, None
 
 

@@ -1,8 +1,8 @@
 """A worker of a search: `python -m unroll.tuning.worker`, started by `unroll.tuning.study` with its plan on stdin.
 
 It takes trial after trial from the study until that has as many as planned. When its stdin ends its leader is gone, however
-that came about: then it gives its trial up and ends. Only a training can be broken off; between trainings it looks for
-itself, so that no trial is left behind as running.
+that came about: then it gives its trial up and ends. Only a training is broken off, never a call to the database, so that no
+trial is left behind as running; a worker that takes more than half a minute over the call ends all the same.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ def run_trial(plan: Plan, study: optuna.Study, storage: RDBStorage, leader: Lead
     except UpdateFinishedTrialError:
         pass  # this machine slept, and meanwhile another has counted the trial as lost
     finally:
-        study.tell(trial, score, state, skip_if_finished=True)
+        with leader.may_interrupt(False):
+            study.tell(trial, score, state, skip_if_finished=True)
 
 
 @contextmanager
