@@ -32,7 +32,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from unroll.engines import EngineName, check_engine, step
+from unroll.engines import EngineName, check_engine, step, takes_native
 from unroll.errors import InputError
 
 # ------------------------------------------------------------------------------------------------- optimisers
@@ -277,10 +277,7 @@ class Adam(Optimiser):
         self._m = torch.zeros_like(self.theta)
         self._v = torch.zeros_like(self.theta)
         check_engine(engine)
-        obstacle = "it is not wanted" if engine == "reference" else step.why_not(self.theta)
-        if engine == "native" and obstacle is not None:
-            raise InputError(f"engine 'native' cannot do this: {obstacle}; use engine='auto'")
-        self._compiled = obstacle is None
+        self._compiled = takes_native(engine, step.why_not(self.theta))
 
     def _state(self) -> dict[str, Tensor]:
         return {"m": self._m, "v": self._v}

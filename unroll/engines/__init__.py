@@ -26,6 +26,17 @@ def check_engine(name: str) -> None:
         raise InputError(f"unknown engine {name!r}{nearest(name, get_args(EngineName))}")
 
 
+def takes_native(engine: EngineName, obstacle: str | None) -> bool:
+    """Whether the native engine shall do a job, given what keeps it from that, if anything does.
+
+    Raises:
+        InputError: it was asked for by name and cannot.
+    """
+    if engine == "native" and obstacle is not None:
+        raise InputError(f"engine 'native' cannot do this: {obstacle}; use engine='auto'")
+    return engine != "reference" and obstacle is None
+
+
 def choose(engine: EngineName, cell: Cell, x: Tensor) -> str:
     """The engine that will walk `cell` over `x`.
 
@@ -34,12 +45,7 @@ def choose(engine: EngineName, cell: Cell, x: Tensor) -> str:
     """
     if engine == "reference":
         return "reference"
-    obstacle = native.why_not(cell, x)
-    if obstacle is None:
-        return "native"
-    if engine == "native":
-        raise InputError(f"engine 'native' cannot do this: {obstacle}; use engine='auto'")
-    return "reference"
+    return "native" if takes_native(engine, native.why_not(cell, x)) else "reference"
 
 
 def walk(
@@ -56,4 +62,4 @@ def walk(
     return reference.walk(cell, x, state, lengths, reverse)
 
 
-__all__ = ["ENGINES", "EngineName", "State", "check_engine", "choose", "walk"]
+__all__ = ["ENGINES", "EngineName", "State", "check_engine", "choose", "takes_native", "walk"]
