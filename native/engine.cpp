@@ -319,7 +319,6 @@ void run_forward(Call& call) {
   const Kernels<T>& k = kernels_of<T>(*chosen);
   Problem<T> p = problem_of<T>(call);
   const int64_t threads = useful_threads(call);
-  p.from_zero = k.starts_from_zero(p);
   const Plan plan(p.time, p.batch, static_cast<const int64_t*>(call.lengths), threads);
   if (call.save && p.kind == LSTM) {
     if (!call.saved) call.saved = shelf.take(sizeof(Saved) + sizeof(T) * static_cast<size_t>(plan.cells() * (k.gate_row(p) + k.state_row(p))));
@@ -338,12 +337,14 @@ void run_forward(Call& call) {
   T* const states = p.bias + bias;
   Shelf::advise(p.out, sizeof(T) * static_cast<size_t>(p.time * p.batch * p.hidden));
 
-  auto pack = [&](int thread) { k.pack_forward(p, thread, threads); };
+  std::vector<char> finite(static_cast<size_t>(threads));
+  auto pack = [&](int thread) { finite[static_cast<size_t>(thread)] = k.pack_forward(p, thread, threads); };
   auto walk = [&](int thread) {
     for (size_t n = plan.begin(thread); n < plan.end(thread); ++n)
       k.forward(p, plan.block(n), states + state * static_cast<size_t>(thread));
   };
   in_parallel(threads, pack);
+  p.from_zero = std::find(finite.begin(), finite.end(), 0) == finite.end() && k.all_zero(p.h0, p.batch * p.hidden);
   in_parallel(threads, walk);
 }
 
@@ -365,7 +366,7 @@ bool run_backward(Call& call) {
     set = all_sets[saved.set];
   }
   const Kernels<T>& k = kernels_of<T>(*set);
-  p.from_zero = k.starts_from_zero(p);
+  p.from_zero = k.all_zero(p.h0, p.batch * p.hidden);
   const Plan plan(p.time, p.batch, static_cast<const int64_t*>(call.lengths), threads);
   // An RNN saves nothing but its outputs; its da need a place of their own.
   const Scratch derivatives(p.kind == LSTM ? 0 : sizeof(T) * static_cast<size_t>(plan.cells() * k.gate_row(p)));
@@ -470,8 +471,9 @@ void run_readout(const ReadoutCall& call) {
                      static_cast<T*>(call.d_b)};
   std::fill_n(r.d_W, r.classes * r.features, T(0));
   std::fill_n(r.d_b, r.classes, T(0));
-  std::vector<T> z(static_cast<size_t>(r.classes));
-  *static_cast<T*>(call.loss) = T(kernels_of<T>(*chosen).readout(r, z.data()) / r.total);
+  const Kernels<T>& k = kernels_of<T>(*chosen);
+  const Scratch room(sizeof(T) * static_cast<size_t>(k.readout_size(r)));
+  *static_cast<T*>(call.loss) = T(k.readout(r, room.as<T>()) / r.total);
 }
 
 bool lengths_fit(const Call& call) {

@@ -134,18 +134,24 @@ struct Tiles {
 
 // --- questions about tensors ----------------------------------------------------------------------------------------
 
+template <class S>
+UNROLL_INLINE typename S::I finite(typename S::V value) {
+  const typename S::V largest = splat<S>(S::largest);
+  return (value <= largest) & (value >= -largest);
+}
+
+template <class S>
+UNROLL_INLINE bool all(typename S::I lanes) {
+  for (int lane = 0; lane < S::lanes; ++lane)
+    if (!lanes[lane]) return false;
+  return true;
+}
+
 template <class S, class T>
 bool all_finite(const T* from, int64_t count) {
-  using V = typename S::V;
-  const V largest = splat<S>(S::largest);
-  typename S::I fine = V{} == V{};
-  for (int64_t k = 0; k < count; k += S::lanes) {
-    const V value = load<S>(from + k, count - k);
-    fine &= (value <= largest) & (value >= -largest);
-  }
-  for (int lane = 0; lane < S::lanes; ++lane)
-    if (!fine[lane]) return false;
-  return true;
+  typename S::I fine = typename S::V{} == typename S::V{};
+  for (int64_t k = 0; k < count; k += S::lanes) fine &= finite<S>(load<S>(from + k, count - k));
+  return all<S>(fine);
 }
 
 template <class S, class T>
@@ -153,19 +159,18 @@ bool all_zero(const T* from, int64_t count) {
   using V = typename S::V;
   typename S::I fine = V{} == V{};
   for (int64_t k = 0; k < count; k += S::lanes) fine &= load<S>(from + k, count - k) == V{};
-  for (int lane = 0; lane < S::lanes; ++lane)
-    if (!fine[lane]) return false;
-  return true;
+  return all<S>(fine);
 }
 
 // --- packing --------------------------------------------------------------------------------------------------------
 
 // [W, U] as panels [group][k][vector][lane], k over H then D; the bias as [group][vector][lane]. Units beyond H are
-// zero, and stay zero through the walk: sigmoid(0) * tanh(0) = 0.
+// zero, and stay zero through the walk: sigmoid(0) * tanh(0) = 0. Returns whether this part of W is finite.
 template <class S, class T>
-void pack_forward(const Problem<T>& p, int64_t part, int64_t parts) {
+bool pack_forward(const Problem<T>& p, int64_t part, int64_t parts) {
   const Layout<S> L(p);
   constexpr int64_t lanes = S::lanes;
+  typename S::I fine = typename S::V{} == typename S::V{};
   for (int64_t group = part; group < L.groups; group += parts) {
     const int64_t vectors = L.vectors(group), width = vectors * lanes;
     T* panel = p.weights + group * (L.H + L.D) * 4 * lanes;
@@ -181,12 +186,14 @@ void pack_forward(const Problem<T>& p, int64_t part, int64_t parts) {
           typename S::V square[lanes];
           for (int64_t lane = 0; lane < lanes; ++lane)
             square[lane] = lane < left ? load<S>(from + lane * count + k, count - k) : typename S::V{};
+          for (int64_t lane = 0; !source && lane < lanes; ++lane) fine &= finite<S>(square[lane]);
           transpose<S>(square);
           for (int64_t n = 0; n < smaller(lanes, count - k); ++n) store<S>(to + (k + n) * width, square[n]);
         }
       }
     }
   }
+  return all<S>(fine);
 }
 
 // Columns of a row-major (G*H, columns) matrix as panels [block of 4 vectors of columns][k][vector][lane], k over the
@@ -699,26 +706,27 @@ void sum_gradients(const Problem<T>& p, T* const* partial, int64_t partials, int
   const int64_t columns = L.columns();
   for (int64_t group = part; group < L.groups; group += parts) {
     const int64_t vectors = L.vectors(group), width = vectors * lanes;
-    for (int64_t v = 0; v < vectors; ++v) {
-      const int64_t base = group * columns * 4 * lanes + v * lanes, row = L.row(group, v),
-                    left = smaller(lanes, L.lanes_left(group, v));
-      const auto sum = [&](int64_t k) {
-        typename S::V total = load<S>(partial[0] + base + k * width);
-        for (int64_t other = 1; other < partials; ++other) total += load<S>(partial[other] + base + k * width);
-        return total;
-      };
-      const auto spread = [&](T* to, int64_t count, int64_t first) {
-        for (int64_t k = 0; k < count; k += lanes) {
+    const auto sum = [&](int64_t v, int64_t k) {
+      const int64_t at = group * columns * 4 * lanes + k * width + v * lanes;
+      typename S::V total = load<S>(partial[0] + at);
+      for (int64_t other = 1; other < partials; ++other) total += load<S>(partial[other] + at);
+      return total;
+    };
+    // Column by column through all vectors, in the order in which the sums lie in memory.
+    const auto spread = [&](T* to, int64_t count, int64_t first) {
+      for (int64_t k = 0; k < count; k += lanes)
+        for (int64_t v = 0; v < vectors; ++v) {
           typename S::V square[lanes];
-          for (int64_t n = 0; n < lanes; ++n) square[n] = k + n < count ? sum(first + k + n) : typename S::V{};
+          for (int64_t n = 0; n < lanes; ++n) square[n] = k + n < count ? sum(v, first + k + n) : typename S::V{};
           transpose<S>(square);
+          const int64_t row = L.row(group, v), left = smaller(lanes, L.lanes_left(group, v));
           for (int64_t lane = 0; lane < left; ++lane) store<S>(to + (row + lane) * count + k, square[lane], count - k);
         }
-      };
-      if (p.d_W) spread(p.d_W, L.H, 0);
-      if (p.d_U) spread(p.d_U, L.D, L.H);
-      if (p.d_b) store<S>(p.d_b + row, sum(columns - 1), left);
-    }
+    };
+    if (p.d_W) spread(p.d_W, L.H, 0);
+    if (p.d_U) spread(p.d_U, L.D, L.H);
+    for (int64_t v = 0; p.d_b && v < vectors; ++v)
+      store<S>(p.d_b + L.row(group, v), sum(v, columns - 1), L.lanes_left(group, v));
   }
 }
 
@@ -753,16 +761,14 @@ constexpr Kernels<T> kernels() {
     return L.groups * L.columns() * 4 * S::lanes;
   };
   k.strip_size = [](const Problem<T>& p) { return strip_cells * Layout<S>(p).columns(); };
-  k.starts_from_zero = [](const Problem<T>& p) {
-    const Layout<S> L(p);
-    return all_zero<S>(p.h0, p.batch * L.H) && all_finite<S>(p.W, L.gates * L.H * L.H);
-  };
+  k.all_zero = all_zero<S, T>;
   k.pack_forward = pack_forward<S, T>;
   k.pack_backward = pack_backward<S, T>;
   k.forward = forward<S, T>;
   k.backward = backward<S, T>;
   k.weight_gradient = weight_gradient<S, T>;
   k.sum_gradients = sum_gradients<S, T>;
+  k.readout_size = [](const Readout<T>& r) { return (r.features + 3) * class_lanes<S>(r.classes); };
   k.readout = readout<S, T>;
   k.sum_squares = sum_squares<S, T>;
   k.adam = adam<S, T>;

@@ -29,7 +29,7 @@ template <class T>
 struct Problem {
   Kind kind;
   bool reverse, projected;
-  bool from_zero;  // h0 is zero, so W has nothing to say in the first step
+  bool from_zero;  // h0 is zero, and W is known to be finite (forward): W has nothing to say in the first step
   int64_t time, batch, hidden, inputs;
   const T *x, *h0, *c0;         // x: (T,B,D), or (T,B,G*H) if it is projected already
   int64_t x_time, x_batch;      // strides: a batch-first tensor is read where it lies
@@ -74,15 +74,16 @@ struct Kernels {
   int64_t (*bias_size)(const Problem<T>&);
   int64_t (*gradient_size)(const Problem<T>&);  // the partial [dW, dU, db] of a thread
   int64_t (*strip_size)(const Problem<T>&);     // scratch of the weight-gradient product
-  bool (*starts_from_zero)(const Problem<T>&);  // whether `from_zero` may be set: W must have neither infinities nor NaN
-  // Part `part` of `parts`, so that threads can share the packing.
-  void (*pack_forward)(const Problem<T>&, int64_t part, int64_t parts);
+  bool (*all_zero)(const T*, int64_t count);
+  // Part `part` of `parts`, so that threads can share the packing. The first returns whether its part of W is finite.
+  bool (*pack_forward)(const Problem<T>&, int64_t part, int64_t parts);
   void (*pack_backward)(const Problem<T>&, int64_t part, int64_t parts);
   void (*forward)(const Problem<T>&, const Block&, T* state);
   void (*backward)(const Problem<T>&, const Block&, T* state);
   void (*weight_gradient)(const Problem<T>&, const Block&, T* partial, T* strip, bool first);
   void (*sum_gradients)(const Problem<T>&, T* const* partial, int64_t partials, int64_t part, int64_t parts);
-  double (*readout)(const Readout<T>&, T* z);
+  int64_t (*readout_size)(const Readout<T>&);  // scratch of the next
+  double (*readout)(const Readout<T>&, T* room);
   double (*sum_squares)(const T* g, int64_t count);
   void (*adam)(const Update&, const T* g, T* theta, T* m, T* v, int64_t count);
 };

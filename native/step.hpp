@@ -3,55 +3,66 @@
 //
 // Included once per instruction set, after simd.hpp, for the same reason.
 
-template <class S, class T>
-UNROLL_INLINE T dot(const T* a, const T* b, int64_t count) {
-  typename S::V sum{};
-  for (int64_t k = 0; k < count; k += S::lanes) sum += load<S>(a + k, count - k) * load<S>(b + k, count - k);
-  T total = 0;
-  for (int64_t lane = 0; lane < S::lanes; ++lane) total += sum[lane];
-  return total;
-}
-
-template <class S, class T>
-UNROLL_INLINE void add_scaled(T* to, T factor, const T* from, int64_t count) {
-  const typename S::V factors = splat<S>(factor);
-  for (int64_t k = 0; k < count; k += S::lanes)
-    store<S>(to + k, load<S>(to + k, count - k) + load<S>(from + k, count - k) * factors, count - k);
-}
-
 // Builtins, not std::, whose functions would be shared between the instruction sets.
-UNROLL_INLINE float exp_of(float x) { return __builtin_expf(x); }
-UNROLL_INLINE double exp_of(double x) { return __builtin_exp(x); }
 UNROLL_INLINE float log_of(float x) { return __builtin_logf(x); }
 UNROLL_INLINE double log_of(double x) { return __builtin_log(x); }
 
-// The sum of the rows' losses; the equations stand in unroll/engines/step.py. `z` has room for a row of logits, which become
-// their derivatives in place. Adds to d_W and d_b.
+// Classes, rounded up to whole vectors.
+template <class S>
+UNROLL_INLINE int64_t class_lanes(int64_t classes) {
+  return over(classes, S::lanes) * S::lanes;
+}
+
+// The sum of the rows' losses; the equations stand in unroll/engines/step.py. `room` holds W with the classes side by side,
+// and for one row its logits, their exponentials and their derivatives. Adds to d_W and d_b.
 template <class S, class T>
-double readout(const Readout<T>& r, T* z) {
+double readout(const Readout<T>& r, T* room) {
+  using V = typename S::V;
+  constexpr int64_t lanes = S::lanes;
   const auto weight = [&](int64_t k) { return r.class_weights ? r.class_weights[k] : T(1); };
-  const int64_t F = r.features, C = r.classes;
+  const int64_t F = r.features, C = r.classes, width = class_lanes<S>(C);
+  T *const turned = room, *const z = room + F * width, *const e = z + width, *const d = e + width;
+  for (int64_t f = 0; f < F; ++f)
+    for (int64_t k = 0; k < width; ++k) turned[f * width + k] = k < C ? r.W[k * F + f] : T(0);
   const T smoothing = T(r.smoothing), each = smoothing / T(C), total = T(r.total);
   T spread = 0;
   for (int64_t k = 0; k < C; ++k) spread += weight(k) * each;
   double loss = 0;
   for (int64_t n = 0; n < r.rows; ++n) {
     const T* h = r.h + n * F;
-    T* d_h = r.d_h + n * F;
-    for (int64_t k = 0; k < C; ++k) z[k] = dot<S>(h, r.W + k * F, F) + r.b[k];
+    for (int64_t k = 0; k < width; k += lanes) {
+      V sum[4] = {load<S>(r.b + k, C - k)};
+      for (int64_t f = 0; f < F; f += 4)  // four sums, for one would wait for itself
+#pragma GCC unroll 4
+        for (int64_t m = 0; m < 4; ++m)
+          if (f + m < F) sum[m] += load<S>(turned + (f + m) * width + k) * splat<S>(h[f + m]);
+      store<S>(z + k, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+    }
     T largest = z[0], sum = 0;
     for (int64_t k = 1; k < C; ++k) largest = z[k] > largest ? z[k] : largest;
-    for (int64_t k = 0; k < C; ++k) sum += exp_of(z[k] - largest);
+    for (int64_t k = 0; k < width; k += lanes) {
+      const Exponential<S> exp = exponential<S>(load<S>(z + k) - splat<S>(largest));
+      store<S>(e + k, exp.scale * exp.rest + exp.scale);
+    }
+    for (int64_t k = 0; k < C; ++k) sum += e[k];
     const int64_t target = r.targets[n];
     const T of_target = weight(target) * (1 - smoothing), log_sum = log_of(sum);
-    for (int64_t k = 0; k < F; ++k) d_h[k] = 0;
     for (int64_t k = 0; k < C; ++k) {
-      const T q = weight(k) * each + (k == target ? of_target : T(0)), log_p = z[k] - largest - log_sum;
-      if (q != 0) loss -= double(q * log_p);  // a class that is not asked for may have -inf
-      z[k] = (exp_of(log_p) * (spread + of_target) - q) / total;
-      add_scaled<S>(d_h, z[k], r.W + k * F, F);
-      add_scaled<S>(r.d_W + k * F, z[k], h, F);
-      r.d_b[k] += z[k];
+      const T q = weight(k) * each + (k == target ? of_target : T(0));
+      if (q != 0) loss -= double(q * (z[k] - largest - log_sum));  // a class that is not asked for may have -inf
+      d[k] = (e[k] / sum * (spread + of_target) - q) / total;
+      r.d_b[k] += d[k];
+    }
+    for (int64_t f = 0; f < F; f += lanes) {
+      const int64_t left = F - f;
+      const V of_h = load<S>(h + f, left);
+      V d_h{};
+      for (int64_t k = 0; k < C; ++k) {
+        const V derivative = splat<S>(d[k]);
+        d_h += load<S>(r.W + k * F + f, left) * derivative;
+        store<S>(r.d_W + k * F + f, load<S>(r.d_W + k * F + f, left) + of_h * derivative, left);
+      }
+      store<S>(r.d_h + n * F + f, d_h, left);
     }
   }
   return loss;

@@ -102,7 +102,10 @@ class Recurrent(nn.Module):
         lengths = self._check_lengths(lengths, T, B)
         if not x.is_floating_point():
             x = self._check_words(x, lengths)
-        first = self._initial(hx, B, x)
+        if hx is None:
+            zero = (x if x.is_floating_point() else self.cells[0][0].W).new_zeros(B, self.hidden_size)
+        else:
+            self._check_states(hx, B)
 
         final: list[tuple[Tensor, ...]] = []
         h = x
@@ -111,7 +114,8 @@ class Recurrent(nn.Module):
                 h = nn.functional.dropout(h, self.dropout)
             ways: list[Tensor] = []
             for direction, cell in enumerate(cells):
-                state = tuple(part[layer * self.directions + direction] for part in first)
+                number = layer * self.directions + direction
+                state = (zero,) * self.parts if hx is None else tuple(part[number] for part in hx)
                 outputs, end = walk(
                     cell,
                     h,
@@ -186,17 +190,13 @@ class Recurrent(nn.Module):
             )
         return lengths
 
-    def _initial(self, hx: tuple[Tensor, ...] | None, B: int, x: Tensor) -> tuple[Tensor, ...]:
+    def _check_states(self, hx: tuple[Tensor, ...], B: int) -> None:
         expected = (self.num_layers * self.directions, B, self.hidden_size)
-        if hx is None:
-            like = x if x.is_floating_point() else self.cells[0][0].W
-            return (like.new_zeros(expected),) * self.parts
         for part in hx:
             if tuple(part.shape) != expected:
                 raise InputError(
                     f"an initial state has shape {tuple(part.shape)}; expected (layers·directions, B, H) = {expected}"
                 )
-        return hx
 
     @staticmethod
     def _pack(h: Tensor, lengths: Tensor | None, packed: PackedSequence) -> PackedSequence:

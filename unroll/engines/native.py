@@ -17,7 +17,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -206,8 +207,12 @@ _FIELDS: Sequence[str] = """
     kind double reverse projected save threads T B H D lengths x x_time x_batch h0 c0 W U b out h_last c_last saved
     d_out d_out_time d_out_batch d_h_last d_c_last d_x d_h0 d_c0 d_W d_U d_b
 """.split()  # noqa: SIM905 (a list would take a line for every name)
-_Call = ctypes.c_int64 * len(_FIELDS)
 _SAVED = _FIELDS.index("saved")
+
+
+def _call(*fields: int) -> array[int]:
+    """A `Call` that begins with these fields; the others are zero. An array: ctypes would take four times as long."""
+    return array("q", (*fields, *[0] * (len(_FIELDS) - len(fields))))
 
 
 class _Saved:
@@ -254,17 +259,16 @@ def _forward(task: _Task, saved: Tensor | bool) -> tuple[Tensor, Tensor, Tensor 
     h0 = h0.contiguous()
     W = W.contiguous()
     U = U.contiguous()
-    out = torch.empty((T, B, H), dtype=W.dtype, device=W.device)
-    h_last = torch.empty((B, H), dtype=W.dtype, device=W.device)
+    out, h_last = W.new_empty(T, B, H), W.new_empty(B, H)
     c_last = None
     if c0 is not None:
         c0 = c0.contiguous()
-        c_last = torch.empty((B, H), dtype=W.dtype, device=W.device)
+        c_last = W.new_empty(B, H)
     if b is not None:
         b = b.contiguous()
     if lengths is not None:
         lengths = lengths.contiguous()
-    call = _Call(
+    call = _call(
         kind,
         W.dtype == torch.float64,
         reverse,
@@ -290,7 +294,7 @@ def _forward(task: _Task, saved: Tensor | bool) -> tuple[Tensor, Tensor, Tensor 
         saved.data_ptr() if isinstance(saved, Tensor) else 0,
     )
     assert _library is not None
-    _check(_library.unroll_forward(call))
+    _check(_library.unroll_forward(call.buffer_info()[0]))
     return out, h_last, c_last, call[_SAVED]
 
 
@@ -317,14 +321,14 @@ def _backward(
         d_h_last = d_h_last.contiguous()
     if d_c_last is not None:
         d_c_last = d_c_last.contiguous()
-    d_x = torch.empty(x.shape, dtype=W.dtype, device=W.device) if needed[0] else None
-    d_h0 = torch.empty((B, H), dtype=W.dtype, device=W.device) if needed[1] else None
-    d_c0 = torch.empty((B, H), dtype=W.dtype, device=W.device) if needed[2] and c0 is not None else None
-    d_W = torch.empty(W.shape, dtype=W.dtype, device=W.device) if needed[3] else None
+    d_x = W.new_empty(x.shape) if needed[0] else None
+    d_h0 = W.new_empty(B, H) if needed[1] else None
+    d_c0 = W.new_empty(B, H) if needed[2] and c0 is not None else None
+    d_W = torch.empty_like(W) if needed[3] else None
     # With the input projected already, U plays no part here.
-    d_U = torch.empty(U.shape, dtype=W.dtype, device=W.device) if needed[4] and not projected else None
-    d_b = torch.empty((W.shape[0],), dtype=W.dtype, device=W.device) if needed[5] and b is not None else None
-    call = _Call(
+    d_U = torch.empty_like(U) if needed[4] and not projected else None
+    d_b = torch.empty_like(b) if needed[5] and b is not None else None
+    call = _call(
         kind,
         W.dtype == torch.float64,
         reverse,
@@ -361,7 +365,7 @@ def _backward(
         _pointer(d_b),
     )
     assert _library is not None
-    _check(_library.unroll_backward(call))
+    _check(_library.unroll_backward(call.buffer_info()[0]))
     return d_x, d_h0, d_c0, d_W, d_U, d_b
 
 
@@ -372,10 +376,8 @@ def walk(
     cell: Cell, x: Tensor, state: State, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, State]:
     """Walk `cell` over time; see `unroll.engines.reference.walk` for arguments and results."""
-    lstm = type(cell) is LSTMCell
     h0, c0 = state if isinstance(state, tuple) else (state, None)
-    W, U, b = cell.W, cell.U, cell.b
-    kind = _LSTM if lstm else _RNN_TANH if cell.nonlinearity == "tanh" else _RNN_RELU
+    kind, W, U, b = _kind(cell), cell.W, cell.U, cell.b
     projected = not x.is_floating_point()
     if projected:
         if lengths is not None:  # what stands in the padding need not be a word
@@ -409,6 +411,63 @@ def walk(
     else:
         out, h, c, _ = _forward(task, False)
     return out, (h if c is None else (h, c))
+
+
+def follow(
+    cell: Cell, x: Tensor, lengths: Tensor | None, read: Callable[[Tensor], Tensor]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Walk `cell` from zeros over time and back again without a graph.
+
+    Args:
+        cell, x, lengths: as for `walk`; x holds features.
+        read: given the last h (B, H), returns the gradient of the loss by it.
+
+    Returns:
+        The gradients by the cell's W, U and b; None for one that does not require a gradient.
+    """
+    W, U, b = cell.W, cell.U, cell.b
+    lstm = type(cell) is LSTMCell
+    kind = _LSTM if lstm else _RNN_TANH if cell.nonlinearity == "tanh" else _RNN_RELU
+    zero = W.new_zeros(x.shape[1], W.shape[1])
+    task = _Task(x, zero, zero if lstm else None, W, U, b, lengths, False, False, kind)
+    _check_tensors(task)
+    out, h, _, pointer = _forward(task, lstm)
+    saved = _Saved(pointer)
+    d_outputs = (None, read(h), None) if lstm else (None, read(h))
+    needed = (False, False, False, W.requires_grad, U.requires_grad, b is not None and b.requires_grad)
+    return _backward(task, d_outputs, out, saved.pointer, needed)[3:]
+
+
+class Walked(NamedTuple):
+    """A walk that no graph records, from `walk_there` to `walk_back`."""
+
+    h: Tensor
+    task: _Task
+    out: Tensor
+    saved: _Saved
+
+
+def walk_there(cell: Cell, x: Tensor, lengths: Tensor | None = None) -> Walked:
+    """Walk a cell that `why_not` has nothing against from zeros over x (T, B, D), features; its `h` (B, H) is the last."""
+    kind, W = _kind(cell), cell.W
+    zero = W.new_zeros(x.shape[1], W.shape[1])
+    task = _Task(x, zero, zero if kind == _LSTM else None, W, cell.U, cell.b, lengths, False, False, kind)
+    _check_tensors(task)
+    out, h, _, saved = _forward(task, kind == _LSTM)
+    return Walked(h, task, out, _Saved(saved))
+
+
+def walk_back(walked: Walked, d_h: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients by W, U and b, once, given that by the last h; None for what requires none."""
+    _, task, out, saved = walked
+    _, _, _, W, U, b = task.inputs
+    needed = (False, False, False, W.requires_grad, U.requires_grad, b is not None and b.requires_grad)
+    d_outputs = (None, d_h) if task.c0 is None else (None, d_h, None)
+    return _backward(task, d_outputs, out, saved.pointer, needed)[3:]
+
+
+def _kind(cell: Cell) -> int:
+    return _LSTM if type(cell) is LSTMCell else _RNN_TANH if cell.nonlinearity == "tanh" else _RNN_RELU
 
 
 def _check_tensors(task: _Task, *results: tuple[str, Tensor | None, str, tuple[int, ...]]) -> None:

@@ -111,6 +111,42 @@ def _plain(
     return torch.nn.functional.cross_entropy(z, y, weights, reduction="sum", label_smoothing=smoothing) / total
 
 
+def _compiled(
+    h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None, smoothing: float, total: float | None
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """The loss, and its gradients by h, W and b."""
+    given = [None if tensor is None else tensor.contiguous() for tensor in (h, W, b, y, weights)]
+    loss, d_h, d_W, d_b = h.new_empty(()), h.new_empty(h.shape), W.new_empty(W.shape), b.new_empty(b.shape)
+    call = _ReadoutCall(
+        h.dtype == torch.float64,
+        len(h),
+        *W.shape,
+        *(None if tensor is None else tensor.data_ptr() for tensor in given),
+        smoothing,
+        math.nan if total is None else total,
+        *(tensor.data_ptr() for tensor in (loss, d_h, d_W, d_b)),
+    )
+    assert native._library is not None
+    status = native._library.unroll_readout(ctypes.byref(call))
+    if status == 1:
+        raise MemoryError("not enough memory for the readout")
+    if status == 2:
+        raise InputError(f"classes run from {int(y.min())} to {int(y.max())}; expected 0 to {len(b) - 1}")
+    return loss, (d_h, d_W, d_b)
+
+
+def readout_gradients(
+    h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`readout_loss`, and its gradients by h, W and b."""
+    if _fits(h, W, b, y, weights):
+        return _compiled(h, W, b, y, weights, smoothing, None)
+    with torch.enable_grad():
+        inputs = [tensor.detach().requires_grad_() for tensor in (h, W, b)]
+        loss = _plain(*inputs, y, weights, smoothing, None)
+        return loss.detach(), torch.autograd.grad(loss, inputs)
+
+
 class _ReadoutLoss(torch.autograd.Function):
     """The gradients are computed with the loss, and wait for the backward pass."""
 
@@ -125,39 +161,31 @@ class _ReadoutLoss(torch.autograd.Function):
         smoothing: float,
         total: float | None,
     ) -> Tensor:
-        given = [None if tensor is None else tensor.contiguous() for tensor in (h, W, b, y, weights)]
-        loss, d_h, d_W, d_b = h.new_empty(()), h.new_empty(h.shape), W.new_empty(W.shape), b.new_empty(b.shape)
-        call = _ReadoutCall(
-            h.dtype == torch.float64,
-            len(h),
-            *W.shape,
-            *(None if tensor is None else tensor.data_ptr() for tensor in given),
-            smoothing,
-            math.nan if total is None else total,
-            *(tensor.data_ptr() for tensor in (loss, d_h, d_W, d_b)),
-        )
-        assert native._library is not None
-        status = native._library.unroll_readout(ctypes.byref(call))
-        if status == 1:
-            raise MemoryError("not enough memory for the readout")
-        if status == 2:
-            raise InputError(f"classes run from {int(y.min())} to {int(y.max())}; expected 0 to {len(b) - 1}")
-        ctx.save_for_backward(h, W, b, y, weights, d_h, d_W, d_b)
+        loss, ctx.gradients = _compiled(h, W, b, y, weights, smoothing, total)
+        ctx.save_for_backward(h, W, b, y, weights)
         ctx.options = smoothing, total
         return loss
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor) -> Any:
-        h, W, b, y, weights, *gradients = ctx.saved_tensors
+        h, W, b, y, weights = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody will want the gradients' own gradients
             # Aliases, so that only the way through this loss counts should one input depend on another.
             aliases = h.view_as(h), W.view_as(W), b.view_as(b)
             wanted = [n for n in range(3) if ctx.needs_input_grad[n]]
             loss = _plain(*aliases, y, weights, *ctx.options)
             found = torch.autograd.grad(loss, [aliases[n] for n in wanted], create_graph=True)
+            gradients: list[Tensor | None] = [None] * 3
             for n, gradient in zip(wanted, found, strict=True):
-                gradients[n] = gradient
-        return *(gradient * d_loss for gradient in gradients), None, None, None, None
+                gradients[n] = gradient * d_loss
+            return *gradients, None, None, None, None
+        # They are given away, for their owner may change them; a second time through the same graph computes them anew.
+        own, ctx.gradients = ctx.gradients, None
+        if own is None:
+            _, own = _compiled(h, W, b, y, weights, *ctx.options)
+        if native.transformed() is not None or d_loss.item() != 1:  # 1 is what `loss.backward()` begins with
+            own = tuple(gradient * d_loss for gradient in own)
+        return *own, None, None, None, None
 
 
 # --- updating ---------------------------------------------------------------------------------------------------------
