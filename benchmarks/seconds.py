@@ -139,7 +139,7 @@ def check(fields: dict[str, Any]) -> None:
 
 
 def run_unroll(fields: dict[str, Any], clock: Clock) -> None:
-    gc.set_threshold(100_000)  # all in the order in which the command does it
+    gc.disable()  # all in the order in which the command does it
     from unroll.data.mnist import begin_loading
     from unroll.training.recipe import parse_recipe
 
@@ -147,6 +147,8 @@ def run_unroll(fields: dict[str, Any], clock: Clock) -> None:
     from unroll.training.loop import prepare, train
     from unroll.training.run import RunFolder
 
+    gc.enable()
+    gc.set_threshold(100_000)
     recipe = parse_recipe(fields, fields["name"])
     dataset = prepare(recipe)
     dataset = dataclasses.replace(dataset, validation=dataset.test)  # so that every epoch is tested

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.utils.parametrize import register_parametrization
 
-from unroll.engines import native
+from unroll.engines import native, step
 from unroll.errors import InputError
 from unroll.models import SequenceClassifier
 
@@ -49,6 +50,104 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(pooling, engine):
         for found, gradient in zip(torch.autograd.grad(loss, parameters, retain_graph=True), wanted, strict=True):
             torch.testing.assert_close(found, gradient)
         assert ("ReadoutLoss" in loss.grad_fn.name()) == (engine == "auto" and native.available() is None)
+
+
+def gradients(model):
+    return [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+
+
+def both_ways(model, *arguments):
+    """Loss and gradients by `backpropagate` and by autograd, each added to gradients that are there already."""
+    found = []
+    for way in (model.backpropagate, lambda *arguments: model.loss(*arguments).backward()):
+        for p in model.parameters():
+            p.grad = torch.ones_like(p) if p.requires_grad else None
+        torch.manual_seed(3)  # for dropout
+        way(*arguments)
+        found.append(gradients(model))
+    return found
+
+
+no_kernels = pytest.mark.skipif(native.available() is not None, reason="needs the compiled kernels")
+
+
+@no_kernels
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_a_graph_the_gradients_are_the_same_to_the_bit(cell, ragged, dtype, monkeypatch):
+    model = SequenceClassifier(cell, D, H, C).to(dtype)
+    x, y = torch.randn(T, B, D, dtype=dtype), torch.tensor([2, 0, 1, 2])
+    options = (torch.tensor([6, 2, 4, 1]) if ragged else None, torch.tensor([1.0, 2.0, 3.0], dtype=dtype), 0.2)
+    model.layers.cells[0][0].U.requires_grad_(False)
+    model.b_out.requires_grad_(False)
+    ours, autograds = both_ways(model, x, y, *options)
+    for mine, its in zip(ours, autograds, strict=True):
+        assert (mine is None and its is None) or torch.equal(mine, its)
+    assert [g is None for g in ours] == [not p.requires_grad for p in model.parameters()]
+
+    model.zero_grad()
+    expected = model.loss(x, y, *options).detach()
+    monkeypatch.setattr(torch.Tensor, "backward", None)  # nobody records
+    loss = model.backpropagate(x, y, *options)
+    assert torch.equal(loss, expected)
+    assert not loss.requires_grad
+    for mine, its in zip(gradients(model), autograds, strict=True):
+        assert mine is None or torch.allclose(mine + 1, its)
+
+
+def test_a_readout_too_large_for_the_kernels_is_torchs(monkeypatch):
+    model = SequenceClassifier("lstm", D, H, C).double()
+    x, y = torch.randn(T, B, D).double(), torch.tensor([2, 0, 1, 2])
+    wanted, _ = both_ways(model, x, y, None, None, 0.1)
+    monkeypatch.setattr(step, "_MOST", 0)
+    for mine, its in zip(both_ways(model, x, y, None, None, 0.1)[0], wanted, strict=True):
+        torch.testing.assert_close(mine, its)
+
+
+class Elsewhere(torch.nn.Module):
+    """A parametrisation: W is made from another tensor, which gets the gradient."""
+
+    def forward(self, W):
+        return 2 * W
+
+
+def triple(parameter):
+    parameter.grad.mul_(3)
+
+
+@pytest.mark.parametrize(
+    ("options", "change"),
+    [
+        ({"num_layers": 2}, None),
+        ({"bidirectional": True}, None),
+        ({"pooling": "mean"}, None),
+        ({"dropout": 0.5}, None),
+        ({"engine": "reference"}, None),
+        ({}, lambda model: model.W_out.register_hook(lambda gradient: 3 * gradient)),
+        ({}, lambda model: model.W_out.register_post_accumulate_grad_hook(triple)),
+        ({}, lambda model: model.layers.register_forward_hook(lambda _, x, out: (out[0], (3 * out[1][0], out[1][1])))),
+        ({}, lambda model: model.layers.register_forward_pre_hook(lambda _, x: (3 * x[0],))),
+        ({}, lambda model: register_parametrization(model.layers.cells[0][0], "W", Elsewhere())),
+    ],
+)
+def test_what_is_more_than_one_walk_goes_through_autograd(options, change):
+    model = SequenceClassifier("lstm", D, H, C, **options)
+    if change is not None:
+        change(model)
+    ours, autograds = both_ways(model, torch.randn(T, B, D), torch.tensor([2, 0, 1, 2]))
+    for mine, its in zip(ours, autograds, strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_words_and_autocast_go_through_autograd():
+    model = SequenceClassifier("lstm", 9, H, C)
+    y = torch.tensor([2, 0, 1, 2])
+    for mine, its in zip(*both_ways(model, torch.randint(9, (T, B)), y), strict=True):
+        assert torch.equal(mine, its)
+    with torch.autocast("cpu", torch.bfloat16):
+        for mine, its in zip(*both_ways(model, torch.randn(T, B, 9), y), strict=True):
+            assert torch.equal(mine, its)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])

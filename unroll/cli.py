@@ -5,6 +5,7 @@ Nothing heavy is imported until a command needs it. Bad input ends with one line
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -71,6 +72,7 @@ def train(
         raise InputError("name a recipe, as in: unroll train lstm-mnist (unroll recipes lists them)")
     if tensorboard:
         distributed.lead(lambda: _require("tensorboard", "tensorboard"))
+    gc.disable()  # while torch is imported: 0.07 s less than with `main`'s threshold
     from unroll.training.recipe import load_recipe
 
     if resume is None:
@@ -86,6 +88,7 @@ def train(
     from unroll.training.loop import train as run_training
     from unroll.training.run import RunFolder
 
+    gc.enable()
     if resume is not None:
         folder = distributed.lead(lambda: _unfinished(resume))  # no other process needs to have the folder
         chosen = distributed.lead(lambda: folder.recipe)
@@ -432,9 +435,10 @@ def _require(module: str, extra: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 broken pipe, 2 bad input, 130 interrupted."""
-    # Importing torch makes half a million objects; looking for garbage among them over and over takes 0.1 s. Nothing that
-    # follows makes much garbage.
+    # Importing torch makes half a million objects; looking for garbage among them over and over takes 0.1 s, and once more at
+    # the exit, which `freeze` spares us, 0.2 s. Nothing that follows makes much garbage.
     gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
     try:
         result = cli.main(args=arguments, prog_name="unroll", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

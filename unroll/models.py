@@ -20,6 +20,15 @@ CellName = Literal["rnn", "lstm"]
 Pooling = Literal["last", "mean", "max"]
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _is_plain(parameter: Tensor) -> bool:
+    """Whether its gradient is nobody's business but its own: no hook, and no other tensor that it is made from."""
+    hooks = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+    return type(parameter) is nn.Parameter and not hooks
+
+
 class SequenceClassifier(nn.Module):
     """Reads a sequence, then names its class.
 
@@ -163,8 +172,8 @@ class SequenceClassifier(nn.Module):
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return loss
 
-    def _is_one_walk(self, cell: Cell, x: Tensor, parameters: tuple[nn.Parameter | None, ...]) -> bool:
-        """Whether a walk of the native engine over features is all that lies before the readout, with nobody listening in."""
+    def _is_one_walk(self, cell: Cell, x: Tensor, parameters: tuple[Tensor | None, ...]) -> bool:
+        """Whether nothing but a walk of the native engine over features comes before the readout, and no hook waits for more."""
         layers = self.layers
         return (
             len(layers.cells) == layers.directions == 1
@@ -175,8 +184,8 @@ class SequenceClassifier(nn.Module):
             and x.dim() == 3
             and x.shape[0] > 0
             and not x.requires_grad
-            and all(p is None or (type(p) is nn.Parameter and not p._backward_hooks) for p in parameters)
-            and not (layers._forward_hooks or layers._forward_pre_hooks)
+            and not any(getattr(layers, hooks) for hooks in _HOOKS)
+            and all(p is None or _is_plain(p) for p in parameters)
             and choose(self.engine, cell, x) == "native"
             and not (native.recorded(x) or torch.is_autocast_enabled("cpu"))
         )

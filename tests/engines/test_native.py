@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 import os
 import subprocess
 import sys
@@ -414,6 +415,22 @@ def test_extreme_inputs_come_out_as_torch_has_them(H, kind, extreme, dtype, inst
         torch.testing.assert_close(
             a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True, msg=lambda text, n=n: f"result {n}: {text}"
         )
+
+
+@pytest.mark.parametrize("instruction_set", SETS, indirect=True)
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_that_is_not_finite_counts_from_the_first_step_on_though_h0_is_zero(kind, bad, instruction_set):
+    # 0 times infinity is NaN: the product that the kernels would leave out has something to say.
+    D, H, B = 3, 37, 9
+    for row, column in ((0, 0), (20, 36), (H - 1, 17)):
+        cell = make_cell(kind, D, H)
+        with torch.no_grad():
+            cell.W[row - H, column] = bad  # of the last gate
+        x, state = torch.randn(1, B, D, dtype=torch.float64), cell.initial_state(B)
+        expected, found = reference.walk(cell, x, state)[0], native.walk(cell, x, state)[0]
+        assert expected[0, :, row].isnan().all()
+        torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 def test_saturated_gates_are_exact_so_that_memory_does_not_leak():

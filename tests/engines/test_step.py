@@ -224,7 +224,23 @@ def test_a_gradient_that_is_changed_does_not_change_the_next_one():
     (first,) = torch.autograd.grad(loss, W, retain_graph=True)
     kept = first.clone()
     first.zero_()
-    torch.testing.assert_close(torch.autograd.grad(loss, W)[0], kept)
+    assert torch.equal(torch.autograd.grad(loss, W)[0], kept)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0, math.nan])
+def test_the_gradients_are_scaled_by_the_losss_own(scale):
+    h, W, b, y = case()
+    expected = scale * torch.autograd.grad(torchs(h, W, b, y), W)[0]
+    (found,) = torch.autograd.grad(readout_loss(h, W, b, y), W, torch.tensor(scale, dtype=W.dtype))
+    torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_several_gradients_of_the_loss_at_once():
+    h, W, b, y = case()
+    scales = torch.tensor([1.0, 3.0], dtype=W.dtype)
+    (found,) = torch.autograd.grad(readout_loss(h, W, b, y), W, scales, is_grads_batched=True)
+    expected = torch.autograd.grad(torchs(h, W, b, y), W)[0]
+    torch.testing.assert_close(found, torch.stack([expected, 3 * expected]))
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch's own doing

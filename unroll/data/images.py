@@ -14,7 +14,6 @@ from torch import Tensor
 from unroll.data.augment import Augmentation, augment
 from unroll.data.batches import Dataset, Sequences
 from unroll.data.mnist import load_images, pixel_moments
-from unroll.data.pictures import load_picture
 from unroll.errors import DataError, InputError
 
 
@@ -43,6 +42,8 @@ class ImageEncoder:
 
     def encode(self, inputs: Sequence[Any]) -> tuple[Tensor, None]:
         """Picture files or uint8 arrays (T, D) -> values (N, T, D)."""
+        from unroll.data.pictures import load_picture  # with Pillow, which training does without
+
         pictures = []
         for item in inputs:
             if isinstance(item, str | Path):

@@ -161,31 +161,23 @@ class _ReadoutLoss(torch.autograd.Function):
         smoothing: float,
         total: float | None,
     ) -> Tensor:
-        loss, ctx.gradients = _compiled(h, W, b, y, weights, smoothing, total)
-        ctx.save_for_backward(h, W, b, y, weights)
+        loss, gradients = _compiled(h, W, b, y, weights, smoothing, total)
+        ctx.save_for_backward(h, W, b, y, weights, *gradients)
         ctx.options = smoothing, total
         return loss
 
     @staticmethod
     def backward(ctx: Any, d_loss: Tensor) -> Any:
-        h, W, b, y, weights = ctx.saved_tensors
+        h, W, b, y, weights, *gradients = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody will want the gradients' own gradients
             # Aliases, so that only the way through this loss counts should one input depend on another.
             aliases = h.view_as(h), W.view_as(W), b.view_as(b)
             wanted = [n for n in range(3) if ctx.needs_input_grad[n]]
             loss = _plain(*aliases, y, weights, *ctx.options)
             found = torch.autograd.grad(loss, [aliases[n] for n in wanted], create_graph=True)
-            gradients: list[Tensor | None] = [None] * 3
             for n, gradient in zip(wanted, found, strict=True):
-                gradients[n] = gradient * d_loss
-            return *gradients, None, None, None, None
-        # They are given away, for their owner may change them; a second time through the same graph computes them anew.
-        own, ctx.gradients = ctx.gradients, None
-        if own is None:
-            _, own = _compiled(h, W, b, y, weights, *ctx.options)
-        if native.transformed() is not None or d_loss.item() != 1:  # 1 is what `loss.backward()` begins with
-            own = tuple(gradient * d_loss for gradient in own)
-        return *own, None, None, None, None
+                gradients[n] = gradient
+        return *(gradient * d_loss for gradient in gradients), None, None, None, None
 
 
 # --- updating ---------------------------------------------------------------------------------------------------------
