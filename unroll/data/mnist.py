@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 PACKAGED = Path(__file__).parent / "files" / "mnist"
 """The four original MNIST files."""
 
+PIXELS_AT_ONCE = 1 << 18  # as float64, so many stay in the cache
+
 Split = Literal["train", "test"]
 _Part = tuple[Split, Literal["images", "labels"]]
 
@@ -123,10 +125,10 @@ def load_images(folder: str | Path | None = None, split: Split = "train") -> Ima
 def pixel_moments(images: Tensor) -> tuple[float, float]:
     """Mean and standard deviation of all pixels of uint8 images of any shape, on a scale from 0 to 1.
 
-        mean = sum_k n_k k / (255 n),   std^2 = (n sum_k n_k k^2 - (sum_k n_k k)^2) / (255 n)^2
+        mean = sum p / (255 n),   std^2 = (n sum p^2 - (sum p)^2) / (255 n)^2
 
-    n_k is the number of pixels of value k, n that of all. The sums are whole numbers, so that nothing is
-    rounded before the last division and the result is the same on every machine.
+    over the n pixels p. The sums are whole numbers, so that nothing is rounded before the last division and the result is
+    the same on every machine.
 
     Raises `InputError` for images of another type or none, `DataError` where all pixels are equal.
     """
@@ -134,10 +136,12 @@ def pixel_moments(images: Tensor) -> tuple[float, float]:
 
     if images.dtype != torch.uint8 or images.numel() == 0:
         raise InputError(f"images are {tuple(images.shape)} of {images.dtype}; expected at least one pixel of uint8")
-    counts: list[int] = torch.bincount(images.reshape(-1), minlength=256).tolist()
-    n = images.numel()
-    first = sum(count * k for k, count in enumerate(counts))
-    second = sum(count * k * k for k, count in enumerate(counts))
+    n, first, second = images.numel(), 0, 0
+    room = torch.empty(min(n, PIXELS_AT_ONCE), dtype=torch.float64)  # whole numbers below 2^53 are exact in it
+    for part in images.reshape(-1).split(PIXELS_AT_ONCE):
+        p = room[: len(part)].copy_(part)
+        first += int(p.sum())
+        second += int(p.dot(p))
     spread = n * second - first * first
     if spread == 0:
         raise DataError(f"all {n:,} pixels have the value {first // n}; expected images that differ from blank paper")
