@@ -133,29 +133,30 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     from unroll.report.insight import save_insight
     from unroll.training.facts import facts
     from unroll.training.run import write_atomically
-    from unroll.tuning.effects import Study, load_tested, measure, plan, summarise, walk
+    from unroll.tuning.effects import Study, alone, load_tested, measure, plan, summarise, walk
 
     way = walk(before, after)
     todo = plan(way, seeds)
     dataset = load_tested(way.first.model_copy(update={"seed": 0}))  # the seed may decide what is split off for testing
     load_tested(way.second)
-    study = Study(folder, way, dataset, facts())
-    del dataset  # every training reads its own
-    words = ["unroll", "effects", first, second, "--seeds", str(seeds), *([] if out is None else ["--out", out])]
-    command = shlex.join(words)
-    done = sum(study.find(one.recipe) is not None for one in todo)
-    if 0 < done < len(todo):
-        click.echo(f"{done} of {len(todo)} trainings are in {study.path} already", err=True)
-    try:
-        impossible = measure(way, study, seeds, _progress)
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; go on with: {command}", err=True)
-        sys.exit(130)
-    found = summarise(way, study, seeds, impossible)
-    caption, rows = table_of(found)
-    study.finish(seeds, caption, rows)
-    write_atomically(folder / "effects.md", markdown(found, command, study.content["machine"]))
-    png = save_insight(draw_effects(found), folder / "effects")
+    with alone(folder):
+        study = Study(folder, way, dataset, facts())
+        del dataset  # every training reads its own
+        words = ["unroll", "effects", first, second, "--seeds", str(seeds), *([] if out is None else ["--out", out])]
+        command = shlex.join(words)
+        done = sum(study.find(one.recipe) is not None for one in todo)
+        if 0 < done < len(todo):
+            click.echo(f"{done} of {len(todo)} trainings are in {study.path} already", err=True)
+        try:
+            impossible = measure(way, study, seeds, _progress)
+        except KeyboardInterrupt:
+            click.echo(f"interrupted; go on with: {command}", err=True)
+            sys.exit(130)
+        found = summarise(way, study, seeds, impossible)
+        caption, rows = table_of(found)
+        study.finish(seeds, caption, rows)
+        write_atomically(folder / "effects.md", markdown(found, command, study.content["machine"]))
+        png = save_insight(draw_effects(found), folder / "effects")
     for line in text_table(found):
         click.echo(line)
     click.echo(f"Table: {folder / 'effects.md'}")

@@ -156,9 +156,8 @@ class SequenceClassifier(nn.Module):
         back without a recorded graph: recording takes longer than all arithmetic beside the walk. The results are the same
         to the bit.
         """
-        cell = self.layers.cells[0][0]
-        parameters = (cell.W, cell.U, cell.b, self.W_out, self.b_out)
-        if not self._is_one_walk(cell, x, parameters):
+        cell = self._only_cell(x)
+        if cell is None:
             with torch.enable_grad():
                 loss = self.loss(x, y, lengths, class_weights, label_smoothing)
                 loss.backward()
@@ -167,17 +166,20 @@ class SequenceClassifier(nn.Module):
         loss, (d_h, *of_readout) = readout_gradients(
             walked.h, self.W_out, self.b_out, y, class_weights, label_smoothing
         )
+        parameters = (cell.W, cell.U, cell.b, self.W_out, self.b_out)
         for parameter, gradient in zip(parameters, (*native.walk_back(walked, d_h), *of_readout), strict=True):
             if parameter is not None and parameter.requires_grad:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return loss
 
-    def _is_one_walk(self, cell: Cell, x: Tensor, parameters: tuple[Tensor | None, ...]) -> bool:
-        """Whether nothing but a walk of the native engine over features comes before the readout, and no hook waits for more."""
+    def _only_cell(self, x: Tensor) -> Cell | None:
+        """The cell, if a walk of the native engine over features is all that comes before the readout, and no hook waits."""
         layers = self.layers
-        return (
-            len(layers.cells) == layers.directions == 1
-            and self.pooling == "last"
+        if type(layers) not in (LSTM, RNN) or not len(layers.cells) == layers.directions == 1:
+            return None
+        cell: Cell = layers.cells[0][0]
+        alone = (
+            self.pooling == "last"
             and self.embedding is None
             and not (self.training and self.dropout)
             and x.is_floating_point()
@@ -185,10 +187,11 @@ class SequenceClassifier(nn.Module):
             and x.shape[0] > 0
             and not x.requires_grad
             and not any(getattr(layers, hooks) for hooks in _HOOKS)
-            and all(p is None or _is_plain(p) for p in parameters)
+            and all(p is None or _is_plain(p) for p in (cell.W, cell.U, cell.b, self.W_out, self.b_out))
             and choose(self.engine, cell, x) == "native"
             and not (native.recorded(x) or torch.is_autocast_enabled("cpu"))
         )
+        return cell if alone else None
 
     def represent(
         self, x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"], lengths: Integer[Tensor, " B"] | None = None

@@ -76,7 +76,7 @@ def study(first, second, folder, seeds=5, trained=outcome):
     """A whole study with outcomes in the place of trainings; what came of it."""
     way = walk(load_recipe(str(first)), load_recipe(str(second)))
     book = Study(folder, way, effects.load_tested(way.first), FACTS)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, effects.alone(folder):
         patch.setattr(effects, "train_once", trained)
         impossible = measure(way, book, seeds)
     return summarise(way, book, seeds, impossible)
@@ -415,6 +415,20 @@ def test_the_file_of_another_study_is_refused_and_left_alone(
     assert {path: path.read_bytes() for path in Path("here").iterdir()} == before
 
 
+def test_two_do_not_work_in_one_folder(unroll, pair, counted):
+    folder = Path("new/place")
+    with effects.alone(folder):
+        assert unroll("effects", *pair, "--seeds", 2, "--out", str(folder)) == (
+            2,
+            "",
+            "unroll: another unroll effects is at work in new/place; wait until it has ended, or name another folder with "
+            "--out\n",
+        )
+    assert not counted
+    assert not folder.exists()
+    assert unroll("effects", *pair, "--seeds", 2, "--out", str(folder))[0] == 0
+
+
 def test_data_that_moved_are_still_the_same_data(unroll, small, counted, tmp_path, bars_folder):
     unroll("effects", small("slow"), small("fast", hidden_size=12), "--seeds", 2)
     shutil.copytree(bars_folder, tmp_path / "moved")
@@ -581,7 +595,7 @@ def test_no_words_in_the_figure_lie_on_each_other(second, tmp_path, bars_folder)
     first, other = (load_recipe(name, data) for name in ("lstm-mnist-template", second))
     way = walk(first, other)
     book = Study(tmp_path / "out", way, effects.load_tested(first), FACTS)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, effects.alone(tmp_path / "out"):
         patch.setattr(effects, "train_once", outcome)
         found = summarise(way, book, 3, measure(way, book, 3))
     reason = replace(found.single[0], points=effects.NOTHING, factor=effects.NOTHING, reason="it makes no sense")

@@ -296,9 +296,7 @@ class Trainer:
         if self.replica is not None:
             loss = self.replica.backward(batch, self.class_weights, recipe.label_smoothing)
         else:
-            loss = self.model.backpropagate(
-                batch.x, batch.y, batch.lengths, self.class_weights, recipe.label_smoothing
-            )
+            loss = self.model.backpropagate(batch.x, batch.y, batch.lengths, self.class_weights, recipe.label_smoothing)
         norm = optimizer.step()
         if self.average is not None:
             self.average.update(optimizer.theta)

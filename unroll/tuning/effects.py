@@ -10,10 +10,13 @@ What it does not do: train two changes together (other than all of them), or cor
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -134,6 +137,33 @@ class Training:
 Progress = Callable[[Sequence[Training]], Iterable[Training]]
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Make the folder of a study, and keep every other process that does the same out of it meanwhile.
+
+    Raises:
+        InputError: there can be no such folder, or another process is in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{folder} cannot be a folder: a file stands in the way; name another with --out") from None
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when the process ends, however it ends
+        except BlockingIOError:
+            raise InputError(
+                f"another unroll effects is at work in {folder}; wait until it has ended, or name another folder with "
+                "--out"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+        with suppress(OSError):
+            folder.rmdir()  # only an empty one goes: nothing came of it
+
+
 class Study:
     """effects.json: every finished training, and whose they are.
 
@@ -209,18 +239,7 @@ class Study:
         self.save()
 
     def save(self) -> None:
-        """Write the file.
-
-        Raises:
-            InputError: there can be no such folder.
-        """
-        folder = self.path.parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise InputError(
-                f"{folder} cannot be a folder: a file stands in the way; name another with --out"
-            ) from None
+        """Write the file."""
         write_atomically(self.path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
 
 
