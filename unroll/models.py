@@ -168,7 +168,7 @@ class SequenceClassifier(nn.Module):
         )
         parameters = (cell.W, cell.U, cell.b, self.W_out, self.b_out)
         for parameter, gradient in zip(parameters, (*native.walk_back(walked, d_h), *of_readout), strict=True):
-            if parameter is not None and parameter.requires_grad:
+            if parameter is not None and gradient is not None and parameter.requires_grad:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         return loss
 

@@ -142,9 +142,9 @@ def readout_gradients(
     if _fits(h, W, b, y, weights):
         return _compiled(h, W, b, y, weights, smoothing, None)
     with torch.enable_grad():
-        inputs = [tensor.detach().requires_grad_() for tensor in (h, W, b)]
-        loss = _plain(*inputs, y, weights, smoothing, None)
-        return loss.detach(), torch.autograd.grad(loss, inputs)
+        h, W, b = (tensor.detach().requires_grad_() for tensor in (h, W, b))
+        loss = _plain(h, W, b, y, weights, smoothing, None)
+        return loss.detach(), torch.autograd.grad(loss, (h, W, b))
 
 
 class _ReadoutLoss(torch.autograd.Function):
