@@ -1,5 +1,6 @@
 """The command line: what is printed, and that bad input meets one line and exit status 2."""
 
+import gc
 import io
 import json
 import re
@@ -343,3 +344,10 @@ def test_a_figure_that_cannot_be_drawn_does_not_fail_the_run(unroll, bars_folder
     status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL)
     assert (status, out.splitlines()[-1]) == (0, "Run folder: runs/lstm-mnist")
     assert err == ("unroll: the run is complete, but its figures could not be drawn (ValueError: no font at all)\n")
+
+
+@pytest.mark.parametrize("recipe", ["lstm-mnist", "lstm-mnst"])
+def test_a_command_leaves_the_garbage_collector_as_it_was(unroll, bars_folder, recipe):
+    status, _, _ = unroll("train", recipe, "--data", bars_folder, *SMALL, "--no-figures")
+    assert status == (0 if recipe == "lstm-mnist" else 2)
+    assert gc.isenabled()

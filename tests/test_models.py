@@ -72,28 +72,49 @@ no_kernels = pytest.mark.skipif(native.available() is not None, reason="needs th
 
 
 @no_kernels
-@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+@pytest.mark.parametrize(("cell", "nonlinearity"), [("rnn", "tanh"), ("rnn", "relu"), ("lstm", "tanh")])
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_without_a_graph_the_gradients_are_the_same_to_the_bit(cell, ragged, dtype, monkeypatch):
-    model = SequenceClassifier(cell, D, H, C).to(dtype)
-    x, y = torch.randn(T, B, D, dtype=dtype), torch.tensor([2, 0, 1, 2])
+def test_without_a_graph_the_gradients_are_the_same_to_the_bit(cell, nonlinearity, ragged, dtype, monkeypatch):
+    model = SequenceClassifier(cell, D, H, C, dropout=0.5, nonlinearity=nonlinearity).to(dtype).eval()
+    x, y = torch.randn(B, T, D, dtype=dtype).transpose(0, 1), torch.tensor([2, 0, 1, 2])
     options = (torch.tensor([6, 2, 4, 1]) if ragged else None, torch.tensor([1.0, 2.0, 3.0], dtype=dtype), 0.2)
-    model.layers.cells[0][0].U.requires_grad_(False)
-    model.b_out.requires_grad_(False)
-    ours, autograds = both_ways(model, x, y, *options)
-    for mine, its in zip(ours, autograds, strict=True):
-        assert (mine is None and its is None) or torch.equal(mine, its)
-    assert [g is None for g in ours] == [not p.requires_grad for p in model.parameters()]
-
+    expected = model.loss(x, y, *options)
+    expected.backward()
+    autograds = gradients(model)
     model.zero_grad()
-    expected = model.loss(x, y, *options).detach()
     monkeypatch.setattr(torch.Tensor, "backward", None)  # nobody records
     loss = model.backpropagate(x, y, *options)
     assert torch.equal(loss, expected)
     assert not loss.requires_grad
     for mine, its in zip(gradients(model), autograds, strict=True):
-        assert mine is None or torch.allclose(mine + 1, its)
+        assert torch.equal(mine, its)
+
+    kept = [p.grad for p in model.parameters()]  # as views of one long vector may be kept
+    model.backpropagate(x, y, *options)
+    for p, its, grad in zip(model.parameters(), autograds, kept, strict=True):
+        assert p.grad is grad
+        assert torch.equal(grad, 2 * its)
+
+
+@no_kernels
+def test_the_way_back_is_gone_once():
+    cell = SequenceClassifier("lstm", D, H, C).layers.cells[0][0]
+    walked = native.walk_there(cell, torch.randn(T, B, D))
+    native.walk_back(walked, torch.ones(B, H))
+    with pytest.raises(RuntimeError, match="walk_back goes back once"):
+        native.walk_back(walked, torch.ones(B, H))
+
+
+def test_a_batch_that_does_not_fit_is_refused_in_the_layers_words():
+    model, y = SequenceClassifier("lstm", D, H, C), torch.tensor([2, 0, 1, 2])
+    with pytest.raises(InputError, match="LSTM: the input has 4 features in its last axis; expected input_size = 3"):
+        model.backpropagate(torch.randn(T, B, 4), y)
+    with pytest.raises(InputError, match="lengths run from 0 to 7; expected 0 to 6"):
+        model.backpropagate(torch.randn(T, B, D), y, torch.tensor([0, 1, 2, 7]))
+    with pytest.raises(InputError, match="classes run from 0 to 3; expected 0 to 2"):
+        model.backpropagate(torch.randn(T, B, D), torch.tensor([0, 1, 2, 3]))
+    assert all(p.grad is None for p in model.parameters())
 
 
 def test_a_readout_too_large_for_the_kernels_is_torchs(monkeypatch):
@@ -125,6 +146,18 @@ def triple(parameter):
     parameter.grad.mul_(3)
 
 
+def hook_on(name):
+    def change(model):
+        dict(model.named_parameters())[name].register_hook(lambda gradient: 3 * gradient)
+
+    return change
+
+
+class Weighted(SequenceClassifier):
+    def represent(self, x, lengths=None):
+        return 3 * super().represent(x, lengths)
+
+
 @pytest.mark.parametrize(
     ("options", "change"),
     [
@@ -133,11 +166,16 @@ def triple(parameter):
         ({"pooling": "mean"}, None),
         ({"dropout": 0.5}, None),
         ({"engine": "reference"}, None),
-        ({}, lambda model: model.W_out.register_hook(lambda gradient: 3 * gradient)),
+        *(({}, hook_on(f"layers.cells.0.0.{name}")) for name in "WUb"),
+        *(({}, hook_on(f"{name}_out")) for name in "Wb"),
         ({}, lambda model: model.W_out.register_post_accumulate_grad_hook(triple)),
         ({}, lambda model: model.layers.register_forward_hook(lambda _, x, out: (out[0], (3 * out[1][0], out[1][1])))),
         ({}, lambda model: model.layers.register_forward_pre_hook(lambda _, x: (3 * x[0],))),
+        ({}, lambda model: model.W_out.requires_grad_(False)),
+        ({}, lambda model: model.layers.cells[0][0].requires_grad_(False)),
+        ({}, lambda model: setattr(model.layers, "engine", "reference")),
         ({}, lambda model: setattr(model, "layers", TorchsOwn(D, H))),
+        ({}, lambda model: setattr(model, "__class__", Weighted)),
         ({}, lambda model: register_parametrization(model.layers.cells[0][0], "W", Elsewhere())),
     ],
 )
@@ -147,7 +185,22 @@ def test_what_is_more_than_one_walk_goes_through_autograd(options, change):
         change(model)
     ours, autograds = both_ways(model, torch.randn(T, B, D), torch.tensor([2, 0, 1, 2]))
     for mine, its in zip(ours, autograds, strict=True):
-        assert torch.equal(mine, its)
+        assert (mine is None and its is None) or torch.equal(mine, its)
+
+
+def test_the_inputs_get_their_gradient_too():
+    model = SequenceClassifier("lstm", D, H, C)
+    x, y = torch.randn(T, B, D, requires_grad=True), torch.tensor([2, 0, 1, 2])
+    (expected,) = torch.autograd.grad(model.loss(x, y), x)
+    model.backpropagate(x, y)
+    assert torch.equal(x.grad, expected)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch says where the operation was called
+def test_whoever_looks_for_anomalies_finds_them():
+    model = SequenceClassifier("lstm", D, H, C)
+    with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="returned nan values"):
+        model.backpropagate(torch.full((T, B, D), math.nan), torch.tensor([2, 0, 1, 2]))
 
 
 def test_words_and_autocast_go_through_autograd():

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,23 +73,22 @@ def train(
         raise InputError("name a recipe, as in: unroll train lstm-mnist (unroll recipes lists them)")
     if tensorboard:
         distributed.lead(lambda: _require("tensorboard", "tensorboard"))
-    gc.disable()  # while torch is imported: 0.07 s less than with `main`'s threshold
-    from unroll.training.recipe import load_recipe
+    with _without_gc():
+        from unroll.training.recipe import load_recipe
 
-    if resume is None:
-        assert recipe is not None
-        # Before torch is imported: a misspelt name is answered at once.
-        chosen = distributed.lead(lambda: load_recipe(recipe, changes))
-        if chosen.task == "images":
-            from unroll.data.mnist import begin_loading
+        if resume is None:
+            assert recipe is not None
+            # Before torch is imported: a misspelt name is answered at once.
+            chosen = distributed.lead(lambda: load_recipe(recipe, changes))
+            if chosen.task == "images":
+                from unroll.data.mnist import begin_loading
 
-            begin_loading(chosen.data)
-    from unroll.training.facts import facts
-    from unroll.training.loop import prepare
-    from unroll.training.loop import train as run_training
-    from unroll.training.run import RunFolder
+                begin_loading(chosen.data)
+        from unroll.training.facts import facts
+        from unroll.training.loop import prepare
+        from unroll.training.loop import train as run_training
+        from unroll.training.run import RunFolder
 
-    gc.enable()
     if resume is not None:
         folder = distributed.lead(lambda: _unfinished(resume))  # no other process needs to have the folder
         chosen = distributed.lead(lambda: folder.recipe)
@@ -436,7 +436,7 @@ def _require(module: str, extra: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 broken pipe, 2 bad input, 130 interrupted."""
     # Importing torch makes half a million objects; looking for garbage among them over and over takes 0.1 s, and once more at
-    # the exit, which `freeze` spares us, 0.2 s. Nothing that follows makes much garbage.
+    # the exit, which `freeze` spares us, 0.25 s. Nothing that follows makes much garbage.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
     try:
@@ -469,6 +469,18 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         _fail("not enough memory for a model or batch of this size; choose smaller sizes", alone=True)
     sys.exit(result or 0)
+
+
+@contextmanager
+def _without_gc() -> Iterator[None]:
+    """Do without the garbage collector while torch is imported: 0.08 s less than with the threshold of `main`."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _is_no_memory(error: MemoryError | RuntimeError) -> bool:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from unroll.cells import Cell, LSTMCell
 from unroll.cells.rnn import Nonlinearity
@@ -23,10 +24,11 @@ Pooling = Literal["last", "mean", "max"]
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def _is_plain(parameter: Tensor) -> bool:
-    """Whether its gradient is nobody's business but its own: no hook, and no other tensor that it is made from."""
-    hooks = parameter._backward_hooks or parameter._post_accumulate_grad_hooks
-    return type(parameter) is nn.Parameter and not hooks
+def _is_plain(parameter: Tensor | None) -> bool:
+    """Whether it wants a gradient that is nobody's business but its own: no hook, and no other tensor that it is made from."""
+    if type(parameter) is not nn.Parameter or not parameter.requires_grad:
+        return False
+    return not (parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
 
 
 class SequenceClassifier(nn.Module):
@@ -152,9 +154,9 @@ class SequenceClassifier(nn.Module):
     ) -> Float[Tensor, ""]:
         """The `loss` of a batch; its gradients are added to the parameters', as ``loss(...).backward()`` does.
 
-        Where only a walk of the native engine lies between x and the readout, as in both labs, that engine goes there and
-        back without a recorded graph: recording takes longer than all arithmetic beside the walk. The results are the same
-        to the bit.
+        Where only a walk of the native engine lies between x and the readout, as in the LSTM lab, that engine goes there and
+        back without a recorded graph: recording takes longer than all arithmetic beside the walk. Loss and gradients are the
+        same to the bit.
         """
         cell = self._only_cell(x)
         if cell is None:
@@ -162,34 +164,42 @@ class SequenceClassifier(nn.Module):
                 loss = self.loss(x, y, lengths, class_weights, label_smoothing)
                 loss.backward()
             return loss.detach()
+        self.layers._check_input(x)
         walked = native.walk_there(cell, x, self.layers._check_lengths(lengths, *x.shape[:2]))
         loss, (d_h, *of_readout) = readout_gradients(
             walked.h, self.W_out, self.b_out, y, class_weights, label_smoothing
         )
         parameters = (cell.W, cell.U, cell.b, self.W_out, self.b_out)
         for parameter, gradient in zip(parameters, (*native.walk_back(walked, d_h), *of_readout), strict=True):
-            if parameter is not None and gradient is not None and parameter.requires_grad:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            assert parameter is not None and gradient is not None  # noqa: PT018 - or `_only_cell` had found none
+            if parameter.grad is None:
+                parameter.grad = gradient
+            else:
+                parameter.grad.add_(gradient)
         return loss
 
     def _only_cell(self, x: Tensor) -> Cell | None:
-        """The cell, if a walk of the native engine over features is all that comes before the readout, and no hook waits."""
+        """The cell, if a walk of the native engine over features is all that comes before the readout, and nobody listens in."""
         layers = self.layers
-        if type(layers) not in (LSTM, RNN) or not len(layers.cells) == layers.directions == 1:
+        if type(self) is not SequenceClassifier or type(layers) not in (LSTM, RNN):
             return None
         cell: Cell = layers.cells[0][0]
         alone = (
-            self.pooling == "last"
-            and self.embedding is None
+            len(layers.cells) == layers.directions == 1
+            and not layers.batch_first
+            and self.pooling == "last"
             and not (self.training and self.dropout)
             and x.is_floating_point()
             and x.dim() == 3
             and x.shape[0] > 0
             and not x.requires_grad
             and not any(getattr(layers, hooks) for hooks in _HOOKS)
-            and all(p is None or _is_plain(p) for p in (cell.W, cell.U, cell.b, self.W_out, self.b_out))
-            and choose(self.engine, cell, x) == "native"
+            and not _has_any_global_hook()
+            and all(_is_plain(p) for p in (cell.W, cell.U, cell.b, self.W_out, self.b_out))
+            and self.engine != "reference"
+            and choose(layers.engine, cell, x) == "native"
             and not (native.recorded(x) or torch.is_autocast_enabled("cpu"))
+            and not (torch.is_anomaly_enabled() or torch.is_inference_mode_enabled())
         )
         return cell if alone else None
 

@@ -123,7 +123,7 @@ class Optimiser(ABC):
                 "optimiser?); move the model first, then build one optimiser"
             )
         gradients = [None if (grad := p.grad) is None else grad.contiguous() for p in self._parameters]
-        if not any(grad is not None for grad in gradients):
+        if all(grad is None for grad in gradients):
             raise InputError("step() found no gradient in any parameter; call loss.backward() before it")
         return gradients
 

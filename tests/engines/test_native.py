@@ -433,6 +433,23 @@ def test_a_weight_that_is_not_finite_counts_from_the_first_step_on_though_h0_is_
         torch.testing.assert_close(found, expected, equal_nan=True)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_that_is_not_finite_is_seen_whichever_thread_packs_it(kind):
+    D, H, B, T = 3, 130, 40, 24
+    x = torch.randn(T, B, D, dtype=torch.float64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for unit in (0, 20, 40, 60, 80, 100, 129):  # in every group of units
+            cell = make_cell(kind, D, H)
+            with torch.no_grad():
+                cell.W[unit - H, 7] = math.inf
+            found = native.walk(cell, x, cell.initial_state(B))[0]
+            assert found[0, :, unit].isnan().all(), unit
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_saturated_gates_are_exact_so_that_memory_does_not_leak():
     cell = make_cell("lstm", 1, 1, dtype=torch.float32)
     with torch.no_grad():

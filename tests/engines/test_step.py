@@ -152,6 +152,34 @@ def case(B=6, C=3, F=5):
     return h, W, b, torch.arange(B) % C
 
 
+@pytest.fixture
+def each_set():
+    """Every instruction set of this machine, one after the other."""
+
+    def sets():
+        for name in ("portable", "avx2", "avx512", "neon"):
+            if native._library is not None and native._library.unroll_select(name.encode()):
+                yield name
+
+    yield sets()
+    if native._library is not None:
+        native._library.unroll_select(native.instruction_set().encode())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_number_of_classes_and_features_on_any_instruction_set(each_set, dtype):
+    for name in each_set:
+        for C, F in ((1, 1), (2, 130), (10, 112), (16, 3), (17, 33), (50, 7)):
+            h, W, b, y = (t.to(dtype).detach().requires_grad_() if t.is_floating_point() else t for t in case(5, C, F))
+            weights = 1 + torch.arange(C, dtype=dtype)
+            found, expected = readout_loss(h, W, b, y, weights, 0.1), torchs(h, W, b, y, weights, 0.1)
+            torch.testing.assert_close(found, expected, msg=lambda text, name=name: f"{name}: {text}")
+            for mine, its in zip(
+                torch.autograd.grad(found, (h, W, b)), torch.autograd.grad(expected, (h, W, b)), strict=True
+            ):
+                torch.testing.assert_close(mine, its, msg=lambda text, name=name: f"{name}: {text}")
+
+
 def test_shares_of_a_batch_add_up_to_the_whole():
     h, W, b, y = case()
     weights = torch.tensor([1.0, 2, 3]).double()

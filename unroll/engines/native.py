@@ -4,7 +4,8 @@ Same contract and same results as `unroll.engines.reference`, faster. The kernel
 library without any tie to torch: tensors go in as pointers. Where the package was installed without them (environment
 variable ``UNROLL_NO_NATIVE=1`` at installation), `instruction_set()` is None and everything runs on the reference.
 
-Two ways lead to the kernels. Eager calls take the short one, an autograd function around the C calls. Tracing
+Two ways lead to the kernels. Eager calls take the short one, an autograd function around the C calls (or, where a training
+step is nothing but a walk and a readout, `walk_there` and `walk_back` without autograd). Tracing
 (`torch.compile`, `torch.export`, `torch.jit.trace`, fake tensors) and autocast take the operators ``unroll::lstm`` and
 ``unroll::rnn``, which carry the rules that such tools need. Derivatives of derivatives go through the reference.
 
@@ -18,7 +19,7 @@ import ctypes
 import os
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,10 +224,12 @@ class _Saved:
     def __init__(self, pointer: int) -> None:
         self.pointer = pointer
 
-    def __del__(self) -> None:
+    def release(self) -> None:
         if self.pointer and _library is not None:
             _library.unroll_release(self.pointer)
             self.pointer = 0
+
+    __del__ = release
 
 
 def _pointer(tensor: Tensor | None) -> int:
@@ -413,31 +416,6 @@ def walk(
     return out, (h if c is None else (h, c))
 
 
-def follow(
-    cell: Cell, x: Tensor, lengths: Tensor | None, read: Callable[[Tensor], Tensor]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Walk `cell` from zeros over time and back again without a graph.
-
-    Args:
-        cell, x, lengths: as for `walk`; x holds features.
-        read: given the last h (B, H), returns the gradient of the loss by it.
-
-    Returns:
-        The gradients by the cell's W, U and b; None for one that does not require a gradient.
-    """
-    W, U, b = cell.W, cell.U, cell.b
-    lstm = type(cell) is LSTMCell
-    kind = _LSTM if lstm else _RNN_TANH if cell.nonlinearity == "tanh" else _RNN_RELU
-    zero = W.new_zeros(x.shape[1], W.shape[1])
-    task = _Task(x, zero, zero if lstm else None, W, U, b, lengths, False, False, kind)
-    _check_tensors(task)
-    out, h, _, pointer = _forward(task, lstm)
-    saved = _Saved(pointer)
-    d_outputs = (None, read(h), None) if lstm else (None, read(h))
-    needed = (False, False, False, W.requires_grad, U.requires_grad, b is not None and b.requires_grad)
-    return _backward(task, d_outputs, out, saved.pointer, needed)[3:]
-
-
 class Walked(NamedTuple):
     """A walk that no graph records, from `walk_there` to `walk_back`."""
 
@@ -458,12 +436,19 @@ def walk_there(cell: Cell, x: Tensor, lengths: Tensor | None = None) -> Walked:
 
 
 def walk_back(walked: Walked, d_h: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients by W, U and b, once, given that by the last h; None for what requires none."""
+    """The gradients by W, U and b, given that by the last h; None for a b that is not there.
+
+    Raises:
+        RuntimeError: an LSTM's way back is gone a second time, and the first has used up what was saved.
+    """
     _, task, out, saved = walked
-    _, _, _, W, U, b = task.inputs
-    needed = (False, False, False, W.requires_grad, U.requires_grad, b is not None and b.requires_grad)
-    d_outputs = (None, d_h) if task.c0 is None else (None, d_h, None)
-    return _backward(task, d_outputs, out, saved.pointer, needed)[3:]
+    lstm = task.kind == _LSTM
+    if lstm and not saved.pointer:
+        raise RuntimeError("walk_back goes back once; walk there again")
+    d_outputs = (None, d_h, None) if lstm else (None, d_h)
+    gradients = _backward(task, d_outputs, out, saved.pointer, (False, False, False, True, True, True))[3:]
+    saved.release()
+    return gradients
 
 
 def _kind(cell: Cell) -> int:

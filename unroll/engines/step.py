@@ -143,7 +143,7 @@ def readout_gradients(
         return _compiled(h, W, b, y, weights, smoothing, None)
     with torch.enable_grad():
         h, W, b = (tensor.detach().requires_grad_() for tensor in (h, W, b))
-        loss = _plain(h, W, b, y, weights, smoothing, None)
+        loss = readout_loss(h, W, b, y, weights, smoothing)
         return loss.detach(), torch.autograd.grad(loss, (h, W, b))
 
 
