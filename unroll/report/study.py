@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from unroll.report.figures import ACCENT, INK, PAPER, WRONG
 from unroll.report.insight import save_insight, styled
@@ -59,6 +60,7 @@ def draw_history(found: dict[str, Any]) -> Figure:
                 label=label,
                 transform=ax.get_xaxis_transform(),
             )
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="trial", ylabel="held-out accuracy (%)", title=f"Search over {found['recipe']['name']}")
     ax.grid(axis="y")
     ax.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.18))
@@ -85,7 +87,9 @@ def draw_parallel(found: dict[str, Any]) -> Figure:
     space = read_space(found["space"], recipe, [], set(), found["study"])
     fields = sorted(space, key=lambda name: -found["importance"].get(name, (0.0,))[0])[:AXES_SHOWN]
     trials = sorted((t for t in found["trials"] if t["state"] == "complete"), key=lambda t: t["accuracy"])
-    title = f"{found['study']}: {len(trials)} complete trials; orange: the best, blue: the {GOOD - 1} after it"
+    blue = min(GOOD, len(trials)) - 1
+    title = f"{found['study']}: {len(trials)} complete trial{'s' * (len(trials) > 1)}; orange: the best"
+    title += f", blue: the {blue} after it" if blue else ""
     figure, ax = plt.subplots(figsize=(1.6 + 1.05 * len(fields), 4.2), layout="constrained")
     ax.set(xlim=(-0.3, len(fields) + 0.3), ylim=(-0.04, 1.04), title=title)
     ax.set_axis_off()
