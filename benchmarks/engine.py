@@ -21,10 +21,8 @@ import platform
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,12 +30,15 @@ import torch._inductor.config
 from torch import Tensor, nn
 
 from unroll.cells import LSTMCell
-from unroll.data.batches import batches
+from unroll.data.batches import in_order
 from unroll.engines import native
+from unroll.engines.native import eager
 from unroll.layers import LSTM, RNN
-from unroll.training.loop import Diary, Trainer, prepare
+from unroll.training.callbacks import Average
+from unroll.training.fit import Settings, Training
 from unroll.training.recipe import load_recipe
-from unroll.training.run import RunFolder
+from unroll.training.tasks import first_model
+from unroll.training.train import prepare
 
 SHAPES = [(64, 128), (128, 128), (128, 64), (128, 32), (256, 256)]
 T = D = 28
@@ -437,33 +438,32 @@ def share(seconds: float, threads: int) -> Iterable[Row]:
     """How much of a whole training step, loss, clipping, AdamW and averaging included, the recurrent kernels take."""
     recipe = load_recipe("lstm-mnist")
     dataset = prepare(recipe)
-    library = Timed(native._library)
-    native._library = library  # type: ignore[assignment]
-    with tempfile.TemporaryDirectory() as place:
-        folder = RunFolder.create(Path(place) / "run", recipe, {})
-        for number in sorted({1, threads}):
-            torch.set_num_threads(number)
-            with Diary(folder.path, lambda line: None, tensorboard=False) as diary:
-                trainer = Trainer(recipe, dataset, folder, diary)
-                steps, kernels = [], []
-                ends = time.perf_counter() + seconds + 1
-                # Batches are drawn as in training, outside the clock: drawing them is not part of a step.
-                for step_number, batch in enumerate(batches(dataset.train, dataset.encoder, recipe.batch_size)):
-                    library.seconds, began = 0.0, time.perf_counter()
-                    trainer._step(batch, step_number)
-                    steps.append(1000 * (time.perf_counter() - began))
-                    kernels.append(1000 * library.seconds)
-                    if time.perf_counter() > ends:
-                        break
-            ours, inside = statistics.median(steps[20:]), statistics.median(kernels[20:])
-            yield {
-                "row": f"training step of lstm-mnist, B=64 H=128, {number} thread{'s' if number > 1 else ''}",
-                "rival": "its recurrent kernels",
-                "ours_ms": ours,
-                "rival_ms": inside,
-                "ratio": inside / ours,
-            }
-    native._library = library.library
+    library = Timed(eager.library)
+    eager.library = library  # type: ignore[assignment]
+    for number in sorted({1, threads}):
+        torch.set_num_threads(number)
+        training = Training(first_model(recipe, dataset.encoder), dataset, Settings.of(recipe), [Average(0.999)])
+        training.callbacks[0].on_begin(training)
+        steps, kernels = [], []
+        ends = time.perf_counter() + seconds + 1
+        # Batches are drawn as in training, outside the clock: drawing them is not part of a step.
+        for step_number, batch in enumerate(in_order(dataset.train, dataset.encoder, recipe.batch_size)):
+            library.seconds, began = 0.0, time.perf_counter()
+            training.step(batch, step_number)
+            training.callbacks[0].on_step(training, step_number, 0.0)
+            steps.append(1000 * (time.perf_counter() - began))
+            kernels.append(1000 * library.seconds)
+            if time.perf_counter() > ends:
+                break
+        ours, inside = statistics.median(steps[20:]), statistics.median(kernels[20:])
+        yield {
+            "row": f"training step of lstm-mnist, B=64 H=128, {number} thread{'s' if number > 1 else ''}",
+            "rival": "its recurrent kernels",
+            "ours_ms": ours,
+            "rival_ms": inside,
+            "ratio": inside / ours,
+        }
+    eager.library = library.library
 
 
 def machine() -> dict[str, Any]:

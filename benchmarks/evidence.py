@@ -57,9 +57,9 @@ ABLATION_EPOCHS = 3
 
 def train_run(name: str, recipe: str, changes: dict[str, Any], test: bool) -> dict[str, Any]:
     """A run folder under runs/evidence."""
-    from unroll.training.loop import train
     from unroll.training.recipe import load_recipe
     from unroll.training.run import RunFolder
+    from unroll.training.train import train
 
     folder = CACHE / "folders" / name
     shutil.rmtree(folder, ignore_errors=True)  # of an attempt that did not get to its result file
@@ -128,9 +128,9 @@ def pixels(cell: Any) -> dict[str, Any]:
     import torch
 
     from unroll.data.images import load_image_dataset
+    from unroll.files import save_tensors
     from unroll.insight.gradients import by_pixels
     from unroll.optim import Adam, one_cycle
-    from unroll.training.run import save_tensors
 
     dataset, model = load_image_dataset(None, standardise=True), pixel_model(cell)
     optimizer = Adam(model.parameters(), 0.002, max_norm=1.0)
@@ -242,8 +242,9 @@ def states() -> dict[str, Any]:
 
 def gradients() -> dict[str, Any]:
     """Curves for 28 rows and 784 pixels, untrained and trained."""
+    from unroll.files import load_tensors
     from unroll.insight.gradients import by_pixels, equally_long, measure, measure_runs
-    from unroll.training.run import load, load_tensors
+    from unroll.training.run import load
     from unroll.training.tasks import load_test_part
 
     folders = [CACHE / "folders" / f"rows-{name}-0" for name in ("lstm", "rnn")]
@@ -369,7 +370,7 @@ def stages(workers: int) -> list[tuple[int, Callable[[dict[str, dict[str, Any]]]
 
 
 def run_piece(piece: Piece) -> str:
-    from unroll.training.run import write_atomically
+    from unroll.files import write_atomically
 
     write_atomically(piece.path, json.dumps(piece.function(**piece.arguments)) + "\n")
     return piece.name
@@ -635,7 +636,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes side by side")
     parser.add_argument("--text", action="store_true", help="only write docs/questions.md anew")
     arguments = parser.parse_args()
-    from unroll.training.run import write_atomically
+    from unroll.files import write_atomically
 
     began = time.perf_counter()
     if not arguments.text:

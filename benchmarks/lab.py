@@ -160,34 +160,37 @@ def run_torch(epochs: int) -> None:
     """Our loop and recipe, with torch.nn.LSTM in the place of our layer."""
     import torch
 
-    from unroll.training import loop
+    from unroll import LSTM
+    from unroll.training import train
 
     class TorchLayer(torch.nn.Module):
         """torch.nn.LSTM behind the call that our classifier makes."""
 
         def __init__(self, ours):
             super().__init__()
-            self.theirs = ours.to_torch()
-            self.directions = ours.directions
+            same = LSTM(ours.input_size, ours.hidden_size)
+            same.load_state_dict(ours.state_dict())
+            self.theirs = same.to_torch()
+            self.directions, self.engine = ours.directions, ours.engine
 
         def forward(self, x, lengths=None):
             return self.theirs(x)
 
-    ours = loop.first_model
+    ours = train.first_model
 
     def first_model(recipe, encoder):
         model = ours(recipe, encoder)
         model.layers = TorchLayer(model.layers)
         return model
 
-    loop.first_model = first_model
+    train.first_model = first_model
     run_unroll(epochs)
 
 
 def run_unroll(epochs: int) -> None:
-    from unroll.training.loop import train
     from unroll.training.recipe import load_recipe
     from unroll.training.run import RunFolder
+    from unroll.training.train import train
 
     recipe = load_recipe("lstm-mnist", {"epochs": epochs})
     with tempfile.TemporaryDirectory() as place:

@@ -144,8 +144,8 @@ def run_unroll(fields: dict[str, Any], clock: Clock) -> None:
     from unroll.training.recipe import parse_recipe
 
     begin_loading(fields["data"])
-    from unroll.training.loop import prepare, train
     from unroll.training.run import RunFolder
+    from unroll.training.train import prepare, train
 
     gc.enable()
     gc.set_threshold(100_000)

@@ -14,9 +14,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from unroll.training.facts import facts
-from unroll.training.loop import train
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder
+from unroll.training.train import train
 
 RECIPES = ["lstm-mnist-template", "lstm-mnist-tuned", "lstm-mnist", "lstm-mnist-fast"]
 

@@ -23,9 +23,9 @@ import yaml
 
 from unroll.data.sentences import tokenize
 from unroll.data.tables import read_records
-from unroll.training.loop import train
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder
+from unroll.training.train import train
 
 
 def read(paths: list[Path]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@
 
 namespace unroll {
 
-// One call of the kernels, as Python packs it (unroll/engines/native.py: _FIELDS): every field has 8 bytes. See
+// One call of the kernels, as Python packs it (unroll/engines/native/eager.py: _FIELDS): every field has 8 bytes. See
 // `Problem` in kernels.hpp for the shapes; `twice` asks for float64, x_time and the like are strides in elements.
 struct Call {
   int64_t kind, twice, reverse, projected, save, threads;
@@ -22,7 +22,7 @@ struct Call {
   void *d_x, *d_h0, *d_c0, *d_W, *d_U, *d_b;
 };
 
-// One step of Adam on parameters that lie end to end in theta (unroll/engines/step.py: _AdamCall). Every field has
+// One step of Adam on parameters that lie end to end in theta (unroll/engines/native/eager.py: _AdamCall). Every field has
 // 8 bytes.
 struct AdamCall {
   int64_t twice, threads, tensors;
@@ -33,7 +33,7 @@ struct AdamCall {
   double penalty, keep, beta1, beta2, rate, eps;  // see `Update` in kernels.hpp
 };
 
-// Readout, cross-entropy and their gradients (unroll/engines/step.py: _ReadoutCall); see `Readout` in kernels.hpp. Every
+// Readout, cross-entropy and their gradients (unroll/engines/native/eager.py: _ReadoutCall); see `Readout` in kernels.hpp. Every
 // field has 8 bytes.
 struct ReadoutCall {
   int64_t twice, rows, classes, features;

@@ -13,7 +13,7 @@ UNROLL_INLINE int64_t class_lanes(int64_t classes) {
   return over(classes, S::lanes) * S::lanes;
 }
 
-// The sum of the rows' losses; the equations stand in unroll/engines/step.py. `room` holds W with the classes side by side,
+// The sum of the rows' losses; the equations stand in unroll/engines/native/eager.py. `room` holds W with the classes side by side,
 // and for one row its logits, their exponentials and their derivatives. Adds to d_W and d_b.
 template <class S, class T>
 double readout(const Readout<T>& r, T* room) {

@@ -38,10 +38,10 @@ from IPython.display import Image
 from unroll import LSTM, LSTMCell, load
 from unroll.report.figures import draw_figures
 from unroll.training.facts import facts
-from unroll.training.loop import train
 from unroll.training.recipe import dump_recipe, load_recipe
 from unroll.training.run import RunFolder
 from unroll.training.tasks import load_dataset
+from unroll.training.train import train
 
 # %% [markdown]
 # ## 1. The data

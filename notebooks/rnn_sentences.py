@@ -40,10 +40,10 @@ from unroll import RNNCell, load
 from unroll.insight.bptt import backward
 from unroll.report.figures import draw_figures
 from unroll.training.facts import facts
-from unroll.training.loop import train
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder
 from unroll.training.tasks import first_model, load_dataset
+from unroll.training.train import train
 
 # %% [markdown]
 # ## 1. Words as one-hot vectors

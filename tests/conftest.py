@@ -13,7 +13,10 @@ import torch
 from jaxtyping import install_import_hook
 
 # The shapes that the public functions declare are checked in every test.
-install_import_hook(["unroll.cells", "unroll.engines.reference", "unroll.models"], "beartype.beartype")
+install_import_hook(
+    ["unroll.cells.lstm", "unroll.cells.rnn", "unroll.cells.parameters", "unroll.engines.reference", "unroll.models"],
+    "beartype.beartype",
+)
 
 ROWS = COLUMNS = 8
 
@@ -77,9 +80,9 @@ def bars_recipe(bars_folder: Path):
 def bars_run(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on them, with its figures."""
     from unroll.report.figures import draw_figures
-    from unroll.training.loop import train
     from unroll.training.recipe import load_recipe
     from unroll.training.run import RunFolder
+    from unroll.training.train import train
 
     changes = {"data": str(bars_folder), "hidden_size": 12, "learning_rate": 0.02, "batch_size": 20, "epochs": 3}
     recipe = load_recipe("lstm-mnist", {**changes, "log_every": 5})

@@ -186,12 +186,12 @@ def test_a_finished_run_is_not_resumed(unroll, bars_run):
 
 
 def test_an_interruption_says_how_to_go_on(unroll, bars_folder, monkeypatch):
-    from unroll.training import loop
+    from unroll.training import fit
 
     def interrupt(self, batch, step):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop.Trainer, "_step", interrupt)
+    monkeypatch.setattr(fit.Training, "step", interrupt)
     status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL)
     assert status == 130
     assert err == "interrupted; go on with: unroll train --resume runs/lstm-mnist\n"
@@ -223,12 +223,12 @@ def test_a_model_larger_than_the_memory_is_refused_before_it_is_made(unroll, bar
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
 def test_no_memory_for_the_first_step_leaves_nothing_behind(unroll, bars_folder, monkeypatch, error):
-    from unroll.training import loop
+    from unroll.training import fit
 
     def run_out(self, batch, step):
         raise error
 
-    monkeypatch.setattr(loop.Trainer, "_step", run_out)
+    monkeypatch.setattr(fit.Training, "step", run_out)
     status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL)
     assert (status, out) == (2, "")
     assert err == "unroll: not enough memory for a model or batch of this size; choose smaller sizes\n"
@@ -239,12 +239,12 @@ def test_no_memory_for_the_first_step_leaves_nothing_behind(unroll, bars_folder,
 
 
 def test_no_memory_later_keeps_what_has_been_trained(unroll, bars_folder, monkeypatch):
-    from unroll.training import loop
+    from unroll.training import train
 
-    def run_out(self, test):
+    def run_out(*_):
         raise MemoryError
 
-    monkeypatch.setattr(loop.Trainer, "outcome", run_out)
+    monkeypatch.setattr(train, "outcome", run_out)
     status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL)
     assert (status, err.count("\n")) == (2, 1)
     assert Path("runs/lstm-mnist/history.jsonl").read_text().count("\n") == 1
@@ -271,8 +271,8 @@ def test_an_empty_name_to_write_to_is_not_the_default(unroll, bars_run, tmp_path
 @pytest.fixture(scope="module")
 def sentence_run(tmp_path_factory):
     """A run of the RNN lab, one epoch long."""
-    from unroll.training.loop import train
     from unroll.training.recipe import load_recipe
+    from unroll.training.train import train
 
     recipe = load_recipe("rnn-sentences", {"epochs": 1})
     folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "sentences", recipe, {})

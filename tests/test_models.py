@@ -7,8 +7,10 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrize import register_parametrization
 
-from unroll.engines import native, step
+from unroll.engines import native
+from unroll.engines.native import eager
 from unroll.errors import InputError
+from unroll.heads import Classification
 from unroll.models import SequenceClassifier
 
 T, B, D, H, C = 6, 4, 3, 5, 3
@@ -32,97 +34,121 @@ def test_in_two_directions_the_last_states_of_both_walks_are_read():
         torch.testing.assert_close(model(x, lengths)[k], model.W_out @ h + model.b_out)
 
 
+def with_loss(model, weights=None, smoothing=0.0):
+    """The model, whose head has these class weights and this label smoothing."""
+    model.head.class_weights, model.head.label_smoothing = weights, smoothing
+    return model
+
+
 @pytest.mark.parametrize("engine", ["auto", "reference"])
 @pytest.mark.parametrize("pooling", ["last", "max"])
-def test_the_loss_is_the_cross_entropy_of_the_logits(pooling, engine):
-    model = SequenceClassifier("lstm", D, H, C, bidirectional=True, pooling=pooling, engine=engine).double()
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_loss_is_the_cross_entropy_of_the_logits(pooling, engine, bidirectional):
+    model = SequenceClassifier("lstm", D, H, C, bidirectional=bidirectional, pooling=pooling, engine=engine).double()
     x, y, lengths = torch.randn(T, B, D).double(), torch.tensor([2, 0, 1, 2]), torch.tensor([6, 2, 4, 1])
     weights, parameters = torch.tensor([1.0, 2.0, 3.0]).double(), list(model.parameters())
     logits = model(x, lengths)
-    for options, expected in (
-        ((), cross_entropy(logits, y)),
-        ((weights, 0.2), cross_entropy(logits, y, weights, label_smoothing=0.2)),
-        ((weights, 0.2, 5.0), cross_entropy(logits, y, weights, label_smoothing=0.2, reduction="sum") / 5),
+    for options, total, expected in (
+        ((), None, cross_entropy(logits, y)),
+        ((weights, 0.2), None, cross_entropy(logits, y, weights, label_smoothing=0.2)),
+        ((weights, 0.2), 5.0, cross_entropy(logits, y, weights, label_smoothing=0.2, reduction="sum") / 5),
     ):
-        loss = model.loss(x, y, lengths, *options)
+        loss = with_loss(model, *options).loss(x, y, lengths, total)
         torch.testing.assert_close(loss, expected)
         wanted = torch.autograd.grad(expected, parameters, retain_graph=True)
         for found, gradient in zip(torch.autograd.grad(loss, parameters, retain_graph=True), wanted, strict=True):
             torch.testing.assert_close(found, gradient)
-        assert ("ReadoutLoss" in loss.grad_fn.name()) == (engine == "auto" and native.available() is None)
+        compiled = loss.grad_fn.name() in ("_ScanLossBackward", "_ReadoutLossBackward")
+        assert compiled == (engine == "auto" and native.available() is None)
 
 
 def gradients(model):
     return [None if p.grad is None else p.grad.clone() for p in model.parameters()]
 
 
+def two_operations(model, x, y, lengths=None):
+    """The loss with scan and readout apart, as autograd records them."""
+    h = model.represent(x, lengths)
+    return model.head.loss(h, model.W_out, model.b_out, y, None, model.layers.engine == "reference")
+
+
 def both_ways(model, *arguments):
-    """Loss and gradients by `backpropagate` and by autograd, each added to gradients that are there already."""
+    """Gradients of `loss`, and of `two_operations`, each added to gradients that are there already."""
     found = []
-    for way in (model.backpropagate, lambda *arguments: model.loss(*arguments).backward()):
+    for way in (model.loss, lambda *given: two_operations(model, *given)):
         for p in model.parameters():
             p.grad = torch.ones_like(p) if p.requires_grad else None
         torch.manual_seed(3)  # for dropout
-        way(*arguments)
+        way(*arguments).backward()
         found.append(gradients(model))
     return found
 
 
 no_kernels = pytest.mark.skipif(native.available() is not None, reason="needs the compiled kernels")
+LOSS = torch.tensor([1.0, 2.0, 3.0]), 0.2
 
 
 @no_kernels
 @pytest.mark.parametrize(("cell", "nonlinearity"), [("rnn", "tanh"), ("rnn", "relu"), ("lstm", "tanh")])
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_without_a_graph_the_gradients_are_the_same_to_the_bit(cell, nonlinearity, ragged, dtype, monkeypatch):
-    model = SequenceClassifier(cell, D, H, C, dropout=0.5, nonlinearity=nonlinearity).to(dtype).eval()
+def test_one_operation_has_the_bits_of_two(cell, nonlinearity, ragged, dtype):
+    model = with_loss(SequenceClassifier(cell, D, H, C, dropout=0.5, nonlinearity=nonlinearity), *LOSS).to(dtype).eval()
     x, y = torch.randn(B, T, D, dtype=dtype).transpose(0, 1), torch.tensor([2, 0, 1, 2])
-    options = (torch.tensor([6, 2, 4, 1]) if ragged else None, torch.tensor([1.0, 2.0, 3.0], dtype=dtype), 0.2)
-    expected = model.loss(x, y, *options)
-    expected.backward()
-    autograds = gradients(model)
-    model.zero_grad()
-    monkeypatch.setattr(torch.Tensor, "backward", None)  # nobody records
-    loss = model.backpropagate(x, y, *options)
-    assert torch.equal(loss, expected)
-    assert not loss.requires_grad
-    for mine, its in zip(gradients(model), autograds, strict=True):
+    given = x, y, torch.tensor([6, 2, 4, 1]) if ragged else None
+    loss = model.loss(*given)
+    assert "ScanLoss" in loss.grad_fn.name()
+    assert torch.equal(loss, two_operations(model, *given))
+    for mine, its in zip(*both_ways(model, *given), strict=True):
         assert torch.equal(mine, its)
-
-    kept = [p.grad for p in model.parameters()]  # as views of one long vector may be kept
-    model.backpropagate(x, y, *options)
-    for p, its, grad in zip(model.parameters(), autograds, kept, strict=True):
-        assert p.grad is grad
-        assert torch.equal(grad, 2 * its)
 
 
 @no_kernels
-def test_the_way_back_is_gone_once():
-    cell = SequenceClassifier("lstm", D, H, C).layers.cells[0][0]
-    walked = native.walk_there(cell, torch.randn(T, B, D))
-    native.walk_back(walked, torch.ones(B, H))
-    with pytest.raises(RuntimeError, match="walk_back goes back once"):
-        native.walk_back(walked, torch.ones(B, H))
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_one_operation_goes_back_twice_and_scales_its_gradients(cell):
+    model = with_loss(SequenceClassifier(cell, D, H, C), *LOSS).double()
+    x, y = torch.randn(T, B, D).double().requires_grad_(), torch.tensor([2, 0, 1, 2])
+    wanted = [x, *model.parameters()]
+    loss = model.loss(x, y)
+    first = torch.autograd.grad(loss, wanted, retain_graph=True)
+    second = torch.autograd.grad(3 * loss, wanted)
+    expected = torch.autograd.grad(two_operations(model, x, y), wanted)
+    for one, two, its in zip(first, second, expected, strict=True):
+        torch.testing.assert_close(one, its)
+        torch.testing.assert_close(two, 3 * its)
+
+
+@no_kernels
+@pytest.mark.parametrize("cell", ["rnn", "lstm"])
+def test_one_operation_can_be_differentiated_twice(cell):
+    model = with_loss(SequenceClassifier(cell, D, H, C), *LOSS).double()
+    x, y = torch.randn(T, B, D).double().requires_grad_(), torch.tensor([2, 0, 1, 2])
+    lengths = torch.tensor([6, 2, 4, 1])
+    wanted = [x, *model.parameters()]
+    found = []
+    for loss in (model.loss(x, y, lengths), two_operations(model, x, y, lengths)):
+        once = torch.autograd.grad(loss * loss, wanted, create_graph=True)
+        found.append(torch.autograd.grad(sum((g * g).sum() for g in once), wanted))
+    for mine, its in zip(*found, strict=True):
+        torch.testing.assert_close(mine, its)
 
 
 def test_a_batch_that_does_not_fit_is_refused_in_the_layers_words():
     model, y = SequenceClassifier("lstm", D, H, C), torch.tensor([2, 0, 1, 2])
-    with pytest.raises(InputError, match="LSTM: the input has 4 features in its last axis; expected input_size = 3"):
-        model.backpropagate(torch.randn(T, B, 4), y)
+    with pytest.raises(InputError, match="the input has 4 features in its last axis; expected input_size = 3"):
+        model.loss(torch.randn(T, B, 4), y)
     with pytest.raises(InputError, match="lengths run from 0 to 7; expected 0 to 6"):
-        model.backpropagate(torch.randn(T, B, D), y, torch.tensor([0, 1, 2, 7]))
+        model.loss(torch.randn(T, B, D), y, torch.tensor([0, 1, 2, 7]))
     with pytest.raises(InputError, match="classes run from 0 to 3; expected 0 to 2"):
-        model.backpropagate(torch.randn(T, B, D), torch.tensor([0, 1, 2, 3]))
-    assert all(p.grad is None for p in model.parameters())
+        model.loss(torch.randn(T, B, D), torch.tensor([0, 1, 2, 3]))
 
 
 def test_a_readout_too_large_for_the_kernels_is_torchs(monkeypatch):
-    model = SequenceClassifier("lstm", D, H, C).double()
+    model = with_loss(SequenceClassifier("lstm", D, H, C), None, 0.1).double()
     x, y = torch.randn(T, B, D).double(), torch.tensor([2, 0, 1, 2])
-    wanted, _ = both_ways(model, x, y, None, None, 0.1)
-    monkeypatch.setattr(step, "_MOST", 0)
-    for mine, its in zip(both_ways(model, x, y, None, None, 0.1)[0], wanted, strict=True):
+    wanted, _ = both_ways(model, x, y)
+    monkeypatch.setattr(eager, "_MOST", 0)
+    for mine, its in zip(both_ways(model, x, y)[0], wanted, strict=True):
         torch.testing.assert_close(mine, its)
 
 
@@ -137,6 +163,7 @@ class TorchsOwn(torch.nn.LSTM):
     """In the place of our layers."""
 
     directions = 1
+    engine = "auto"
 
     def forward(self, x, lengths=None):
         return super().forward(x)
@@ -169,8 +196,6 @@ class Weighted(SequenceClassifier):
         *(({}, hook_on(f"layers.cells.0.0.{name}")) for name in "WUb"),
         *(({}, hook_on(f"{name}_out")) for name in "Wb"),
         ({}, lambda model: model.W_out.register_post_accumulate_grad_hook(triple)),
-        ({}, lambda model: model.layers.register_forward_hook(lambda _, x, out: (out[0], (3 * out[1][0], out[1][1])))),
-        ({}, lambda model: model.layers.register_forward_pre_hook(lambda _, x: (3 * x[0],))),
         ({}, lambda model: model.W_out.requires_grad_(False)),
         ({}, lambda model: model.layers.cells[0][0].requires_grad_(False)),
         ({}, lambda model: setattr(model.layers, "engine", "reference")),
@@ -179,31 +204,23 @@ class Weighted(SequenceClassifier):
         ({}, lambda model: register_parametrization(model.layers.cells[0][0], "W", Elsewhere())),
     ],
 )
-def test_what_is_more_than_one_walk_goes_through_autograd(options, change):
+def test_loss_sees_layers_hooks_and_frozen_weights(options, change):
     model = SequenceClassifier("lstm", D, H, C, **options)
     if change is not None:
         change(model)
-    ours, autograds = both_ways(model, torch.randn(T, B, D), torch.tensor([2, 0, 1, 2]))
-    for mine, its in zip(ours, autograds, strict=True):
+    ours, apart = both_ways(model, torch.randn(T, B, D), torch.tensor([2, 0, 1, 2]))
+    for mine, its in zip(ours, apart, strict=True):
         assert (mine is None and its is None) or torch.equal(mine, its)
-
-
-def test_the_inputs_get_their_gradient_too():
-    model = SequenceClassifier("lstm", D, H, C)
-    x, y = torch.randn(T, B, D, requires_grad=True), torch.tensor([2, 0, 1, 2])
-    (expected,) = torch.autograd.grad(model.loss(x, y), x)
-    model.backpropagate(x, y)
-    assert torch.equal(x.grad, expected)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # torch says where the operation was called
 def test_whoever_looks_for_anomalies_finds_them():
     model = SequenceClassifier("lstm", D, H, C)
     with torch.autograd.detect_anomaly(), pytest.raises(RuntimeError, match="returned nan values"):
-        model.backpropagate(torch.full((T, B, D), math.nan), torch.tensor([2, 0, 1, 2]))
+        model.loss(torch.full((T, B, D), math.nan), torch.tensor([2, 0, 1, 2])).backward()
 
 
-def test_words_and_autocast_go_through_autograd():
+def test_loss_of_words_and_under_autocast():
     model = SequenceClassifier("lstm", 9, H, C)
     y = torch.tensor([2, 0, 1, 2])
     for mine, its in zip(*both_ways(model, torch.randint(9, (T, B)), y), strict=True):
@@ -211,6 +228,13 @@ def test_words_and_autocast_go_through_autograd():
     with torch.autocast("cpu", torch.bfloat16):
         for mine, its in zip(*both_ways(model, torch.randn(T, B, 9), y), strict=True):
             assert torch.equal(mine, its)
+
+
+def test_unknown_cells_and_poolings_are_refused():
+    with pytest.raises(InputError, match="unknown cell 'gruu'"):
+        SequenceClassifier("gruu", D, H, C)
+    with pytest.raises(InputError, match="unknown pooling 'sum'; known: last, max, mean"):
+        Classification(C, pooling="sum")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max"])

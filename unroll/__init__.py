@@ -19,6 +19,7 @@ _PUBLIC = {
     "RNNCell": "unroll.cells",
     "LSTMCell": "unroll.cells",
     "SequenceClassifier": "unroll.models",
+    "as_cell": "unroll.cells",
     "load": "unroll.training.run",
     "trace": "unroll.insight.trace",
 }
@@ -26,6 +27,7 @@ _PUBLIC = {
 if TYPE_CHECKING:
     from unroll.cells import LSTMCell as LSTMCell
     from unroll.cells import RNNCell as RNNCell
+    from unroll.cells import as_cell as as_cell
     from unroll.insight.trace import trace as trace
     from unroll.layers import LSTM as LSTM
     from unroll.layers import RNN as RNN

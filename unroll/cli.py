@@ -85,9 +85,9 @@ def train(
 
                 begin_loading(chosen.data)
         from unroll.training.facts import facts
-        from unroll.training.loop import prepare
-        from unroll.training.loop import train as run_training
         from unroll.training.run import RunFolder
+        from unroll.training.train import prepare
+        from unroll.training.train import train as run_training
 
     if resume is not None:
         folder = distributed.lead(lambda: _unfinished(resume))  # no other process needs to have the folder
@@ -137,7 +137,7 @@ def train(
 @click.option("--json", "as_json", is_flag=True, help="print everything measured, as JSON")
 def evaluate(run: str, data: str | None, as_json: bool) -> None:
     """Test the trained model of RUN on a data set."""
-    from unroll.training.evaluate import evaluate as run_evaluation
+    from unroll.training.run import evaluate as run_evaluation
 
     metrics = run_evaluation(run, data)
     if as_json:
@@ -271,9 +271,9 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | No
     """
     from tqdm import tqdm
 
+    from unroll.files import write_atomically
     from unroll.insight.gradients import measure_runs, text_table
     from unroll.report.insight import draw_gradients, save_insight
-    from unroll.training.run import write_atomically
 
     def progress(items: Any) -> Any:
         return tqdm(items, unit=" models", leave=False, disable=not sys.stderr.isatty())
@@ -301,7 +301,8 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     from unroll.insight.ablate import ablate as run_ablation
     from unroll.insight.ablate import plan, text_table
     from unroll.training.recipe import parse_recipe
-    from unroll.training.run import RunFolder, write_atomically
+    from unroll.training.run import RunFolder
+    from unroll.training.trials import alone
 
     recipe = RunFolder(run).recipe
     if epochs is not None:
@@ -312,8 +313,8 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     def progress(items: Any) -> Any:
         return tqdm(items, unit=" trainings", leave=False, disable=not sys.stderr.isatty())
 
-    rows = run_ablation(recipe, gates, seeds, progress)
-    write_atomically(folder / "ablate.json", json.dumps({"recipe": recipe.model_dump(), "rows": rows}, indent=2) + "\n")
+    with alone(folder, "unroll ablate"):
+        rows = run_ablation(recipe, folder / "ablate.json", gates, seeds, progress)
     for line in text_table(rows):
         click.echo(line)
     click.echo(f"Numbers: {folder / 'ablate.json'}")
@@ -340,20 +341,17 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: st
     """
     from tqdm import tqdm
 
-    from unroll.insight.memory import learn, plan, read_results, summary, text_table
+    from unroll.insight.memory import measure, plan, summary, text_table
     from unroll.report.insight import draw_memory, save_insight
-    from unroll.training.run import write_atomically
+    from unroll.training.trials import alone
+
+    def progress(items: Any) -> Any:
+        return tqdm(items, unit=" trainings", leave=False, disable=not sys.stderr.isatty())
 
     todo, folder = plan(tasks, lengths, seeds), _folder(out)
     file = folder / "memory.json"
-    results = read_results(file)
-    for task, cell, recipe, seed in tqdm(todo, unit=" trainings", leave=False, disable=not sys.stderr.isatty()):
-        key = (task.name, task.length, cell, seed)
-        if key not in [(r["task"], r["length"], r["cell"], r["seed"]) for r in results]:
-            results.append(learn(task, cell, recipe, seed))
-            write_atomically(file, json.dumps(results, indent=1) + "\n")
-    wanted = {(task.name, task.length, cell, seed) for task, cell, _, seed in todo}
-    rows = summary([r for r in results if (r["task"], r["length"], r["cell"], r["seed"]) in wanted])
+    with alone(folder, "unroll memory"):
+        rows = summary(measure(todo, file, progress))
     for line in text_table(rows):
         click.echo(line)
     click.echo(f"Figure: {save_insight(draw_memory(rows), folder / 'memory')}")

@@ -64,7 +64,7 @@ def tune(
         raise InputError(f"--out is {out!r}; expected a folder that has a name")
     from tqdm import tqdm
 
-    from unroll.training.loop import prepare
+    from unroll.training.train import prepare
 
     prepare(base)  # bad data shall be found before anything is made
     places = {name: getattr(base, name, None) for name in ("data", "test_data")}
@@ -129,17 +129,18 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     folder = Path(out) if out is not None else Path("effects") / f"{before.name}-to-{after.name}"
     if before.name == after.name:
         before, after = before.model_copy(update={"name": first}), after.model_copy(update={"name": second})
+    from unroll.files import write_atomically
     from unroll.report.effects import draw_effects, markdown, table_of, text_table
     from unroll.report.insight import save_insight
     from unroll.training.facts import facts
-    from unroll.training.run import write_atomically
-    from unroll.tuning.effects import Study, alone, load_tested, measure, plan, summarise, walk
+    from unroll.training.trials import alone
+    from unroll.tuning.effects import Study, load_tested, measure, plan, summarise, walk
 
     way = walk(before, after)
     todo = plan(way, seeds)
     dataset = load_tested(way.first.model_copy(update={"seed": 0}))  # the seed may decide what is split off for testing
     load_tested(way.second)
-    with alone(folder):
+    with alone(folder, "unroll effects"):
         study = Study(folder, way, dataset, facts())
         del dataset  # every training reads its own
         words = ["unroll", "effects", first, second, "--seeds", str(seeds), *([] if out is None else ["--out", out])]

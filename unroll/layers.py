@@ -1,12 +1,13 @@
-"""RNN and LSTM layers: a cell walked over time, stacked in layers and in both directions.
+"""Recurrent layers: cells scanned over time, stacked in layers and in both directions.
 
-The constructors, the calls and the results have the form of `torch.nn.RNN` and `torch.nn.LSTM`, so that either can
-stand in the other's place; `from_torch` and `to_torch` carry weights over. Beyond torch's form: `lengths` for padded
-batches, integer inputs as word indices, and the choice of an engine. Not here: projections (`proj_size`).
+`Recurrent` takes any cells. The constructors, the calls and the results of `RNN` and `LSTM` have the form of `torch.nn.RNN`
+and `torch.nn.LSTM`; `from_torch` and `to_torch` carry weights over. Beyond torch's form: `lengths` for padded batches,
+integer inputs as word indices, and the choice of an engine. Not here: projections (`proj_size`).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -14,73 +15,81 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from unroll.cells import LSTMCell, RNNCell
+from unroll.cells import cell_type
+from unroll.cells.base import Cell, State, joined, parts
+from unroll.cells.parameters import CellParameters
 from unroll.cells.rnn import Nonlinearity
-from unroll.engines import EngineName, check_engine, walk
+from unroll.engines import EngineName, check_engine, scan
 from unroll.errors import InputError
 
 
-class Recurrent(nn.Module):
-    """What RNN and LSTM share: layers, directions, lengths, and the shapes of inputs and states.
+def stack(
+    cell: type[CellParameters], input_size: int, hidden_size: int, num_layers: int, directions: int, **options: Any
+) -> list[list[CellParameters]]:
+    """New cells by layer and direction: layer 0 reads D features, every other layer the outputs below it.
 
-    The cells are `cells[layer][direction]`, each with its own W, U and b; layer 0 reads x, every other layer reads the
-    outputs of all directions of the layer below.
+    Args:
+        options: for the cells' constructor.
+
+    Raises:
+        InputError: there is no layer.
+    """
+    if num_layers < 1:
+        raise InputError(f"num_layers is {num_layers}, but there must be at least 1")
+    return [
+        [
+            cell(input_size if layer == 0 else hidden_size * directions, hidden_size, **options)
+            for _ in range(directions)
+        ]
+        for layer in range(num_layers)
+    ]
+
+
+class Recurrent(nn.Module):
+    """Cells scanned over time.
+
+    The input is (T, B, D), or (B, T, D) with `batch_first`, or (T, D) for one sequence, or a PackedSequence. Integer inputs
+    (T, B) are word indices and stand for one-hot vectors. With `lengths` (B,) the steps beyond a sequence's length change
+    nothing and give output zero. The result is the outputs of the top layer (T, B, H·directions) and the last state, in the
+    cells' own form, each tensor (layers·directions, B, H).
+
+    Args:
+        cells: by layer and direction; ``cells[0]`` reads x, every other layer the outputs of all directions below it.
+        dropout: share of the outputs between layers that is dropped in training.
+        engine: ``"auto"``, ``"native"`` or ``"reference"``.
+
+    Raises:
+        InputError: dropout is no share, or there is no such engine.
     """
 
-    cell_type: ClassVar[type[RNNCell] | type[LSTMCell]]
-    torch_type: ClassVar[type[nn.RNN] | type[nn.LSTM]]
-    parts: ClassVar[int]  # tensors in a state: s, or h and c
-    cells: Sequence[Sequence[Any]]  # by layer and direction
+    cells: Sequence[Sequence[Any]]  # each a `Cell`
 
     def __init__(
         self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
+        cells: Sequence[Sequence[Cell]],
+        *,
         batch_first: bool = False,
         dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
         engine: EngineName = "auto",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        **cell_options: Any,
     ) -> None:
         super().__init__()
-        if num_layers < 1:
-            raise InputError(f"num_layers is {num_layers}, but there must be at least 1")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout is {dropout}; expected a share in [0, 1)")
         check_engine(engine)
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bias = bias
+        self.cells = nn.ModuleList(nn.ModuleList(ways) for ways in cells)  # type: ignore[assignment]
+        self.input_size = cells[0][0].input_size
+        self.hidden_size = cells[0][0].hidden_size
+        self.num_layers = len(cells)
+        self.directions = len(cells[0])
+        self.bidirectional = self.directions == 2
         self.batch_first = batch_first
         self.dropout = float(dropout)
-        self.bidirectional = bidirectional
         self.engine = engine
-        self.directions = 2 if bidirectional else 1
-        self.cells = nn.ModuleList(  # type: ignore[assignment]
-            nn.ModuleList(
-                self.cell_type(
-                    input_size if layer == 0 else hidden_size * self.directions,
-                    hidden_size,
-                    bias=bias,
-                    device=device,
-                    dtype=dtype,
-                    **cell_options,
-                )
-                for _ in range(self.directions)
-            )
-            for layer in range(num_layers)
-        )
 
-    def _walk(
-        self, x: Tensor | PackedSequence, hx: tuple[Tensor, ...] | None, lengths: Tensor | None
-    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, ...]]:
-        """Outputs and final states in the caller's own form; hx and the final states as tuples of `parts` tensors."""
+    def forward(
+        self, x: Tensor | PackedSequence, hx: State | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, State]:
+        """Outputs and last states, in the caller's own form of x."""
         packed = x if isinstance(x, PackedSequence) else None
         batched = True
         if packed is not None:
@@ -88,24 +97,21 @@ class Recurrent(nn.Module):
                 raise InputError("a PackedSequence carries its own lengths; leave out the argument lengths")
             x, lengths = pad_packed_sequence(packed)
         else:
+            self.check_input(x)
             assert isinstance(x, Tensor)
             batched = x.dim() == (3 if x.is_floating_point() else 2)
-            self._check_input(x)
             if not batched:
                 x = x.unsqueeze(1)
-                hx = None if hx is None else tuple(part.unsqueeze(1) for part in hx)
+                hx = None if hx is None else joined([p.unsqueeze(1) if isinstance(p, Tensor) else p for p in parts(hx)])
             elif self.batch_first:
                 x = x.transpose(0, 1)
         T, B = x.shape[:2]
         if T == 0:
             raise InputError("the input has no time step (T = 0); expected at least 1")
-        lengths = self._check_lengths(lengths, T, B)
+        lengths = self.check_lengths(lengths, T, B)
         if not x.is_floating_point():
             x = self._check_words(x, lengths)
-        if hx is None:
-            zero = (x if x.is_floating_point() else self.cells[0][0].W).new_zeros(B, self.hidden_size)
-        else:
-            self._check_states(hx, B)
+        given = None if hx is None else self._check_states(hx, B)
 
         final: list[tuple[Tensor, ...]] = []
         h = x
@@ -115,45 +121,39 @@ class Recurrent(nn.Module):
             ways: list[Tensor] = []
             for direction, cell in enumerate(cells):
                 number = layer * self.directions + direction
-                state = (zero,) * self.parts if hx is None else tuple(part[number] for part in hx)
-                outputs, end = walk(
-                    cell,
-                    h,
-                    state if self.parts > 1 else state[0],
-                    lengths,
-                    reverse=direction == 1,
-                    engine=self.engine,
-                )
+                state = cell.initial_state(B) if given is None else joined([part[number] for part in given])
+                outputs, end = scan(cell, h, state, lengths, direction == 1, self.engine)
                 ways.append(outputs)
-                final.append(end if isinstance(end, tuple) else (end,))
+                final.append(parts(end))
             h = ways[0] if len(ways) == 1 else torch.cat(ways, dim=-1)  # (T, B, H·directions)
-        # (layers·directions, B, H) each; for one walk a view costs less than a copy
-        states = tuple(
-            part[0].unsqueeze(0) if len(part) == 1 else torch.stack(part) for part in zip(*final, strict=True)
-        )
+        # (layers·directions, B, H) each; for one scan a view costs less than a copy
+        states = [part[0].unsqueeze(0) if len(part) == 1 else torch.stack(part) for part in zip(*final, strict=True)]
 
         if packed is not None:
-            return self._pack(h, lengths, packed), states
+            return self._pack(h, lengths, packed), joined(states)
         if not batched:
-            return h.squeeze(1), tuple(part.squeeze(1) for part in states)
-        return (h.transpose(0, 1) if self.batch_first else h), states
+            return h.squeeze(1), joined([part.squeeze(1) for part in states])
+        return (h.transpose(0, 1) if self.batch_first else h), joined(states)
 
-    def _check_input(self, x: Tensor) -> None:
+    def check_input(self, x: Any) -> None:
+        """Raise InputError where x (T, D), (T, B, D), (T,) or (T, B) does not fit the first layer."""
         name = type(self).__name__
+        if not isinstance(x, Tensor):
+            raise InputError(f"{name}: the input is a {type(x).__name__}; expected a tensor or a PackedSequence")
         if not x.is_floating_point():
             if x.dim() not in (1, 2):
                 raise InputError(f"{name}: word indices have shape {tuple(x.shape)}; expected (T,) or (T, B)")
             return
         if x.dim() not in (2, 3):
             raise InputError(f"{name}: the input has shape {tuple(x.shape)}; expected (T, D) or (T, B, D)")
-        if x.shape[-1] != self.input_size:
+        if self.input_size is not None and x.shape[-1] != self.input_size:
             raise InputError(
                 f"{name}: the input has {x.shape[-1]} features in its last axis; expected input_size = {self.input_size}"
             )
 
     def _check_words(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         """Word indices (T, B) of any integer type as int64, once each is known to be a word; padding may hold anything."""
-        name, V = type(self).__name__, self.input_size
+        name, V = type(self).__name__, self.input_size or sys.maxsize
         if x.is_complex() or x.dtype == torch.bool:
             raise InputError(f"{name}: the input is {x.dtype}; expected features in floats or word indices in integers")
         x = x.to(torch.int64)
@@ -174,7 +174,8 @@ class Recurrent(nn.Module):
             )
         return x
 
-    def _check_lengths(self, lengths: Tensor | None, T: int, B: int) -> Tensor | None:
+    def check_lengths(self, lengths: Tensor | None, T: int, B: int) -> Tensor | None:
+        """lengths (B,) as int64 on the CPU. Raises InputError where one is not in 0 to T."""
         if lengths is None:
             return None
         if not isinstance(lengths, Tensor):
@@ -190,13 +191,23 @@ class Recurrent(nn.Module):
             )
         return lengths
 
-    def _check_states(self, hx: tuple[Tensor, ...], B: int) -> None:
-        expected = (self.num_layers * self.directions, B, self.hidden_size)
-        for part in hx:
+    def _check_states(self, hx: State, B: int) -> tuple[Tensor, ...]:
+        """The tensors of an initial state, once each is known to fit."""
+        cell = self.cells[0][0]
+        wanted = (
+            "a tensor" if len(cell.state_sizes) == 1 else f"a tuple ({', '.join(f'{n}_0' for n in cell.state_names)})"
+        )
+        given = parts(hx)
+        if len(given) != len(cell.state_sizes) or not all(isinstance(part, Tensor) for part in given):
+            found = type(hx).__name__ if not isinstance(hx, tuple) else f"tuple of {len(hx)}"
+            raise InputError(f"the initial state is a {found}; expected {wanted}")
+        for part, size in zip(given, cell.state_sizes, strict=True):
+            expected = (self.num_layers * self.directions, B, size)
             if tuple(part.shape) != expected:
                 raise InputError(
                     f"an initial state has shape {tuple(part.shape)}; expected (layers·directions, B, H) = {expected}"
                 )
+        return given
 
     @staticmethod
     def _pack(h: Tensor, lengths: Tensor | None, packed: PackedSequence) -> PackedSequence:
@@ -210,11 +221,40 @@ class Recurrent(nn.Module):
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}"
-        for name in ("bias", "batch_first", "dropout", "bidirectional"):
-            value = getattr(self, name)
-            if value != {"bias": True, "dropout": 0.0}.get(name, False):
-                text += f", {name}={value}"
+        for name, usual in (("batch_first", False), ("dropout", 0.0), ("bidirectional", False)):
+            if getattr(self, name) != usual:
+                text += f", {name}={getattr(self, name)}"
         return text + f", engine={self.engine!r}"
+
+
+class _InTorchsForm(Recurrent):
+    """What RNN and LSTM share: torch's arguments, and weights from and to torch's layers."""
+
+    kind: ClassVar[str]  # of the cells, as recipes call it
+    torch_type: ClassVar[type[nn.RNN] | type[nn.LSTM]]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        engine: EngineName = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **cell_options: Any,
+    ) -> None:
+        options = {"bias": bias, "device": device, "dtype": dtype, **cell_options}
+        cells = stack(cell_type(self.kind), input_size, hidden_size, num_layers, 2 if bidirectional else 1, **options)
+        super().__init__(cells, batch_first=batch_first, dropout=dropout, engine=engine)
+        self.bias = bias
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.bias else ", bias=False")
 
     @classmethod
     def from_torch(cls, theirs: nn.RNNBase, engine: EngineName = "auto") -> Self:
@@ -286,7 +326,7 @@ class Recurrent(nn.Module):
         return {}
 
 
-class RNN(Recurrent):
+class RNN(_InTorchsForm):
     """Vanilla RNN layers; the equation is in `unroll.cells.rnn`.
 
     Args and call as `torch.nn.RNN`: the input is (T, B, D), or (B, T, D) with `batch_first`, or (T, D) for one
@@ -300,9 +340,8 @@ class RNN(Recurrent):
     (torch.Size([4, 1, 2]), torch.Size([1, 1, 2]))
     """
 
-    cell_type = RNNCell
+    kind = "rnn"
     torch_type = nn.RNN
-    parts = 1
 
     def __init__(
         self,
@@ -334,18 +373,12 @@ class RNN(Recurrent):
         )
         self.nonlinearity = nonlinearity
 
-    def forward(
-        self, x: Tensor | PackedSequence, hx: Tensor | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor | PackedSequence, Tensor]:
-        outputs, (s_n,) = self._walk(x, None if hx is None else (hx,), lengths)
-        return outputs, s_n
-
     @staticmethod
     def _options_of(layer: nn.Module) -> dict[str, Any]:
         return {"nonlinearity": layer.nonlinearity}
 
 
-class LSTM(Recurrent):
+class LSTM(_InTorchsForm):
     """LSTM layers; the equations are in `unroll.cells.lstm`.
 
     Args and call as `torch.nn.LSTM`: the input is (T, B, D), or (B, T, D) with `batch_first`, or (T, D) for one
@@ -359,12 +392,5 @@ class LSTM(Recurrent):
     (torch.Size([28, 64, 128]), torch.Size([1, 64, 128]))
     """
 
-    cell_type = LSTMCell
+    kind = "lstm"
     torch_type = nn.LSTM
-    parts = 2
-
-    def forward(
-        self, x: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
-        outputs, (h_n, c_n) = self._walk(x, hx, lengths)
-        return outputs, (h_n, c_n)

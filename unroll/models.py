@@ -1,95 +1,66 @@
-"""The classifier: inputs -> recurrent layers -> logits = W_out h_T + b_out."""
+"""Models: embedding -> recurrent layers -> head, z = W_out h + b_out."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
-from unroll.cells import Cell, LSTMCell
-from unroll.cells.rnn import Nonlinearity
-from unroll.engines import EngineName, choose, native
-from unroll.engines.step import readout_gradients, readout_loss
-from unroll.errors import InputError
-from unroll.layers import LSTM, RNN
-
-CellName = Literal["rnn", "lstm"]
-Pooling = Literal["last", "mean", "max"]
+from unroll.cells import cell_type
+from unroll.cells.base import parts
+from unroll.engines import EngineName, choose
+from unroll.heads import Classification, Head, Pooling, pool
+from unroll.layers import Recurrent, stack
 
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-def _is_plain(parameter: Tensor | None) -> bool:
-    """Whether it wants a gradient that is nobody's business but its own: no hook, and no other tensor that it is made from."""
-    if type(parameter) is not nn.Parameter or not parameter.requires_grad:
-        return False
-    return not (parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
-
-
-class SequenceClassifier(nn.Module):
-    """Reads a sequence, then names its class.
+class SequenceModel(nn.Module):
+    """Reads a sequence, then says what its head is trained to say.
 
         h_1 … h_T = layers(x_1 … x_T)
-        logits = W_out h_T + b_out
+        z = W_out h + b_out
 
-    In two directions h_T is the last state of either walk, side by side. With `pooling` ``"mean"`` or ``"max"`` the
-    mean or maximum of h_t over all time steps takes the place of h_T.
+    h is h_T, or what the head's pooling makes of h_1 … h_T. In two directions the states of both scans stand side by side.
 
     Args:
-        cell: ``"rnn"`` or ``"lstm"``.
+        cell: name of the cell, ``"rnn"`` or ``"lstm"``.
         input_size: D features, or V words where the inputs are word indices.
         hidden_size: H units in every layer and direction.
-        num_classes: C.
+        head: what the model says.
         embedding_size: for word indices, read rows of a learnt (V, E) table in the place of one-hot vectors.
-        dropout: share of values dropped, in training, between layers, from embedded words and from what the readout
-            reads.
+        dropout: share of values dropped, in training, between layers, from embedded words and from what the readout reads.
+        nonlinearity: of cells that have a choice, ``"tanh"`` or ``"relu"``.
+
+    Raises:
+        InputError: there is no such cell or engine, or a size makes no sense.
     """
 
     def __init__(
         self,
-        cell: CellName,
+        cell: str,
         input_size: int,
         hidden_size: int,
-        num_classes: int,
+        head: Head,
         num_layers: int = 1,
         bidirectional: bool = False,
         dropout: float = 0.0,
         embedding_size: int | None = None,
-        pooling: Pooling = "last",
-        nonlinearity: Nonlinearity = "tanh",
+        nonlinearity: str = "tanh",
         engine: EngineName = "auto",
     ) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise InputError(f"num_classes is {num_classes}, but a classifier needs at least 2 classes")
+        self.head = head
         self.dropout = dropout
-        self.pooling = pooling
         self.embedding = None if embedding_size is None else nn.Parameter(torch.empty(input_size, embedding_size))
         width = input_size if embedding_size is None else embedding_size
-        self.engine = engine
-        self.layers: LSTM | RNN
-        if cell == "lstm":
-            self.layers = LSTM(
-                width, hidden_size, num_layers, dropout=dropout, bidirectional=bidirectional, engine=engine
-            )
-        else:
-            self.layers = RNN(
-                width,
-                hidden_size,
-                num_layers,
-                nonlinearity,
-                dropout=dropout,
-                bidirectional=bidirectional,
-                engine=engine,
-            )
-        features = hidden_size * self.layers.directions
-        self.W_out = nn.Parameter(torch.empty(num_classes, features))
-        self.b_out = nn.Parameter(torch.empty(num_classes))
+        kind = cell_type(cell)
+        options = {"nonlinearity": nonlinearity} if "nonlinearity" in inspect.signature(kind).parameters else {}
+        cells = stack(kind, width, hidden_size, num_layers, 2 if bidirectional else 1, **options)
+        self.layers = Recurrent(cells, dropout=dropout, engine=engine)
+        self.W_out = nn.Parameter(torch.empty(head.outputs, hidden_size * self.layers.directions))
+        self.b_out = nn.Parameter(torch.empty(head.outputs))
         self.initialise("uniform")
 
     @torch.no_grad()
@@ -98,13 +69,13 @@ class SequenceClassifier(nn.Module):
 
         `how` is explained at `CellParameters.initialise`; the readout follows suit: uniform with bound 1/√fan-in for
         ``uniform`` and ``linear``; for ``normal`` N(0, 1)/√fan-in, for ``orthogonal`` Glorot uniform, both with zero
-        bias. Embedded words are drawn from N(0, 0.1²).
+        bias. Embedded words are drawn from N(0, 0.1²). `forget_bias` is the first bias of gate f, in cells that have it.
         """
         for cells in self.layers.cells:
             for cell in cells:
                 cell.initialise(how)
-                if forget_bias is not None and isinstance(cell, LSTMCell):
-                    cell.set_forget_bias(forget_bias)
+                if forget_bias is not None:
+                    cell.set_bias("f", forget_bias)
         bound = 1 / math.sqrt(self.W_out.shape[1])
         if how == "normal":
             self.W_out.normal_().mul_(bound)
@@ -120,88 +91,59 @@ class SequenceClassifier(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"], lengths: Integer[Tensor, " B"] | None = None
-    ) -> Float[Tensor, "B C"]:
-        """x (T, B, D) features or (T, B) word indices, lengths (B,) or None -> logits (B, C)."""
+    ) -> Float[Tensor, "B O"]:
+        """x (T, B, D) features or (T, B) word indices, lengths (B,) or None -> z (B, O)."""
         return torch.addmm(self.b_out, self.represent(x, lengths), self.W_out.T)  # h W_outᵀ + b_out
 
     def loss(
         self,
         x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"],
-        y: Integer[Tensor, " B"],
+        y: Tensor,
         lengths: Integer[Tensor, " B"] | None = None,
-        class_weights: Float[Tensor, " C"] | None = None,
-        label_smoothing: float = 0.0,
         total: float | None = None,
     ) -> Float[Tensor, ""]:
-        """The mean cross-entropy of a batch whose classes are y (B,): `forward` and its loss in one.
+        """The head's mean loss of a batch with targets y: `forward` and its loss in one.
 
-        `unroll.engines.step.readout_loss` has the equation and the other arguments.
+        Where one scan lies between x and a cross-entropy, as in the LSTM lab, an engine may compute both in one operation of
+        autograd (docs/decisions/0007); hooks on `layers` then see nothing.
+
+        Args:
+            total: what to divide by, where the batch is a share of a larger one.
         """
+        if self._is_one_scan(x):
+            cell = self.layers.cells[0][0]
+            self.layers.check_input(x)
+            weights, smoothing = self.head.cross_entropy or (None, 0.0)
+            loss: Tensor | None = choose(self.layers.engine, cell, x).scan_loss(
+                cell,
+                x,
+                self.layers.check_lengths(lengths, *x.shape[:2]),
+                self.W_out,
+                self.b_out,
+                y,
+                None if weights is None else weights.to(x),
+                smoothing,
+                total,
+            )
+            if loss is not None:
+                return loss
         h = self.represent(x, lengths)
-        reference = self.engine == "reference"
-        return readout_loss(
-            h, self.W_out, self.b_out, y, class_weights, label_smoothing, total=total, reference=reference
-        )
+        return self.head.loss(h, self.W_out, self.b_out, y, total, self.layers.engine == "reference")
 
-    @torch.no_grad()
-    def backpropagate(
-        self,
-        x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"],
-        y: Integer[Tensor, " B"],
-        lengths: Integer[Tensor, " B"] | None = None,
-        class_weights: Float[Tensor, " C"] | None = None,
-        label_smoothing: float = 0.0,
-    ) -> Float[Tensor, ""]:
-        """The `loss` of a batch; its gradients are added to the parameters', as ``loss(...).backward()`` does.
-
-        Where only a walk of the native engine lies between x and the readout, as in the LSTM lab, that engine goes there and
-        back without a recorded graph: recording takes longer than all arithmetic beside the walk. Loss and gradients are the
-        same to the bit.
-        """
-        cell = self._only_cell(x)
-        if cell is None:
-            with torch.enable_grad():
-                loss = self.loss(x, y, lengths, class_weights, label_smoothing)
-                loss.backward()
-            return loss.detach()
-        self.layers._check_input(x)
-        walked = native.walk_there(cell, x, self.layers._check_lengths(lengths, *x.shape[:2]))
-        loss, (d_h, *of_readout) = readout_gradients(
-            walked.h, self.W_out, self.b_out, y, class_weights, label_smoothing
-        )
-        parameters = (cell.W, cell.U, cell.b, self.W_out, self.b_out)
-        for parameter, gradient in zip(parameters, (*native.walk_back(walked, d_h), *of_readout), strict=True):
-            assert parameter is not None and gradient is not None  # noqa: PT018 - or `_only_cell` had found none
-            if parameter.grad is None:
-                parameter.grad = gradient
-            else:
-                parameter.grad.add_(gradient)
-        return loss
-
-    def _only_cell(self, x: Tensor) -> Cell | None:
-        """The cell, if a walk of the native engine over features is all that comes before the readout, and nobody listens in."""
+    def _is_one_scan(self, x: Tensor) -> bool:
+        """Whether the scan of one cell over features is all that comes before a cross-entropy."""
         layers = self.layers
-        if type(self) is not SequenceClassifier or type(layers) not in (LSTM, RNN):
-            return None
-        cell: Cell = layers.cells[0][0]
-        alone = (
-            len(layers.cells) == layers.directions == 1
+        return (
+            type(layers) is Recurrent
+            and type(self).represent is SequenceModel.represent
+            and layers.num_layers == layers.directions == 1
             and not layers.batch_first
-            and self.pooling == "last"
+            and self.head.pooling == "last"
+            and self.head.cross_entropy is not None
             and not (self.training and self.dropout)
-            and x.is_floating_point()
             and x.dim() == 3
             and x.shape[0] > 0
-            and not x.requires_grad
-            and not any(getattr(layers, hooks) for hooks in _HOOKS)
-            and not _has_any_global_hook()
-            and all(_is_plain(p) for p in (cell.W, cell.U, cell.b, self.W_out, self.b_out))
-            and self.engine != "reference"
-            and choose(layers.engine, cell, x) == "native"
-            and not (native.recorded(x) or torch.is_autocast_enabled("cpu"))
-            and not (torch.is_anomaly_enabled() or torch.is_inference_mode_enabled())
         )
-        return cell if alone else None
 
     def represent(
         self, x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"], lengths: Integer[Tensor, " B"] | None = None
@@ -211,19 +153,43 @@ class SequenceClassifier(nn.Module):
             x = nn.functional.embedding(x, self.embedding)  # (T, B, E)
             x = nn.functional.dropout(x, self.dropout, self.training)
         outputs, state = self.layers(x, lengths=lengths)
-        h = self._pool(outputs, state[0] if isinstance(state, tuple) else state, lengths)
+        h_n = parts(state)[0]  # (layers·directions, B, H)
+        top = h_n if len(h_n) == self.layers.directions else h_n[-self.layers.directions :]
+        h = pool(self.head.pooling, outputs, top.transpose(0, 1).flatten(1), lengths)
         return nn.functional.dropout(h, self.dropout, self.training)
 
-    def _pool(self, outputs: Tensor, h_n: Tensor, lengths: Tensor | None) -> Tensor:
-        """outputs (T, B, H·directions), h_n (layers·directions, B, H) -> (B, H·directions)."""
-        if self.pooling == "last":
-            directions = self.layers.directions
-            top = h_n if len(h_n) == directions else h_n[-directions:]
-            return top.transpose(0, 1).flatten(1)
-        if lengths is None:
-            return outputs.mean(0) if self.pooling == "mean" else outputs.amax(0)
-        steps = lengths.to(outputs.device)
-        if self.pooling == "mean":  # the outputs are zero beyond a sequence's length
-            return outputs.sum(0) / steps.clamp(min=1)[:, None]
-        padding = torch.arange(outputs.shape[0], device=outputs.device)[:, None] >= steps  # (T, B)
-        return outputs.masked_fill(padding[:, :, None], -torch.inf).amax(0)
+
+class SequenceClassifier(SequenceModel):
+    """A `SequenceModel` that names the class of a sequence; z are the logits of C classes.
+
+    Args:
+        num_classes: C.
+        pooling: what the readout reads: ``"last"`` (h_T), or the ``"mean"`` or ``"max"`` of h_t over all steps.
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        num_classes: int,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        embedding_size: int | None = None,
+        pooling: Pooling = "last",
+        nonlinearity: str = "tanh",
+        engine: EngineName = "auto",
+    ) -> None:
+        super().__init__(
+            cell,
+            input_size,
+            hidden_size,
+            Classification(num_classes, pooling),
+            num_layers,
+            bidirectional,
+            dropout,
+            embedding_size,
+            nonlinearity,
+            engine,
+        )

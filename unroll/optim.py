@@ -3,7 +3,7 @@
 All parameters of a model are laid end to end in one flat vector theta, their gradients in one flat vector g.
 An update rule is then a few lines on theta, g and its own state (m, v), as the papers print it, and costs the
 same few vector operations whether the model has two parameters or two hundred. For Adam and AdamW the native engine
-has the same rule compiled (`unroll.engines.step`); the lines here are what it is held to.
+has the same rule compiled (`unroll.engines.native.adam`); the lines here are what it is held to.
 
 Sources
     SGD with momentum   Sutskever, Martens, Dahl, Hinton: On the importance of initialization and momentum in
@@ -32,7 +32,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from unroll.engines import EngineName, check_engine, step, takes_native
+from unroll.engines import EngineName, check_able, check_engine, native
 from unroll.errors import InputError
 
 # ------------------------------------------------------------------------------------------------- optimisers
@@ -277,7 +277,10 @@ class Adam(Optimiser):
         self._m = torch.zeros_like(self.theta)
         self._v = torch.zeros_like(self.theta)
         check_engine(engine)
-        self._compiled = takes_native(engine, step.why_not(self.theta))
+        obstacle = native.refuses(self.theta)
+        if engine == "native":
+            check_able(engine, obstacle)
+        self._compiled = engine != "reference" and obstacle is None
 
     def _state(self) -> dict[str, Tensor]:
         return {"m": self._m, "v": self._v}
@@ -294,7 +297,7 @@ class Adam(Optimiser):
         self.steps += 1
         penalty, keep = self._decay()
         rate, eps = self._rate_and_eps()
-        return step.adam(
+        return native.adam(
             self.theta,
             self._m,
             self._v,

@@ -80,7 +80,7 @@ def test_a_word_index_reads_as_its_one_hot_vector(kind):
 def test_forget_bias_sets_the_second_block_alone():
     cell = LSTMCell(2, 3)
     before = cell.b.detach().clone()
-    cell.set_forget_bias(1.5)
+    cell.set_bias("f", 1.5)
     assert torch.equal(cell.b[3:6], torch.full((3,), 1.5))
     assert torch.equal(cell.b[:3], before[:3])
     assert torch.equal(cell.b[6:], before[6:])

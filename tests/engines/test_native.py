@@ -21,7 +21,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from unroll.cells import Cell, LSTMCell, RNNCell
 from unroll.engines import choose, native, reference
-from unroll.engines import walk as walk_with
+from unroll.engines import scan as scan_with
+from unroll.engines.native import eager
+from unroll.engines.native import library as native_library
 from unroll.errors import InputError
 from unroll.layers import LSTM, RNN
 
@@ -31,18 +33,18 @@ KINDS = ["lstm", "tanh", "relu"]
 SETS = [
     name
     for name in ("portable", "avx2", "avx512", "neon")
-    if native._library and native._library.unroll_select(name.encode())
+    if native_library.library and native_library.library.unroll_select(name.encode())
 ]
-if native._library:
-    native._library.unroll_select((native.instruction_set() or "").encode())
+if native_library.library:
+    native_library.library.unroll_select((native.instruction_set() or "").encode())
 
 
 @pytest.fixture
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs a test on another instruction set than the best."""
-    native._library.unroll_select(request.param.encode())
+    native_library.library.unroll_select(request.param.encode())
     yield request.param
-    native._library.unroll_select(native.instruction_set().encode())
+    native_library.library.unroll_select(native.instruction_set().encode())
 
 
 def make_cell(kind: str, D: int, H: int, bias: bool = True, dtype: torch.dtype = torch.float64) -> Cell:
@@ -60,7 +62,7 @@ def results(engine, cell, x, state, lengths=None, reverse=False, into=(True, Tru
     want_x, want_state, want_parameters = wants
     x = x.detach() if not x.is_floating_point() else x.detach().requires_grad_(want_x)
     state = tuple(part.detach().requires_grad_(want_state) for part in state)
-    out, last = engine.walk(cell, x, state if len(state) > 1 else state[0], lengths, reverse)
+    out, last = engine.scan(cell, x, state if len(state) > 1 else state[0], lengths, reverse)
     last = last if isinstance(last, tuple) else (last,)
     random = torch.Generator().manual_seed(0)
     loss = torch.zeros((), dtype=out.dtype)
@@ -289,7 +291,7 @@ def test_derivatives_pass_gradcheck_and_second_derivatives_too(kind, ragged):
             if name in cell._parameters:
                 delattr(cell, name)
             setattr(cell, name, value)
-        out, last = native.walk(cell, x, state if len(state) > 1 else state[0], lengths)
+        out, last = native.scan(cell, x, state if len(state) > 1 else state[0], lengths)
         return out, *(last if isinstance(last, tuple) else (last,))
 
     inputs = (torch.randn(T, B, D, dtype=torch.float64), cell.W, cell.U, cell.b, *make_state(kind, B, H))
@@ -307,7 +309,7 @@ def test_a_gradient_penalty_is_the_references(kind, words):
     state = make_state(kind, 3, 5)
     found = []
     for engine in (native, reference):
-        out, _ = engine.walk(cell, x, state if len(state) > 1 else state[0])
+        out, _ = engine.scan(cell, x, state if len(state) > 1 else state[0])
         gradients = torch.autograd.grad(out.square().sum(), list(cell.parameters()), create_graph=True)
         penalty = sum(g.square().sum() for g in gradients)
         found.append([*gradients, *torch.autograd.grad(penalty, list(cell.parameters()))])
@@ -320,7 +322,7 @@ def test_an_input_that_depends_on_the_weights_counts_once_in_second_derivatives(
     found = []
     for engine in (native, reference):
         x = cell.W[:4, :3].reshape(2, 2, 3) * 2
-        out, _ = engine.walk(cell, x, cell.initial_state(2))
+        out, _ = engine.scan(cell, x, cell.initial_state(2))
         (g,) = torch.autograd.grad(out.square().sum(), [cell.W], create_graph=True)
         found.append([g, *torch.autograd.grad(g.square().sum(), [cell.W])])
     assert_same(*found, 1e-10)
@@ -330,7 +332,7 @@ def test_an_input_that_depends_on_the_weights_counts_once_in_second_derivatives(
 def test_the_same_graph_can_be_walked_back_twice(kind):
     torch.manual_seed(0)
     cell = make_cell(kind, 4, 20)
-    out, _ = native.walk(cell, torch.randn(5, 9, 4, dtype=torch.float64), cell.initial_state(9))
+    out, _ = native.scan(cell, torch.randn(5, 9, 4, dtype=torch.float64), cell.initial_state(9))
     loss = out.sin().sum()
     first = torch.autograd.grad(loss, list(cell.parameters()), retain_graph=True)
     second = torch.autograd.grad(loss, list(cell.parameters()), retain_graph=True)
@@ -342,11 +344,11 @@ def test_without_gradients_nothing_is_kept_and_the_result_is_the_same():
     torch.manual_seed(0)
     cell = make_cell("lstm", 4, 20)
     x = torch.randn(5, 9, 4, dtype=torch.float64)
-    with_graph = native.walk(cell, x, cell.initial_state(9))[0]
+    with_graph = native.scan(cell, x, cell.initial_state(9))[0]
     with torch.no_grad():
-        without = native.walk(cell, x, cell.initial_state(9))[0]
+        without = native.scan(cell, x, cell.initial_state(9))[0]
     with torch.inference_mode():
-        inference = native.walk(cell, x, cell.initial_state(9))[0]
+        inference = native.scan(cell, x, cell.initial_state(9))[0]
     assert with_graph.grad_fn is not None
     assert without.grad_fn is None
     assert torch.equal(with_graph, without)
@@ -357,7 +359,7 @@ def test_only_the_gradients_that_are_wanted_are_made():
     cell = make_cell("lstm", 4, 20)
     x = torch.randn(5, 9, 4, dtype=torch.float64, requires_grad=True)
     cell.W.requires_grad_(False)
-    out, _ = native.walk(cell, x, cell.initial_state(9))
+    out, _ = native.scan(cell, x, cell.initial_state(9))
     out.sum().backward()
     assert cell.W.grad is None
     assert x.grad is not None
@@ -428,7 +430,7 @@ def test_a_weight_that_is_not_finite_counts_from_the_first_step_on_though_h0_is_
         with torch.no_grad():
             cell.W[row - H, column] = bad  # of the last gate
         x, state = torch.randn(1, B, D, dtype=torch.float64), cell.initial_state(B)
-        expected, found = reference.walk(cell, x, state)[0], native.walk(cell, x, state)[0]
+        expected, found = reference.scan(cell, x, state)[0], native.scan(cell, x, state)[0]
         assert expected[0, :, row].isnan().all()
         torch.testing.assert_close(found, expected, equal_nan=True)
 
@@ -444,7 +446,7 @@ def test_a_weight_that_is_not_finite_is_seen_whichever_thread_packs_it(kind):
             cell = make_cell(kind, D, H)
             with torch.no_grad():
                 cell.W[unit - H, 7] = math.inf
-            found = native.walk(cell, x, cell.initial_state(B))[0]
+            found = native.scan(cell, x, cell.initial_state(B))[0]
             assert found[0, :, unit].isnan().all(), unit
     finally:
         torch.set_num_threads(before)
@@ -457,7 +459,7 @@ def test_saturated_gates_are_exact_so_that_memory_does_not_leak():
             parameter.zero_()
         cell.b.copy_(torch.tensor([-1e4, 1e4, 0.0, 1e4]))  # nothing in, nothing forgotten
     c0 = torch.tensor([[0.7]])
-    _, (h, c) = native.walk(cell, torch.zeros(10_000, 1, 1), (torch.zeros(1, 1), c0))
+    _, (h, c) = native.scan(cell, torch.zeros(10_000, 1, 1), (torch.zeros(1, 1), c0))
     assert torch.equal(c, c0)
     torch.testing.assert_close(h, torch.tanh(c0), rtol=1e-6, atol=0)
 
@@ -470,7 +472,7 @@ def test_the_nonlinearities_are_accurate_relative_to_their_value(instruction_set
     with torch.no_grad():
         cell.W.zero_()
         cell.U.fill_(1)
-    out, _ = native.walk(cell, z.reshape(1, -1, 1), z.new_zeros(len(z), 1))
+    out, _ = native.scan(cell, z.reshape(1, -1, 1), z.new_zeros(len(z), 1))
     exact = torch.tanh(z.double())
     torch.testing.assert_close(out.flatten().double(), exact, rtol=tolerance, atol=0)
 
@@ -481,7 +483,7 @@ def test_the_nonlinearities_are_accurate_relative_to_their_value(instruction_set
         cell.U[1] = 1  # c = f c0 = sigmoid(z)
         cell.b[0] = -1e4
     zeros = z.new_zeros(len(z), 1)
-    _, (_, c) = native.walk(cell, z.reshape(1, -1, 1), (zeros, zeros + 1))
+    _, (_, c) = native.scan(cell, z.reshape(1, -1, 1), (zeros, zeros + 1))
     torch.testing.assert_close(c.flatten().double(), torch.sigmoid(z.double()), rtol=tolerance, atol=0)
 
 
@@ -544,7 +546,7 @@ def test_the_number_of_threads_may_change_between_forward_and_backward():
     cell = make_cell("lstm", 12, 40)
     x = torch.randn(9, 70, 12, dtype=torch.float64)
     truth = results(reference, cell, x, cell.initial_state(70), into=(True, False), wants=(False, False, True))
-    out, _ = native.walk(cell, x, cell.initial_state(70))
+    out, _ = native.scan(cell, x, cell.initial_state(70))
     torch.set_num_threads(1)
     weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(0), dtype=out.dtype)
     found = torch.autograd.grad((out * weight).sum(), list(cell.parameters()))
@@ -578,8 +580,8 @@ def test_memory_of_a_graph_that_is_never_walked_back_is_reused(monkeypatch):
     given: list[int] = []
 
     class Library:
-        unroll_forward = native._library.unroll_forward
-        unroll_backward = native._library.unroll_backward
+        unroll_forward = native_library.library.unroll_forward
+        unroll_backward = native_library.library.unroll_backward
 
         @staticmethod
         def unroll_release(pointer: int) -> None:
@@ -588,12 +590,12 @@ def test_memory_of_a_graph_that_is_never_walked_back_is_reused(monkeypatch):
 
     gc.collect()
     native.trim()
-    release = native._library.unroll_release
-    monkeypatch.setattr(native, "_library", Library)
+    release = native_library.library.unroll_release
+    monkeypatch.setattr(eager, "library", Library)
     cell = make_cell("lstm", 5, 30)
     x = torch.randn(12, 40, 5, dtype=torch.float64)
     for _ in range(5):
-        out = native.walk(cell, x, cell.initial_state(40))[0]
+        out = native.scan(cell, x, cell.initial_state(40))[0]
         taken.append(out.grad_fn.saved.pointer)
         del out
         gc.collect()
@@ -611,7 +613,7 @@ def test_no_more_memory_is_kept_than_was_in_use_at_once():
     cell, before = make_cell("lstm", 1, 64, dtype=torch.float32), resident()
     for step in range(12):  # each too large for what was kept of the ones before
         T = round(130 * 1.3**step)
-        out = native.walk(cell, torch.zeros(T, 64, 1), cell.initial_state(64))[0]
+        out = native.scan(cell, torch.zeros(T, 64, 1), cell.initial_state(64))[0]
         del out
     largest = 5 * T * 64 * 64 * 4  # four gates and c
     kept = resident() - before
@@ -671,7 +673,7 @@ def test_the_default_device_does_not_matter():
 def test_what_does_not_fit_is_refused_before_the_kernels_see_it(change, message):
     arguments = {"x": torch.zeros(3, 2, 4), "state": (torch.zeros(2, 6),) * 2, "lengths": None} | change
     with pytest.raises(InputError) as raised:
-        native.walk(LSTMCell(4, 6), **arguments)
+        native.scan(LSTMCell(4, 6), **arguments)
     assert message in str(raised.value)
 
 
@@ -689,19 +691,19 @@ def test_the_reasons_why_not():
 
     assert "Peephole" in native.why_not(Peephole(2, 3), x)
 
-    assert choose("auto", LSTMCell(2, 3), x) == "native"
-    assert choose("auto", LSTMCell(2, 3).half(), x.half()) == "reference"
-    assert choose("auto", Peephole(2, 3), x) == "reference"
+    assert choose("auto", LSTMCell(2, 3), x) is native
+    assert choose("auto", LSTMCell(2, 3).half(), x.half()) is reference
+    assert choose("auto", Peephole(2, 3), x) is reference
 
 
 def test_without_the_library_everything_runs_on_the_reference(monkeypatch):
-    monkeypatch.setattr(native, "_library", None)
-    monkeypatch.setattr(native, "_obstacle", "the compiled kernels are not installed")
+    monkeypatch.setattr(native_library, "library", None)
+    monkeypatch.setattr(native_library, "_obstacle", "the compiled kernels are not installed")
     assert native.describe() == "reference (the compiled kernels are not installed)"
     layer = LSTM(3, 4)
     layer(torch.zeros(2, 2, 3))[0].sum().backward()
     with pytest.raises(InputError, match="not installed"):
-        walk_with(layer.cells[0][0], torch.zeros(2, 2, 3), (torch.zeros(2, 4),) * 2, engine="native")
+        scan_with(layer.cells[0][0], torch.zeros(2, 2, 3), (torch.zeros(2, 4),) * 2, engine="native")
 
 
 def test_the_instruction_set_can_be_forced_from_outside():

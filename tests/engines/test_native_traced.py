@@ -281,7 +281,7 @@ def test_autocast_never_lets_the_kernels_read_one_dtype_as_another():
     with torch.autocast("cpu"):
         assert "autocast" in native.why_not(cell, x)
         with pytest.raises(InputError, match=r"the input is torch\.float32 and the weights are torch\.float64"):
-            native.walk(cell, x, (state, state))
+            native.scan(cell, x, (state, state))
         # All in float64, autocast changes nothing, and the reference computes it.
         out = layer(x.double())[0]
     torch.testing.assert_close(out, layer(x.double())[0])

@@ -11,7 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
 from unroll.engines import native
-from unroll.engines.step import readout_loss
+from unroll.engines.native import library as native_library
+from unroll.engines.native import readout_loss
 from unroll.errors import InputError
 from unroll.optim import Adam, AdamW
 
@@ -158,12 +159,12 @@ def each_set():
 
     def sets():
         for name in ("portable", "avx2", "avx512", "neon"):
-            if native._library is not None and native._library.unroll_select(name.encode()):
+            if native_library.library is not None and native_library.library.unroll_select(name.encode()):
                 yield name
 
     yield sets()
-    if native._library is not None:
-        native._library.unroll_select(native.instruction_set().encode())
+    if native_library.library is not None:
+        native_library.library.unroll_select(native.instruction_set().encode())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

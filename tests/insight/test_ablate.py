@@ -10,17 +10,17 @@ import torch
 from click.testing import CliRunner
 
 from unroll.cells import LSTMCell
-from unroll.cells.variants import BLOCKS, OPEN, REMOVALS, AblatedLSTMCell, hold_open
+from unroll.cells.variants import HELD_OPEN, OPEN, REMOVALS, AblatedLSTMCell, hold_open
 from unroll.cli import cli
-from unroll.engines import choose, native
+from unroll.engines import choose, native, reference
 from unroll.errors import InputError
 from unroll.insight.ablate import count_parameters, plan, remove, table, text_table
 from unroll.insight.trace import trace
 from unroll.models import SequenceClassifier
 from unroll.optim import Adam
-from unroll.training.loop import train
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder
+from unroll.training.train import train
 
 
 @pytest.mark.parametrize("removed", REMOVALS)
@@ -47,7 +47,7 @@ def test_each_variant_changes_one_line_of_the_equations_and_no_other(removed):
     torch.testing.assert_close(new.h, expected["o"] * torch.tanh(new.c))
 
 
-@pytest.mark.parametrize("gate", BLOCKS)
+@pytest.mark.parametrize("gate", HELD_OPEN)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_a_gate_held_open_is_the_variant_to_the_last_digits_and_no_gradient_closes_it(gate, dtype, engine):
@@ -65,7 +65,7 @@ def test_a_gate_held_open_is_the_variant_to_the_last_digits_and_no_gradient_clos
         state = variant(x[t], state)
         torch.testing.assert_close(outputs[t], state[0], rtol=1e-5, atol=1e-6)
     optimizer = Adam(model.parameters(), 0.05)
-    rows = slice(5 * BLOCKS[gate], 5 * BLOCKS[gate] + 5)
+    rows = cell.block(gate)
     for _ in range(3):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(x), y).backward()
@@ -96,7 +96,7 @@ def test_a_model_with_a_part_removed_keeps_its_parameters_and_learns(removed):
     assert losses[-1] < 0.5 * losses[0]
     walked_by = {choose("auto", cell, x) for cell in model.layers.cells[0]}
     if native.instruction_set() is not None:
-        assert walked_by == {"native" if removed in BLOCKS else "reference"}
+        assert walked_by == {native if removed in HELD_OPEN else reference}
 
 
 def test_a_variant_without_a_gate_has_a_quarter_of_the_cell_fewer_parameters():

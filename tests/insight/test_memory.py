@@ -213,12 +213,12 @@ RESULT = {
     [
         (
             [{k: v for k, v in RESULT.items() if k != "diverged"}],
-            "result 0 .from 0. has no entry diverged, as an older",
+            "training 0 .from 0. has no entry diverged, as an older",
         ),
-        ([RESULT, {**RESULT, "sequences": "many"}], "result 1 .from 0. has sequences = 'many'"),
-        ({"results": [RESULT]}, "holds no results of unroll memory"),
-        ([RESULT, 3], "holds no results of unroll memory"),
-        (None, "holds no results of unroll memory"),
+        ([RESULT, {**RESULT, "sequences": "many"}], "training 1 .from 0. has sequences = 'many'"),
+        ({"results": [RESULT]}, "it holds no list of trainings"),
+        ([RESULT, 3], "it holds no list of trainings"),
+        (None, "it holds no list of trainings"),
     ],
 )
 def test_numbers_of_another_version_or_kind_are_refused_before_anything_is_trained(
@@ -233,4 +233,4 @@ def test_numbers_of_another_version_or_kind_are_refused_before_anything_is_train
     assert str(refused.exception).endswith("; remove it, or name another folder with --out")
     assert json.loads(file.read_text()) == content
     file.write_text(json.dumps([RESULT]))
-    assert memory.read_results(file) == [RESULT]
+    assert memory.measure([], file) == []

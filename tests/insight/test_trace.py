@@ -17,9 +17,9 @@ from unroll.insight.look import look
 from unroll.insight.trace import Trace, decided, trace
 from unroll.models import SequenceClassifier
 from unroll.report.insight import draw_look, unit_order
-from unroll.training.loop import train
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder
+from unroll.training.train import train
 
 LAYERS = [(kind, layers, both) for kind in (unroll.RNN, unroll.LSTM) for layers in (1, 2) for both in (False, True)]
 

@@ -13,9 +13,9 @@ import torch
 def sentences_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The RNN lab, with its figures."""
     from unroll.report.figures import draw_figures
-    from unroll.training.loop import train
     from unroll.training.recipe import load_recipe
     from unroll.training.run import RunFolder
+    from unroll.training.train import train
 
     recipe = load_recipe("rnn-sentences")
     facts = {"unroll": "0.1.0", "processor": "a test's processor", "threads": torch.get_num_threads()}

@@ -123,7 +123,7 @@ def snippets(card: str) -> list[str]:
 
 @pytest.mark.parametrize("changes", [{}, {"num_layers": 2, "bidirectional": True}, {"cell": "rnn"}], ids=str)
 def test_the_cards_torch_snippet_makes_a_layer_with_the_same_outputs(bars_recipe, tmp_path, monkeypatch, changes):
-    from unroll.training.loop import train
+    from unroll.training.train import train
 
     recipe = bars_recipe(epochs=1, **changes)
     folder = RunFolder.create(tmp_path / "run", recipe, {})

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from unroll.data.batches import Batch
-from unroll.training import distributed, loop
+from unroll.training import distributed, fit
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder
+from unroll.training.tasks import first_model
+from unroll.training.train import prepare, train
 
 # What a worker does in place of `python -m unroll`. Each process has a current folder of its own, as it would on a machine
 # of its own. It runs one command after the other: starting processes is what takes the time here.
@@ -22,12 +24,12 @@ WORKER = """
 import json, os, signal, sys
 import torch
 from unroll.cli import main
-from unroll.training import loop
+from unroll.training import callbacks, fit
 
 rank = os.environ["RANK"]
 os.chdir(os.path.join(sys.argv[1], rank))
-loop.SECONDS_BETWEEN_SAVES = 0.0
-step, run = loop.Trainer._step, loop.Trainer.run
+callbacks.SECONDS_BETWEEN_SAVES = 0.0
+step, run = fit.Training.step, fit.Training.run
 
 def interrupted(self, batch, number):
     if rank == "0" and number == int(os.environ.get("INTERRUPT_AT", -1)):
@@ -40,7 +42,7 @@ def watched(self):
     run(self)
     torch.save(self.optimizer.theta, f"../theta{rank}.pt")
 
-loop.Trainer._step, loop.Trainer.run = interrupted, watched
+fit.Training.step, fit.Training.run = interrupted, watched
 codes = []
 for command in json.loads(sys.argv[2]):
     try:
@@ -84,7 +86,7 @@ def alone(name, fields, path):
     """One process, for comparison."""
     recipe = load_recipe(name, fields)
     folder = RunFolder.create(path, recipe, {})
-    loop.train(recipe, folder, echo=lambda line: None)
+    train(recipe, folder, echo=lambda line: None)
     return folder
 
 
@@ -268,13 +270,13 @@ def test_the_shares_of_a_batch_make_it_up(size):
 
 def test_processes_draw_the_same_order_but_drop_different_units(bars_recipe, tmp_path, monkeypatch):
     recipe = bars_recipe(dropout=0.5)
-    folder = RunFolder.create(tmp_path / "run", recipe, {})
-    with loop.Diary(folder.path, print, False) as diary:
-        trainer = loop.Trainer(recipe, loop.prepare(recipe), folder, diary)
+    dataset = prepare(recipe)
+    training = fit.Training(first_model(recipe, dataset.encoder), dataset, fit.Settings.of(recipe))
+    training.epoch = 3
     orders, masks = [], []
     for rank in range(2):
         monkeypatch.setattr(distributed, "_rank", rank)
-        orders.append(torch.randperm(50, generator=trainer._seed_epoch(3)))
+        orders.append(torch.randperm(50, generator=training._seed_epoch()))
         masks.append(torch.rand(50))
     assert torch.equal(orders[0], orders[1])
     assert not torch.equal(masks[0], masks[1])

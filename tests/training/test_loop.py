@@ -14,9 +14,13 @@ import torch
 
 from unroll.engines import native
 from unroll.errors import RecipeError, RunError, TrainingError
-from unroll.training import loop
-from unroll.training.loop import train
-from unroll.training.run import RunFolder, load, load_tensors
+from unroll.files import load_tensors
+from unroll.training import callbacks, fit
+from unroll.training import train as training_train
+from unroll.training.evaluate import evaluated
+from unroll.training.run import RunFolder, load
+from unroll.training.tasks import first_model
+from unroll.training.train import prepare, train
 
 
 def run(recipe, path, **options):
@@ -95,8 +99,8 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(
     recipe = bars_recipe(**VARIED)
     whole = contents(run(recipe, tmp_path / "whole")[0])
 
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", 0.0)
-    step, taken = loop.Trainer._step, 0
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_SAVES", 0.0)
+    step, taken = fit.Training.step, 0
 
     def interrupt(self, batch, number):
         nonlocal taken
@@ -105,13 +109,13 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(
         taken += 1
         return step(self, batch, number)
 
-    monkeypatch.setattr(loop.Trainer, "_step", interrupt)
+    monkeypatch.setattr(fit.Training, "step", interrupt)
     folder = RunFolder.create(tmp_path / "broken", recipe, {})
     with pytest.raises(KeyboardInterrupt):
         train(recipe, folder, echo=lambda line: None)
     assert not folder.finished
 
-    monkeypatch.setattr(loop.Trainer, "_step", step)
+    monkeypatch.setattr(fit.Training, "step", step)
     torch.rand(7)  # whatever the generator's state is when it goes on
     train(folder.recipe, folder, echo=lambda line: None, resume=True)
     assert contents(folder) == whole
@@ -120,9 +124,10 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(
 
 KILLED = """
 import sys
-from unroll.training import loop
+from unroll.training import callbacks, fit
+from unroll.training import train as training_train
 from unroll.cli import main
-loop.SECONDS_BETWEEN_SAVES = 0.0
+callbacks.SECONDS_BETWEEN_SAVES = 0.0
 main(sys.argv[1:])
 """
 
@@ -150,7 +155,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(bars_folder, tmp_path):
 
 
 def test_a_full_disk_loses_nothing_that_was_saved(bars_recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_SAVES", 0.0)
     recipe = bars_recipe()
     whole = contents(run(recipe, tmp_path / "whole")[0])
     folder = RunFolder.create(tmp_path / "full", recipe, {})
@@ -174,14 +179,14 @@ def test_a_full_disk_loses_nothing_that_was_saved(bars_recipe, tmp_path, monkeyp
 
 
 def test_resuming_with_another_architecture_is_refused(bars_recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_SAVES", 0.0)
     recipe = bars_recipe()
     folder = RunFolder.create(tmp_path / "run", recipe, {})
-    outcome = loop.Trainer.outcome
-    monkeypatch.setattr(loop.Trainer, "outcome", lambda self, test: (_ for _ in ()).throw(KeyboardInterrupt))
+    outcome = training_train.outcome
+    monkeypatch.setattr(training_train, "outcome", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train(recipe, folder, echo=lambda line: None)
-    monkeypatch.setattr(loop.Trainer, "outcome", outcome)
+    monkeypatch.setattr(training_train, "outcome", outcome)
     text = (folder.path / "recipe.yaml").read_text()
     (folder.path / "recipe.yaml").write_text(text.replace("hidden_size: 12", "hidden_size: 13"))
     with pytest.raises(RunError, match=r"resume\.safetensors belongs to another architecture"):
@@ -198,12 +203,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(bars_recipe, 
 
 def test_a_batch_larger_than_the_set_is_refused(bars_recipe, tmp_path):
     with pytest.raises(RecipeError, match=r"batch_size is 201, but there are only 200 training sequences"):
-        loop.prepare(bars_recipe(batch_size=201))
+        prepare(bars_recipe(batch_size=201))
 
 
 def test_held_out_images_are_the_last_ones_and_are_not_trained_on(bars_recipe):
-    dataset = loop.prepare(bars_recipe(validation=50))
-    everything = loop.prepare(bars_recipe()).train
+    dataset = prepare(bars_recipe(validation=50))
+    everything = prepare(bars_recipe()).train
     assert len(dataset.train) == 150
     assert torch.equal(dataset.validation.values, everything.values[150:])
     assert torch.equal(dataset.train.values, everything.values[:150])
@@ -219,19 +224,24 @@ def test_early_stopping_keeps_the_best_epoch(bars_recipe, tmp_path):
     assert metrics["validation"]["loss"] == pytest.approx(losses[best], rel=1e-6)
 
 
-def test_averaged_weights_are_what_is_saved_and_tested(bars_recipe, tmp_path, monkeypatch):
-    seen = {}
-    outcome = loop.Trainer.outcome
+def test_averaged_weights_are_what_is_saved_and_tested(bars_recipe, tmp_path):
+    recipe = bars_recipe(weight_average=0.9)
+    folder, metrics, _ = run(recipe, tmp_path / "run")
+    thetas = []
 
-    def spy(self, test):
-        seen["average"] = self.average.average.clone()
-        return outcome(self, test)
+    class Watch(fit.Callback):
+        def on_step(self, training, step, loss):
+            thetas.append(training.optimizer.theta.clone())
 
-    monkeypatch.setattr(loop.Trainer, "outcome", spy)
-    folder, _, _ = run(bars_recipe(weight_average=0.9), tmp_path / "run")
-    model = load(folder.path).model
-    saved = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
-    assert torch.equal(saved, seen["average"])
+    dataset = prepare(recipe)
+    model = first_model(recipe, dataset.encoder)
+    average = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    training_train.fit_recipe(recipe, dataset, [Watch()])
+    for t, theta in enumerate(thetas):
+        average.lerp_(theta, 1 - min(0.9, (1 + t) / (10 + t)))
+    saved = load(folder.path)
+    torch.testing.assert_close(torch.cat([p.detach().reshape(-1) for p in saved.model.parameters()]), average)
+    assert evaluated(saved.model, dataset.test, dataset.encoder)["loss"] == metrics["test"]["loss"]
 
 
 def test_without_a_test_the_test_set_is_not_looked_at(bars_recipe, tmp_path):

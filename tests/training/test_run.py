@@ -10,8 +10,8 @@ from safetensors import safe_open
 
 import unroll
 from unroll.errors import RunError
-from unroll.training.evaluate import evaluate
-from unroll.training.run import RunFolder, load_tensors, save_tensors, write_atomically
+from unroll.files import load_tensors, save_tensors, write_atomically
+from unroll.training.run import RunFolder, evaluate
 
 
 def test_a_loaded_model_repeats_the_runs_own_test(bars_run):

@@ -22,9 +22,10 @@ from unroll.errors import InputError
 from unroll.report.document import report
 from unroll.report.effects import cells, draw_effects, markdown, text_table
 from unroll.report.pdf import write_pdf
-from unroll.training import loop
+from unroll.training import fit
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder
+from unroll.training.trials import alone
 from unroll.tuning import effects
 from unroll.tuning.effects import Study, estimate, measure, plan, summarise, walk
 
@@ -76,7 +77,7 @@ def study(first, second, folder, seeds=5, trained=outcome):
     """A whole study with outcomes in the place of trainings; what came of it."""
     way = walk(load_recipe(str(first)), load_recipe(str(second)))
     book = Study(folder, way, effects.load_tested(way.first), FACTS)
-    with pytest.MonkeyPatch.context() as patch, effects.alone(folder):
+    with pytest.MonkeyPatch.context() as patch, alone(folder, "unroll effects"):
         patch.setattr(effects, "train_once", trained)
         impossible = measure(way, book, seeds)
     return summarise(way, book, seeds, impossible)
@@ -417,7 +418,7 @@ def test_the_file_of_another_study_is_refused_and_left_alone(
 
 def test_two_do_not_work_in_one_folder(unroll, pair, counted):
     folder = Path("new/place")
-    with effects.alone(folder):
+    with alone(folder, "unroll effects"):
         assert unroll("effects", *pair, "--seeds", 2, "--out", str(folder)) == (
             2,
             "",
@@ -496,7 +497,7 @@ def test_the_command_prints_and_writes_the_study_and_keeps_no_weights(unroll, pa
     def no_training(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(loop.Trainer, "run", no_training)
+    monkeypatch.setattr(fit.Training, "run", no_training)
     files = {path: path.read_bytes() for path in folder.iterdir()}
     assert unroll("effects", *pair, "--seeds", 2) == (0, out, "")
     assert {path: path.read_bytes() for path in folder.iterdir()} == files
@@ -595,7 +596,7 @@ def test_no_words_in_the_figure_lie_on_each_other(second, tmp_path, bars_folder)
     first, other = (load_recipe(name, data) for name in ("lstm-mnist-template", second))
     way = walk(first, other)
     book = Study(tmp_path / "out", way, effects.load_tested(first), FACTS)
-    with pytest.MonkeyPatch.context() as patch, effects.alone(tmp_path / "out"):
+    with pytest.MonkeyPatch.context() as patch, alone(tmp_path / "out", "unroll effects"):
         patch.setattr(effects, "train_once", outcome)
         found = summarise(way, book, 3, measure(way, book, 3))
     reason = replace(found.single[0], points=effects.NOTHING, factor=effects.NOTHING, reason="it makes no sense")

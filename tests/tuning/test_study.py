@@ -85,8 +85,8 @@ def test_the_first_trial_is_the_recipe_itself(finished):
 
 
 def test_the_score_is_the_held_out_accuracy_of_a_training_with_these_values(finished, recipe_file, tmp_path):
-    from unroll.training.loop import train
     from unroll.training.run import RunFolder
+    from unroll.training.train import train
 
     trial = next(t for t in trials_of(finished[0]) if t.state == TrialState.COMPLETE)
     recipe = load_recipe(str(recipe_file), trial.params)

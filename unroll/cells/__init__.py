@@ -1,8 +1,41 @@
 """The cells: one file per set of equations, one time step each."""
 
-from unroll.cells.lstm import LSTMCell, LSTMGates
-from unroll.cells.rnn import RNNCell
+from __future__ import annotations
 
-Cell = RNNCell | LSTMCell
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Cell", "LSTMCell", "LSTMGates", "RNNCell"]
+from unroll.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from unroll.cells.base import Cell as Cell
+    from unroll.cells.base import State as State
+    from unroll.cells.base import as_cell as as_cell
+    from unroll.cells.lstm import LSTMCell as LSTMCell
+    from unroll.cells.lstm import LSTMGates as LSTMGates
+    from unroll.cells.parameters import CellParameters
+    from unroll.cells.rnn import RNNCell as RNNCell
+
+# The cells that recipes can name, each a class in the file of that name.
+CELLS = {"rnn": "RNNCell", "lstm": "LSTMCell"}
+
+_FILES = {"Cell": "base", "State": "base", "as_cell": "base", "LSTMGates": "lstm"}
+_FILES |= {name: file for file, name in CELLS.items()}
+
+
+def cell_type(name: str) -> type[CellParameters]:
+    """The class of the cell that recipes call `name`.
+
+    Raises:
+        InputError: there is no such cell.
+    """
+    if name not in CELLS:
+        raise InputError(f"unknown cell {name!r}{nearest(name, CELLS)}")
+    found: type[CellParameters] = __getattr__(CELLS[name])
+    return found
+
+
+def __getattr__(name: str) -> Any:  # recipes are checked before torch is imported, and ask for the names alone
+    if name in _FILES:
+        return getattr(importlib.import_module(f"unroll.cells.{_FILES[name]}"), name)
+    raise AttributeError(f"module 'unroll.cells' has no attribute {name!r}")

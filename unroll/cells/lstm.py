@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from unroll.cells.base import State
 from unroll.cells.parameters import CellParameters
 
 
@@ -45,7 +46,10 @@ class LSTMCell(CellParameters):
     torch.Size([64, 128])
     """
 
-    gates = 4
+    title = "LSTM"
+    about = "a long short-term memory network (LSTM)"
+    state_names = ("h", "c")
+    gate_names = ("i", "f", "c_tilde", "o")
 
     def equations(
         self, x: Float[Tensor, "B D"] | Integer[Tensor, " B"], h: Float[Tensor, "B H"], c: Float[Tensor, "B H"]
@@ -71,13 +75,5 @@ class LSTMCell(CellParameters):
         gates = self.equations(x, *state)
         return gates.h, gates.c
 
-    def initial_state(self, batch_size: int) -> tuple[Float[Tensor, "B H"], Float[Tensor, "B H"]]:
-        """(h_0, c_0) = zeros, (B, H) each."""
-        zeros = self.W.new_zeros(batch_size, self.hidden_size)
-        return zeros, zeros
-
-    @torch.no_grad()
-    def set_forget_bias(self, value: float) -> None:
-        """Set b_f, so that the cell begins by remembering (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2)."""
-        if self.b is not None:
-            self.b[self.hidden_size : 2 * self.hidden_size] = value
+    def quantities(self, x: Tensor, state: State) -> dict[str, Tensor]:
+        return self.equations(x, *state)._asdict()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
+from unroll.cells.base import Cell
 from unroll.errors import InputError, nearest
 
 Initialisation = Literal["uniform", "linear", "normal", "orthogonal"]
 
 
-class CellParameters(nn.Module):
+class CellParameters(Cell):
     """W (G·H, H), U (G·H, D) and b (G·H,): one block of H rows for each of the G gates.
 
     Args:
@@ -26,7 +27,9 @@ class CellParameters(nn.Module):
         InputError: a size is smaller than 1.
     """
 
-    gates: int
+    gate_names: ClassVar[tuple[str, ...]]
+    """The gates, in the order of their blocks."""
+    input_size: int
 
     def __init__(
         self,
@@ -41,8 +44,8 @@ class CellParameters(nn.Module):
             if size < 1:
                 raise InputError(f"{name} is {size}, but a cell needs at least 1")
         self.input_size = input_size
-        self.hidden_size = hidden_size
-        rows = self.gates * hidden_size
+        self.state_sizes = (hidden_size,) * len(self.state_names)
+        rows = len(self.gate_names) * hidden_size
         self.W = nn.Parameter(torch.empty(rows, hidden_size, device=device, dtype=dtype))
         self.U = nn.Parameter(torch.empty(rows, input_size, device=device, dtype=dtype))
         self.b = nn.Parameter(torch.empty(rows, device=device, dtype=dtype)) if bias else None
@@ -79,8 +82,20 @@ class CellParameters(nn.Module):
                 nn.init.xavier_uniform_(block)
         else:
             raise InputError(f"unknown initialisation {how!r}{nearest(how, get_args(Initialisation))}")
-        if self.b is not None:
-            self.b.zero_()
+        for parameter in self.parameters():
+            if parameter.dim() == 1:
+                parameter.zero_()
+
+    @torch.no_grad()
+    def set_bias(self, gate: str, value: float | Tensor) -> None:
+        """Set the bias of one gate: one number, or (H,). A cell without this gate, or without biases, stays as it is."""
+        if self.b is not None and gate in self.gate_names:
+            self.b[self.block(gate)] = value
+
+    def block(self, gate: str) -> slice:
+        """The rows of W, U and b that belong to a gate."""
+        n, H = self.gate_names.index(gate), self.hidden_size
+        return slice(n * H, (n + 1) * H)
 
     def project(self, x: Float[Tensor, "*S D"] | Integer[Tensor, "*S"]) -> Float[Tensor, "*S GH"]:
         """U x_t: (…, D) features -> (…, G·H).

@@ -31,7 +31,10 @@ class RNNCell(CellParameters):
     torch.Size([1, 2])
     """
 
-    gates = 1
+    title = "vanilla RNN"
+    about = "a vanilla recurrent network"
+    state_names = ("s",)
+    gate_names = ("s",)
 
     def __init__(
         self,
@@ -53,7 +56,3 @@ class RNNCell(CellParameters):
         if self.b is not None:
             a = a + self.b
         return torch.tanh(a) if self.nonlinearity == "tanh" else torch.relu(a)
-
-    def initial_state(self, batch_size: int) -> Float[Tensor, "B H"]:
-        """s_0 = zeros, (B, H)."""
-        return self.W.new_zeros(batch_size, self.hidden_size)

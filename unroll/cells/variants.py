@@ -12,7 +12,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from unroll.cells.base import Cell
 from unroll.cells.lstm import LSTMCell, LSTMGates
+from unroll.cells.parameters import CellParameters
 from unroll.errors import InputError, nearest
 
 Removal = Literal["f", "i", "o", "c_tilde", "coupled"]
@@ -78,30 +80,50 @@ class AblatedLSTMCell(LSTMCell):
         return LSTMGates(i, f, c_tilde, o, c, h)
 
 
-BLOCKS = {"i": 0, "f": 1, "o": 3}
+HELD_OPEN = ("i", "f", "o")
 OPEN = 100.0  # σ(100) is 1 to the last bit in float32 and float64
 
 
+def without(cell: Cell, removed: Removal) -> Cell:
+    """The cell with a part taken away, on the same parameters; a gate that is held open is changed in place.
+
+    Raises:
+        InputError: the cell is no LSTM.
+    """
+    if not isinstance(cell, LSTMCell):
+        raise InputError(
+            f"only the LSTM has gates to remove, and the cell is a {cell.title}; use a run with cell: lstm"
+        )
+    if removed not in HELD_OPEN:
+        return AblatedLSTMCell.like(cell, removed)
+    hold_open(cell, removed)
+    return cell
+
+
+def unread(cell: Cell, removed: Removal) -> int:
+    """How many parameters of an LSTM cell its equations no longer read, once a part is removed."""
+    return 0 if removed == "c_tilde" else sum(p.numel() for p in cell.parameters()) // 4
+
+
 @torch.no_grad()
-def hold_open(cell: LSTMCell, gate: Removal) -> None:
-    """Make i, f or o of an ordinary cell 1 for good: W and U of its block 0, its bias so large that σ(b) = 1 exactly.
+def hold_open(cell: CellParameters, gate: Removal) -> None:
+    """Make i, f or o of an ordinary LSTM cell 1 for good: W and U of its block 0, its bias so large that σ(b) = 1 exactly.
 
     The block's gradients are set to zero on their way into W, U and b, so training leaves it as it is: the cell computes
-    what `AblatedLSTMCell` does, but every engine can walk it. Weight decay alone still moves b; `OPEN` leaves it room.
+    what `AblatedLSTMCell` does, but every engine can scan it. Weight decay alone still moves b; `OPEN` leaves it room.
 
     Raises:
         InputError: the gate is none of i, f, o, or the cell has no bias.
     """
-    if gate not in BLOCKS:
-        raise InputError(f"{gate!r} cannot be held open; expected one of {', '.join(BLOCKS)}")
+    if gate not in HELD_OPEN:
+        raise InputError(f"{gate!r} cannot be held open; expected one of {', '.join(HELD_OPEN)}")
     if cell.b is None:
         raise InputError("a gate is held open by its bias, and the cell has none; build it with bias=True")
-    H = cell.hidden_size
-    rows = slice(BLOCKS[gate] * H, (BLOCKS[gate] + 1) * H)
+    rows = cell.block(gate)
     cell.W[rows] = 0
     cell.U[rows] = 0
     cell.b[rows] = OPEN
     # σ' is 0 there, but kernels that approximate it leave 1e-10, which Adam would blow up to a step.
     index = torch.arange(rows.start, rows.stop)
     for parameter in (cell.W, cell.U, cell.b):
-        parameter.register_hook(lambda gradient: gradient.index_fill(0, index, 0))
+        parameter.register_hook(lambda gradient: gradient.index_fill(0, index.to(gradient.device), 0))

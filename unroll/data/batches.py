@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -21,6 +22,11 @@ class Batch:
     x: Tensor
     y: Tensor
     lengths: Tensor | None
+
+    def to(self, like: Tensor) -> Batch:
+        """On the device of `like`, features in its type; lengths stay on the CPU."""
+        x = self.x.to(like) if self.x.is_floating_point() else self.x.to(like.device)
+        return Batch(x, self.y.to(like.device), self.lengths)
 
     def share(self, rank: int, size: int) -> Batch:
         """Every `size`-th sequence, from number `rank` on; none where the batch is too small for that.
@@ -129,14 +135,28 @@ class Dataset:
     validation: Sequences | None
     test: Sequences | None
 
+    def steps(self, batch_size: int) -> int:
+        """Batches in an epoch."""
+        return math.ceil(len(self.train) / batch_size)
+
+    def epoch(self, batch_size: int, generator: torch.Generator, shuffle: bool, augment: bool) -> Iterator[Batch]:
+        """The training part once, in batches; order and distortions are drawn from the generator."""
+        order = _order(self.train, batch_size, generator if shuffle else None)
+        return batches(self.train, self.encoder, order, generator if augment else None)
+
+
+def in_order(data: Sequences, encoder: Encoder, batch_size: int) -> Iterator[Batch]:
+    """All sequences once, as they are, in batches."""
+    return batches(data, encoder, _order(data, batch_size, None), None)
+
 
 def batches(
-    data: Sequences, encoder: Encoder, batch_size: int, generator: torch.Generator | None = None, augment: bool = False
+    data: Sequences, encoder: Encoder, order: list[Tensor], generator: torch.Generator | None
 ) -> Iterator[Batch]:
-    """All sequences once, in batches; shuffled by the generator where one is given, else in order."""
-    for index in _order(data, batch_size, generator):
+    """The sequences whose numbers the order has, a batch for each entry; distorted where a generator is given."""
+    for index in order:
         values, lengths = data.take(index)
-        yield Batch(encoder.features(values, generator if augment else None), data.y.index_select(0, index), lengths)
+        yield Batch(encoder.features(values, generator), data.y.index_select(0, index), lengths)
 
 
 def _order(data: Sequences, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:

@@ -1,23 +1,29 @@
-"""Engines: ways to walk a cell over time. All compute the same thing; they differ in speed and in what they can do.
+"""Engines: ways to scan a cell over time. All compute the same thing; they differ in speed and in what they can do.
 
-- ``reference``: the plain loop under autograd; any device, any floating type.
+- ``reference``: the plain loop under autograd; any cell, any device, any floating type.
 - ``native``: the fused CPU kernels; float32 and float64.
-- ``auto``: native where it can do the job, else reference.
+- ``auto``: the first of `ENGINES` that can do the job.
+
+An engine is a module with
+
+    why_not(cell, x) -> str | None                               the reason it cannot scan this cell over x
+    scan(cell, x, state, lengths, reverse) -> outputs, state     `unroll.engines.reference.scan` has shapes and meaning
+    scan_loss(cell, x, lengths, W, b, y, …) -> loss | None       scan and cross-entropy of a linear readout in one
+                                                                 operation, where the engine has one
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from unroll.cells import Cell
+from unroll.cells.base import Cell, State
 from unroll.engines import native, reference
-from unroll.engines.reference import State
 from unroll.errors import InputError, nearest
 
 EngineName = Literal["auto", "native", "reference"]
-ENGINES = tuple(name for name in get_args(EngineName) if name != "auto")
+ENGINES: dict[str, Any] = {"native": native, "reference": reference}  # in the order in which ``auto`` asks them
 
 
 def check_engine(name: str) -> None:
@@ -26,29 +32,25 @@ def check_engine(name: str) -> None:
         raise InputError(f"unknown engine {name!r}{nearest(name, get_args(EngineName))}")
 
 
-def takes_native(engine: EngineName, obstacle: str | None) -> bool:
-    """Whether the native engine shall do a job, given what keeps it from that, if anything does.
-
-    Raises:
-        InputError: it was asked for by name and cannot.
-    """
-    if engine == "native" and obstacle is not None:
-        raise InputError(f"engine 'native' cannot do this: {obstacle}; use engine='auto'")
-    return engine != "reference" and obstacle is None
+def check_able(name: str, obstacle: str | None) -> None:
+    """Raise InputError where an engine that was asked for by name cannot do a job."""
+    if obstacle is not None:
+        raise InputError(f"engine {name!r} cannot do this: {obstacle}; use engine='auto'")
 
 
-def choose(engine: EngineName, cell: Cell, x: Tensor) -> str:
-    """The engine that will walk `cell` over `x`.
+def choose(name: EngineName, cell: Cell, x: Tensor) -> Any:
+    """The engine that will scan `cell` over `x`.
 
     Raises:
         InputError: an engine was asked for by name that cannot do the job.
     """
-    if engine == "reference":
-        return "reference"
-    return "native" if takes_native(engine, native.why_not(cell, x)) else "reference"
+    if name != "auto":
+        check_able(name, ENGINES[name].why_not(cell, x))
+        return ENGINES[name]
+    return next(engine for engine in ENGINES.values() if engine.why_not(cell, x) is None)
 
 
-def walk(
+def scan(
     cell: Cell,
     x: Tensor,
     state: State,
@@ -56,10 +58,6 @@ def walk(
     reverse: bool = False,
     engine: EngineName = "auto",
 ) -> tuple[Tensor, State]:
-    """Walk `cell` over time with the engine chosen; see `unroll.engines.reference.walk` for shapes and meaning."""
-    if choose(engine, cell, x) == "native":
-        return native.walk(cell, x, state, lengths, reverse)
-    return reference.walk(cell, x, state, lengths, reverse)
-
-
-__all__ = ["ENGINES", "EngineName", "State", "check_engine", "choose", "takes_native", "walk"]
+    """Scan `cell` over time with the engine chosen; see `unroll.engines.reference.scan` for shapes and meaning."""
+    found: tuple[Tensor, State] = choose(engine, cell, x).scan(cell, x, state, lengths, reverse)
+    return found

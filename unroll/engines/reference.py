@@ -1,27 +1,37 @@
 """The reference engine: the plain loop over the cell under autograd. It is the truth that the others are held to.
 
-Runs wherever torch runs (CPU, CUDA, any floating type) and any cell that maps (x_t, state) to a state.
+Runs wherever torch runs (CPU, CUDA, any floating type), and scans any cell.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from unroll.cells import Cell
-
-State = Tensor | tuple[Tensor, ...]
+from unroll.cells.base import Cell, State, joined, parts
 
 
-def walk(
+def why_not(cell: Cell, x: Tensor) -> str | None:
+    """None: this engine scans every cell."""
+    return None
+
+
+def scan_loss(*arguments: Any) -> Tensor | None:
+    """None: scan and loss are separate operations here."""
+    return None
+
+
+def scan(
     cell: Cell,
     x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"],
     state: State,
     lengths: Integer[Tensor, " B"] | None = None,
     reverse: bool = False,
 ) -> tuple[Float[Tensor, "T B H"], State]:
-    """Walk `cell` over time.
+    """Scan `cell` over time.
 
     Args:
         cell: one time step.
@@ -46,22 +56,11 @@ def walk(
         new = cell(x[t], state)
         if valid is None:
             state = new
-            outputs.append(_output(state))
+            outputs.append(parts(state)[0])
         else:
             running = valid[t][:, None]
-            state = _where(running, new, state)
-            outputs.append(_output(state) * running)
+            state = joined([torch.where(running, a, b) for a, b in zip(parts(new), parts(state), strict=True)])
+            outputs.append(parts(state)[0] * running)
     if reverse:
         outputs.reverse()
     return torch.stack(outputs), state
-
-
-def _output(state: State) -> Tensor:
-    return state if isinstance(state, Tensor) else state[0]
-
-
-def _where(condition: Tensor, new: State, old: State) -> State:
-    if isinstance(new, Tensor):
-        assert isinstance(old, Tensor)
-        return torch.where(condition, new, old)
-    return tuple(torch.where(condition, a, b) for a, b in zip(new, old, strict=True))

@@ -6,27 +6,29 @@ and first weights, over several seeds; nothing is tuned anew for the variant.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
-from unroll.cells.lstm import LSTMCell
-from unroll.cells.variants import BLOCKS, REMOVALS, AblatedLSTMCell, Removal, check_removal, hold_open
+from unroll.cells import cell_type
+from unroll.cells.variants import REMOVALS, Removal, check_removal, unread, without
 from unroll.data.batches import Dataset
 from unroll.errors import DataError, InputError
-from unroll.models import SequenceClassifier
-from unroll.training.loop import Diary, Trainer
+from unroll.models import SequenceModel
+from unroll.training.callbacks import Listener
+from unroll.training.evaluate import evaluated
 from unroll.training.recipe import AnyRecipe
-from unroll.training.run import RunFolder, probabilities
 from unroll.training.tasks import load_dataset
+from unroll.training.train import fit_recipe
+from unroll.training.trials import Trials, signature
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
-def remove(model: SequenceClassifier, removed: Removal) -> None:
+def remove(model: SequenceModel, removed: Removal) -> None:
     """Take a part away from every LSTM cell of `model`, in place; its parameters stay the same tensors.
 
     Raises:
@@ -34,20 +36,15 @@ def remove(model: SequenceClassifier, removed: Removal) -> None:
     """
     for cells in model.layers.cells:
         for direction, cell in enumerate(cells):
-            if not isinstance(cell, LSTMCell):
-                raise InputError("only the LSTM has gates to remove; expected a run with cell: lstm")
-            if removed in BLOCKS:
-                hold_open(cell, removed)
-            else:
-                cells[direction] = AblatedLSTMCell.like(cell, removed)  # type: ignore[index]
+            cells[direction] = without(cell, removed)  # type: ignore[index]
 
 
-def count_parameters(model: SequenceClassifier, removed: Removal | None) -> int:
+def count_parameters(model: SequenceModel, removed: Removal | None) -> int:
     """The parameters that the equations still read."""
     total = sum(p.numel() for p in model.parameters())
-    if removed in (None, "c_tilde"):
+    if removed is None:
         return total
-    return total - sum(p.numel() for p in model.layers.parameters()) // 4
+    return total - sum(unread(cell, removed) for cells in model.layers.cells for cell in cells)
 
 
 def retrain(recipe: AnyRecipe, dataset: Dataset, removed: Removal | None) -> dict[str, Any]:
@@ -62,21 +59,15 @@ def retrain(recipe: AnyRecipe, dataset: Dataset, removed: Removal | None) -> dic
     """
     if dataset.test is None:
         raise DataError("the data of this run have no test part to measure with; give the recipe test or test_data")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = RunFolder.create(Path(scratch) / "run", recipe, {})
-        with Diary(folder.path, lambda line: None, tensorboard=False) as diary:
-            trainer = Trainer(recipe, dataset, folder, diary)
-            if removed is not None:
-                remove(trainer.model, removed)
-            trainer.run()
-            with trainer.evaluation_weights():
-                p = probabilities(trainer.model, dataset.test, dataset.encoder)
-        return {
-            "accuracy": float((p.argmax(1) == dataset.test.y).double().mean()),
-            "loss": float(folder.history()[-1]["loss"]),
-            "seconds": round(trainer.seconds, 2),
-            "parameters": count_parameters(trainer.model, removed),
-        }
+    rows: list[dict[str, Any]] = []
+    change = None if removed is None else lambda model: remove(model, removed)
+    training = fit_recipe(recipe, dataset, [Listener(rows.append)], change)
+    return {
+        "accuracy": evaluated(training.model, dataset.test, dataset.encoder)["accuracy"],
+        "loss": rows[-1]["loss"],
+        "seconds": round(training.seconds, 2),
+        "parameters": count_parameters(training.model, removed),
+    }
 
 
 def plan(gates: Sequence[str], seeds: int) -> list[tuple[Removal | None, int]]:
@@ -92,12 +83,13 @@ def plan(gates: Sequence[str], seeds: int) -> list[tuple[Removal | None, int]]:
 
 
 def ablate(
-    recipe: AnyRecipe, gates: Sequence[str] = (), seeds: int = 3, progress: Progress = iter
+    recipe: AnyRecipe, file: Path, gates: Sequence[str] = (), seeds: int = 3, progress: Progress = iter
 ) -> list[dict[str, Any]]:
-    """Train the whole cell and each variant with several seeds.
+    """Train the whole cell and each variant with several seeds; what `file` holds is not trained again.
 
     Args:
         recipe: of a run with an LSTM.
+        file: JSON, with every training as soon as it is finished, and the table.
         gates: keys of `REMOVALS`; empty: all.
         seeds: how many: the recipe's own seed and those that follow it.
         progress: wraps the list of trainings, for a progress bar.
@@ -106,17 +98,24 @@ def ablate(
         What `table` returns.
 
     Raises:
-        InputError: the recipe's cell is no LSTM, an unknown gate, fewer than one seed.
+        InputError: the recipe's cell is no LSTM, an unknown gate, fewer than one seed, a damaged file.
     """
     todo = plan(gates, seeds)
-    if recipe.cell != "lstm":
-        raise InputError(f"only the LSTM has gates to remove, and the run's cell is {recipe.cell!r}")
+    without(cell_type(recipe.cell)(1, 1), "c_tilde")  # another cell is refused before the data are read
+    trials = Trials(file, ("recipe", "removed", "seed"), {"recipe": dict, "removed": (str, NoneType), "seed": int})
     dataset = load_dataset(recipe)
-    results = []
-    for removed, seed in progress(todo):
-        changed = recipe.model_copy(update={"seed": recipe.seed + seed})
-        results.append({"removed": removed, "seed": changed.seed, **retrain(changed, dataset, removed)})
-    return table(results)
+
+    def key(one: tuple[Removal | None, int]) -> dict[str, Any]:
+        return {"recipe": signature(recipe), "removed": one[0], "seed": recipe.seed + one[1]}
+
+    def train(one: tuple[Removal | None, int]) -> dict[str, Any]:
+        return retrain(recipe.model_copy(update={"seed": recipe.seed + one[1]}), dataset, one[0])
+
+    trials.about = {"recipe": recipe.model_dump()}
+    rows = table(trials.complete(todo, key, train, progress))
+    trials.about["rows"] = rows
+    trials.save()
+    return rows
 
 
 def table(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from torch import nn
 
 from unroll.data.sentences import SentenceEncoder
 from unroll.errors import InputError
-from unroll.models import SequenceClassifier
+from unroll.models import SequenceClassifier, SequenceModel
 from unroll.training.recipe import SentenceRecipe, load_recipe
 from unroll.training.run import load
 from unroll.training.tasks import first_model, load_dataset
@@ -127,7 +127,7 @@ def update(parameters: Parameters, gradient: Parameters, learning_rate: float) -
 # ----------------------------------------------------------------------------------------------------- against autograd
 
 
-def parameters_of(model: SequenceClassifier) -> Parameters:
+def parameters_of(model: SequenceModel) -> Parameters:
     """The weights of a model, in float64.
 
     Raises:
@@ -136,11 +136,10 @@ def parameters_of(model: SequenceClassifier) -> Parameters:
     layers = model.layers
     cell: Any = layers.cells[0][0]
     plain = (
-        cell.gates == 1
-        and cell.nonlinearity == "tanh"
+        getattr(cell, "nonlinearity", None) == "tanh"
         and layers.num_layers == 1
         and layers.directions == 1
-        and model.pooling == "last"
+        and model.head.pooling == "last"
         and model.embedding is None
     )
     if not plain:
@@ -149,7 +148,7 @@ def parameters_of(model: SequenceClassifier) -> Parameters:
             " last state, no embedding); expected a run such as that of rnn-sentences"
         )
     weights = (cell.W, cell.U, cell.b, model.W_out, model.b_out)
-    return Parameters(*(weight.detach().double().numpy().copy() for weight in weights))
+    return Parameters(*(weight.detach().cpu().double().numpy().copy() for weight in weights))
 
 
 def autograd_gradient(parameters: Parameters, words: list[int], y: int) -> tuple[float, Parameters]:

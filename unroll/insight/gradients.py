@@ -22,13 +22,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unroll.cells import LSTMCell, RNNCell
-from unroll.cells.lstm import LSTMGates
+from unroll.cells.base import Cell, State, joined, parts
 from unroll.data.batches import Encoder, Sequences
 from unroll.data.images import ImageEncoder
-from unroll.engines import walk
+from unroll.engines import scan
 from unroll.errors import InputError
-from unroll.models import SequenceClassifier
+from unroll.heads import pool
+from unroll.models import SequenceClassifier, SequenceModel
 from unroll.optim import SGD
 from unroll.training.run import load
 from unroll.training.tasks import first_model, load_test_part
@@ -37,7 +37,7 @@ Array = NDArray[Any]
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 
-def gradient_norms(model: SequenceClassifier, x: Tensor, y: Tensor) -> dict[str, Array]:
+def gradient_norms(model: SequenceModel, x: Tensor, y: Tensor) -> dict[str, Array]:
     """‖∂loss/∂h_t‖₂ and ‖∂loss/∂c_t‖₂ of an LSTM, ‖∂loss/∂s_t‖₂ of an RNN: every sequence, every step, top layer.
 
     The loss is the cross-entropy of each sequence by itself. h_t, c_t and s_t are taken as what step t hands on: every
@@ -60,82 +60,60 @@ def gradient_norms(model: SequenceClassifier, x: Tensor, y: Tensor) -> dict[str,
     if model.embedding is not None:
         x = nn.functional.embedding(x, model.embedding.detach())
     below, top = _stack(model)
+    x, y = x.to(model.W_out.device), y.to(model.W_out.device)
     B = x.shape[1]
     h = x
     with torch.no_grad():
         for cell in below:
             h = _outputs(cell, h)
-    names = ("h", "c") if isinstance(top, LSTMCell) else ("s",)
+    names = top.state_names
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
     outputs = []
-    state: Any = top.initial_state(B)
+    state = top.initial_state(B)
     for t in range(len(h)):
         state = top(h[t], state)
-        for name, part in zip(names, state if isinstance(state, tuple) else (state,), strict=True):
+        for name, part in zip(names, parts(state), strict=True):
             kept[name].append(part)
         outputs.append(kept[names[0]][-1])
-    read = outputs[-1]
-    if model.pooling != "last":
-        every = torch.stack(outputs)
-        read = every.mean(0) if model.pooling == "mean" else every.amax(0)
+    read = pool(model.head.pooling, torch.stack(outputs), outputs[-1], None)
     loss = nn.functional.cross_entropy(read @ model.W_out.T + model.b_out, y, reduction="sum")
     everything = [part for parts in kept.values() for part in parts]
     gradients = torch.autograd.grad(loss, everything, allow_unused=True)
-    norms = [torch.zeros(B) if g is None else g.norm(dim=-1) for g in gradients]
+    norms = [torch.zeros(B) if g is None else g.norm(dim=-1).cpu() for g in gradients]
     T = len(h)
     return {name: torch.stack(norms[n * T : (n + 1) * T]).double().numpy() for n, name in enumerate(names)}
 
 
-def _stack(model: SequenceClassifier) -> tuple[list[Any], Any]:
+def _stack(model: SequenceModel) -> tuple[list[Any], Any]:
     """The cells below the top one, and the top one."""
     cells = [cell for (cell,) in model.layers.cells]
     return cells[:-1], cells[-1]
 
 
 def _outputs(cell: Any, x: Tensor) -> Tensor:
-    return walk(cell, x, cell.initial_state(x.shape[1]))[0]
+    return scan(cell, x, cell.initial_state(x.shape[1]))[0]
 
 
 # ------------------------------------------------------------------------------------------------- one step's Jacobian
 
 
-def rnn_jacobian(cell: RNNCell, s: Tensor) -> Tensor:
-    """∂s_t/∂s_{t-1} = diag(1 - s_t²) W of the vanilla RNN (with relu: diag(s_t > 0) W); s_t (B, H) -> (B, H, H)."""
-    slope = 1 - s**2 if cell.nonlinearity == "tanh" else (s > 0).to(s.dtype)
-    return slope[:, :, None] * cell.W
+def jacobian(cell: Cell, x: Tensor, state: State) -> Tensor:
+    """∂(state after)/∂(state before) of one step, for every sequence: (B, S, S) for states of S units in all.
 
-
-def lstm_jacobian(cell: LSTMCell, gates: LSTMGates, c: Tensor) -> Tensor:
-    """∂(h_t, c_t)/∂(h_{t-1}, c_{t-1}) of the LSTM.
-
-        ∂c_t/∂c_{t-1} = diag(f)
-        ∂c_t/∂h_{t-1} = diag(c_{t-1} f (1-f)) W_f + diag(c̃ i (1-i)) W_i + diag(i (1-c̃²)) W_c
-        ∂h_t/∂c_{t-1} = diag(o (1-tanh²c_t)) ∂c_t/∂c_{t-1}
-        ∂h_t/∂h_{t-1} = diag(tanh(c_t) o (1-o)) W_o + diag(o (1-tanh²c_t)) ∂c_t/∂h_{t-1}
-
-    Args:
-        gates: what the step computed, each (B, H).
-        c: c_{t-1} (B, H).
-
-    Returns:
-        (B, 2H, 2H), rows (h_t, c_t), columns (h_{t-1}, c_{t-1}).
+    Of an LSTM rows are (h_t, c_t), columns (h_{t-1}, c_{t-1}).
     """
-    i, f, c_tilde, o, c_new, _ = gates
-    W_i, W_f, W_c, W_o = cell.W.chunk(4)  # (H, H) each
-    tanh_c = torch.tanh(c_new)
-    c_by_h = (
-        (c * f * (1 - f))[:, :, None] * W_f
-        + (c_tilde * i * (1 - i))[:, :, None] * W_i
-        + (i * (1 - c_tilde**2))[:, :, None] * W_c
-    )
-    c_by_c = torch.diag_embed(f)
-    through = (o * (1 - tanh_c**2))[:, :, None]  # ∂h_t/∂c_t
-    h_by_h = (tanh_c * o * (1 - o))[:, :, None] * W_o + through * c_by_h
-    return torch.cat([torch.cat([h_by_h, through * c_by_c], 2), torch.cat([c_by_h, c_by_c], 2)], 1)
+    sizes = list(cell.state_sizes)
+
+    def step(x: Tensor, before: Tensor) -> Tensor:
+        new = cell(x[None], joined([part[None] for part in before.split(sizes)]))
+        return torch.cat(parts(new), -1)[0]
+
+    found: Tensor = torch.func.vmap(torch.func.jacrev(step, argnums=1))(x, torch.cat(parts(state), -1))
+    return found
 
 
 @torch.no_grad()
-def singular_values(model: SequenceClassifier, x: Tensor, steps: int = 28) -> dict[str, Any]:
+def singular_values(model: SequenceModel, x: Tensor, steps: int = 28) -> dict[str, Any]:
     """Singular values of the step-to-step Jacobian of the top layer.
 
     Args:
@@ -154,19 +132,13 @@ def singular_values(model: SequenceClassifier, x: Tensor, steps: int = 28) -> di
         h = _outputs(cell, h)
     T = len(h)
     wanted = np.unique(np.linspace(min(2, T), T, min(steps, T)).round().astype(int))
-    state: Any = top.initial_state(x.shape[1])
+    state = top.initial_state(x.shape[1])
     found = []
     for t in range(1, T + 1):
-        if isinstance(top, LSTMCell):
-            gates, before = top.equations(h[t - 1], *state), state[1]
-            state = gates.h, gates.c
-            if t in wanted:
-                found.append(torch.linalg.svdvals(lstm_jacobian(top, gates, before)))
-        else:
-            state = top(h[t - 1], state)
-            if t in wanted:
-                found.append(torch.linalg.svdvals(rnn_jacobian(top, state)))
-    values = torch.stack(found).mean(1)  # (steps, H or 2H), the mean over the sequences
+        if t in wanted:
+            found.append(torch.linalg.svdvals(jacobian(top, h[t - 1], state)))
+        state = top(h[t - 1], state)
+    values = torch.stack(found).mean(1)  # (steps, S), the mean over the sequences
     return {
         "t": wanted.tolist(),
         "largest": values[:, 0].tolist(),
@@ -178,7 +150,7 @@ def singular_values(model: SequenceClassifier, x: Tensor, steps: int = 28) -> di
 # --------------------------------------------------------------------------------------------------------- measurement
 
 
-def measure(model: SequenceClassifier, x: Tensor, y: Tensor, sequences: int = 8, chunk: int = 100) -> dict[str, Any]:
+def measure(model: SequenceModel, x: Tensor, y: Tensor, sequences: int = 8, chunk: int = 100) -> dict[str, Any]:
     """Gradient norms and singular values of one model, as plain numbers.
 
     Returns:
@@ -187,7 +159,7 @@ def measure(model: SequenceClassifier, x: Tensor, y: Tensor, sequences: int = 8,
         `singular_values`, over `sequences` of the inputs.
     """
     # In float64, for float32 ends at 1e-38 and 1e38: the gradients would be called 0 or infinite long before they are.
-    model = copy.deepcopy(model).double()
+    model = copy.deepcopy(model).cpu().double()
     x = x.double() if x.is_floating_point() else x
     parts = [
         gradient_norms(model, xs, ys) for xs, ys in zip(torch.split(x, chunk, 1), torch.split(y, chunk), strict=True)
@@ -230,7 +202,7 @@ def measure_runs(
     """
     if inputs < 1:
         raise InputError(f"inputs is {inputs}; expected at least 1, such as 200")
-    wanted: list[tuple[dict[str, Any], SequenceClassifier, Tensor, Tensor]] = []
+    wanted: list[tuple[dict[str, Any], SequenceModel, Tensor, Tensor]] = []
     sizes = set()
     for run in runs:
         classifier = load(run)
@@ -255,13 +227,13 @@ def measure_runs(
 
 def untrained(
     hidden_size: int, input_size: int, num_classes: int, seed: int = 0
-) -> list[tuple[dict[str, Any], SequenceClassifier]]:
+) -> list[tuple[dict[str, Any], SequenceModel]]:
     """Fresh models of one size: the RNN with small, orthogonal and large W, the LSTM with forget bias 0, 1, 3."""
-    models = []
+    models: list[tuple[dict[str, Any], SequenceModel]] = []
     with torch.random.fork_rng(devices=[]):
         for gain in (0.5, 1.0, 2.0):
             torch.manual_seed(seed)
-            model = SequenceClassifier("rnn", input_size, hidden_size, num_classes)
+            model: SequenceModel = SequenceClassifier("rnn", input_size, hidden_size, num_classes)
             model.initialise("orthogonal")
             with torch.no_grad():
                 model.layers.cells[0][0].W.mul_(gain)
@@ -294,7 +266,7 @@ def text_table(curves: Sequence[dict[str, Any]]) -> list[str]:
     head = ("model", "reads", "‖∂/∂h_1‖", "‖∂/∂h_T‖", "ratio", "largest σ")
     rows = [head]
     for curve in curves:
-        norms = curve["norms"].get("h") or curve["norms"]["s"]
+        norms = next(iter(curve["norms"].values()))
         largest = curve["jacobian"]["largest"]
         rows.append(
             (
@@ -311,7 +283,7 @@ def text_table(curves: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def clipping(
-    build: Callable[[], SequenceClassifier],
+    build: Callable[[], SequenceModel],
     batch: Callable[[int], tuple[Tensor, Tensor]],
     learning_rate: float,
     steps: int,

@@ -21,12 +21,11 @@ same at all lengths.
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -34,16 +33,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unroll.cells import LSTMCell, RNNCell
+from unroll.cells import cell_type
 from unroll.cells.variants import Removal, hold_open
+from unroll.data.batches import Batch
 from unroll.data.images import load_image_dataset
-from unroll.errors import InputError, nearest
-from unroll.layers import LSTM, RNN
-from unroll.optim import Adam, cosine
+from unroll.errors import InputError, TrainingError, nearest
+from unroll.layers import Recurrent, stack
+from unroll.optim import cosine
+from unroll.training.fit import Callback, Settings, Training, fit
+from unroll.training.trials import Trials
 
 TaskName = Literal["order", "adding", "copy", "rows"]
 CellName = Literal["lstm", "rnn", "irnn"]
 Report = Callable[[int, float], None]
+Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -223,35 +226,79 @@ class Rememberer(nn.Module):
     def __init__(self, task: Task, cell: CellName, recipe: Recipe) -> None:
         super().__init__()
         H = recipe.hidden_size if cell == "lstm" else equal_rnn(recipe.hidden_size, task.inputs, task.outputs)
-        self.answers = task.answers
-        self.layer: Any
-        if cell == "lstm":
-            self.layer = LSTM(task.inputs, H)
-        else:
-            self.layer = RNN(task.inputs, H, nonlinearity="relu" if cell == "irnn" else "tanh")
+        kind, options = (
+            ("lstm", {}) if cell == "lstm" else ("rnn", {"nonlinearity": "relu" if cell == "irnn" else "tanh"})
+        )
+        self.layer = Recurrent(stack(cell_type(kind), task.inputs, H, 1, 1, **options))
         _begin(self.layer.cells[0][0], task, cell)
         self.W_out = nn.Parameter(torch.randn(task.outputs, H) / math.sqrt(H))
         self.b_out = nn.Parameter(torch.zeros(task.outputs))
+        self.task = task
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, B, …) -> (answers, B, C)."""
         h: Tensor = self.layer(x)[0]
-        return h[-self.answers :] @ self.W_out.T + self.b_out
+        return h[-self.task.answers :] @ self.W_out.T + self.b_out
+
+    def loss(self, x: Tensor, y: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The task's mean loss of a batch with targets y (answers, B)."""
+        return self.task.loss(self(x), y)
 
 
 @torch.no_grad()
-def _begin(cell: LSTMCell | RNNCell, task: Task, name: CellName) -> None:
+def _begin(cell: Any, task: Task, name: CellName) -> None:
     """First values: W orthogonal, U Glorot, b zero; then chrono's biases, or W = 1."""
     cell.initialise("orthogonal")
     H = cell.hidden_size
-    assert cell.b is not None
     if name == "lstm":
         # b_f = log U(1, T_max - 1), b_i = -b_f: unit j forgets in about as many steps as its draw says.
         b_f = torch.empty(H).uniform_(1, max(2.0, task.steps - 1.0)).log()
-        cell.b[H : 2 * H] = b_f
-        cell.b[:H] = -b_f
+        cell.set_bias("f", b_f)
+        cell.set_bias("i", -b_f)
     elif name == "irnn":
         cell.W.copy_(torch.eye(H))
+
+
+class Stream:
+    """Fresh sequences of a task without end, as `unroll.training.fit` takes them; an epoch is so many batches."""
+
+    validation = None
+    encoder = None
+
+    def __init__(self, task: Task, seed: int, batches: int) -> None:
+        self._task = task
+        self._generator = torch.Generator().manual_seed(seed)
+        self._batches = batches
+
+    def steps(self, batch_size: int) -> int:
+        return self._batches
+
+    def epoch(self, batch_size: int, generator: torch.Generator, shuffle: bool, augment: bool) -> Iterator[Batch]:
+        for _ in range(self._batches):
+            x, y = self._task.batch(batch_size, self._generator)
+            yield Batch(x, y, None)
+
+
+class Test(Callback):
+    """Test after every epoch, and stop where the task is solved."""
+
+    def __init__(self, task: Task, seed: int, report: Report | None) -> None:
+        self._task = task
+        self._x, self._y = task.batch(2000, torch.Generator().manual_seed(2**40 + seed), "test")
+        self._report = report
+        self.seen, self.right, self.best = 0, 0.0, 0.0
+
+    def on_step(self, training: Training, step: int, loss: float) -> None:
+        self.seen += training.settings.batch_size
+
+    def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        with torch.no_grad():
+            outputs = torch.cat([training.model(part) for part in self._x.split(500, 1)], 1)
+        self.right = self._task.right(outputs, self._y)
+        self.best = max(self.best, self.right)
+        if self._report is not None:
+            self._report(self.seen, self.right)
+        training.stop = self.right >= self._task.solved
 
 
 def learn(
@@ -278,39 +325,33 @@ def learn(
         model = Rememberer(task, cell, recipe)
     if held_open is not None:
         hold_open(model.layer.cells[0][0], held_open)
-    generator = torch.Generator().manual_seed(seed)
-    x_test, y_test = task.batch(2000, torch.Generator().manual_seed(2**40 + seed), "test")
-    optimizer = Adam(model.parameters(), recipe.learning_rate, max_norm=recipe.max_norm)
     steps = recipe.sequences // recipe.batch_size
-    every = max(1, 2000 // recipe.batch_size)
-    seen, right, best, diverged = 0, 0.0, 0.0, False
-    for step in range(steps):
-        optimizer.learning_rate = cosine(step, steps, recipe.learning_rate, floor=0.1 * recipe.learning_rate)
-        x, y = task.batch(recipe.batch_size, generator)
-        loss = task.loss(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        seen += recipe.batch_size
-        if (step + 1) % every == 0 or step + 1 == steps:
-            with torch.no_grad():
-                right = task.right(torch.cat([model(part) for part in x_test.split(500, 1)], 1), y_test)
-            best = max(best, right)
-            if report is not None:
-                report(seen, right)
-            diverged = not math.isfinite(loss.item())
-            if right >= task.solved or diverged:
-                break
+    every = min(steps, max(1, 2000 // recipe.batch_size))
+    peak = recipe.learning_rate
+    settings = Settings(
+        epochs=math.ceil(steps / every),
+        batch_size=recipe.batch_size,
+        optimizer="adam",
+        learning_rate=peak,
+        schedule=partial(cosine, floor=0.1 * peak),
+        max_norm=recipe.max_norm,
+        device="cpu",
+    )
+    test, diverged = Test(task, seed, report), False
+    try:
+        fit(model, Stream(task, seed, every), settings, [test])
+    except TrainingError:
+        diverged = True
     return {
         "task": task.name,
         "length": task.length,
         "cell": cell,
         "seed": seed,
-        "solved": right >= task.solved,
+        "solved": not diverged and test.right >= task.solved,
         "diverged": diverged,
-        "sequences": seen,
-        "right": right,
-        "best": best,
+        "sequences": test.seen,
+        "right": test.right,
+        "best": test.best,
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": round(time.perf_counter() - began, 2),
     }
@@ -330,28 +371,21 @@ _RESULT = {
 }
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
-    """The results of `learn` that a JSON file holds; none where there is no file.
+def measure(
+    todo: Sequence[tuple[Task, CellName, Recipe, int]], file: Path, progress: Progress = iter
+) -> list[dict[str, Any]]:
+    """The results of `learn` for all that `plan` gave; what the JSON file holds is not trained again.
 
     Raises:
-        InputError: it holds something else, or what an older version wrote.
+        InputError: the file holds something else, or what an older version wrote.
     """
-    remedy = "remove it, or name another folder with --out"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    except ValueError:
-        raise InputError(f"{path} is damaged; {remedy}") from None
-    if not isinstance(found, list) or not all(isinstance(result, dict) for result in found):
-        raise InputError(f"{path} holds no results of unroll memory (expected a list of objects); {remedy}")
-    for n, result in enumerate(found):
-        for name, kind in _RESULT.items():
-            if name not in result:
-                raise InputError(
-                    f"{path}: result {n} (from 0) has no entry {name}, as an older version left it; {remedy}"
-                )
-            if type(result[name]) is not kind:
-                raise InputError(f"{path}: result {n} (from 0) has {name} = {result[name]!r}; {remedy}")
-    return found
+    trials = Trials(file, ("task", "length", "cell", "seed"), _RESULT)
+    return trials.complete(
+        todo,
+        lambda one: {"task": one[0].name, "length": one[0].length, "cell": one[1], "seed": one[3]},
+        lambda one: learn(*one),
+        progress,
+    )
 
 
 def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy.linalg import solve
 from torch import Tensor
 
+from unroll.cells.base import parts
 from unroll.errors import InputError
 from unroll.insight.trace import Trace, decided
-from unroll.models import SequenceClassifier
+from unroll.models import SequenceModel
 
 Array = NDArray[Any]
 
@@ -97,9 +98,8 @@ def gate_use(trace: Trace, ink: Array | None = None) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def last_states(model: SequenceClassifier, x: Tensor) -> Array:
+def last_states(model: SequenceModel, x: Tensor) -> Array:
     """h_T (s_T) of the top layer, (N, H); x (T, N, D), all of one length."""
-    _, state = model.layers(x)
-    h = state[0] if isinstance(state, tuple) else state
-    found: Array = h[-1].numpy()
+    _, state = model.layers(x.to(model.W_out.device))
+    found: Array = parts(state)[0][-1].cpu().numpy()
     return found

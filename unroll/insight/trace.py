@@ -20,11 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unroll.cells import Cell, LSTMCell
+from unroll.cells.base import Cell, joined, parts
 from unroll.errors import InputError, RunError, nearest
+from unroll.files import write_atomically
 from unroll.layers import Recurrent
-from unroll.models import SequenceClassifier
-from unroll.training.run import Classifier, load, write_atomically
+from unroll.models import SequenceModel
+from unroll.training.run import Classifier, load
 
 Array = NDArray[Any]
 DIRECTIONS = ("forward", "backward")
@@ -98,9 +99,7 @@ class Trace:
             raise RunError(f"{path} is damaged or no trace; make one with: unroll look RUN") from None
 
 
-def trace(
-    model: str | Path | Classifier | SequenceClassifier | Recurrent, x: Any, lengths: Tensor | None = None
-) -> Trace:
+def trace(model: str | Path | Classifier | SequenceModel | Recurrent, x: Any, lengths: Tensor | None = None) -> Trace:
     """Every gate, state and class probability at every time step.
 
         LSTM: i_t, f_t, c̃_t, o_t, c_t, h_t      vanilla RNN: s_t      p_t = softmax(W_out h_t + b_out)
@@ -110,7 +109,7 @@ def trace(
     more.
 
     Args:
-        model: a run folder or a loaded classifier; or a `SequenceClassifier`, `RNN` or `LSTM` of one's own.
+        model: a run folder or a loaded classifier; or a `SequenceModel`, `RNN` or `LSTM` of one's own.
         x: for a run what `predict` takes: one picture (file or uint8 (T, D)), sentence or series, or a list of them;
             or, as for a model, a tensor of what it reads: (T, B, D) features or (T, B) word indices.
         lengths: (B,) steps of each sequence, with a tensor; None: all T.
@@ -158,38 +157,40 @@ def _encoded(classifier: Classifier, given: Any) -> tuple[Tensor, Tensor | None]
     return classifier.encoder.features(values), lengths
 
 
-def _trace(model: SequenceClassifier | Recurrent, x: Tensor, lengths: Tensor | None, names: tuple[str, ...]) -> Trace:
-    classifier = model if isinstance(model, SequenceClassifier) else None
-    layers: Recurrent = model.layers if isinstance(model, SequenceClassifier) else model
+def _trace(model: SequenceModel | Recurrent, x: Tensor, lengths: Tensor | None, names: tuple[str, ...]) -> Trace:
+    classifier = model if isinstance(model, SequenceModel) else None
+    x = x.to(next(model.parameters()).device)
+    layers: Recurrent = model.layers if isinstance(model, SequenceModel) else model
     embedded = x
     if classifier is not None and classifier.embedding is not None:
         _check_words(x, classifier.embedding.shape[0])
         embedded = nn.functional.embedding(x, classifier.embedding)
     elif not x.is_floating_point():
-        _check_words(x, layers.input_size)
+        _check_words(x, layers.cells[0][0].input_size)
     if x.dim() != (3 if x.is_floating_point() else 2):
         raise InputError(f"x has shape {tuple(x.shape)}; expected (T, B, D) features or (T, B) word indices")
-    layers._check_input(embedded)
+    layers.check_input(embedded)
     T, B = x.shape[:2]
     if T == 0 or B == 0:
         raise InputError(f"x has shape {tuple(x.shape)}; expected at least one time step and one sequence")
-    checked = layers._check_lengths(lengths, T, B)
+    checked = layers.check_lengths(lengths, T, B)
     running = torch.arange(T)[:, None] < (torch.full((B,), T) if checked is None else checked)  # (T, B)
+    running = running.to(x.device)
 
-    quantities: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
     h = embedded
     for layer, cells in enumerate(layers.cells):
         ways = []
         for direction, cell in zip(DIRECTIONS, cells, strict=False):
-            found = walk(cell, h, running, reverse=direction == "backward")
-            quantities |= {f"layer{layer}.{direction}.{name}": value for name, value in found.items()}
-            ways.append(found["h"] if "h" in found else found["s"])
+            found = quantities(cell, h, running, reverse=direction == "backward")
+            kept |= {f"layer{layer}.{direction}.{name}": value for name, value in found.items()}
+            ways.append(found[cell.state_names[0]])
         h = torch.cat(ways, dim=-1)  # (T, B, H·directions)
     p = None if classifier is None else _probabilities(classifier, x, h, running)
     return Trace(
-        {name: value.numpy() for name, value in quantities.items()},
-        None if p is None else p.numpy(),
-        x.numpy(),
+        {name: value.cpu().numpy() for name, value in kept.items()},
+        None if p is None else p.cpu().numpy(),
+        x.cpu().numpy(),
         (torch.full((B,), T) if checked is None else checked).numpy(),
         names,
     )
@@ -200,36 +201,32 @@ def _check_words(x: Tensor, known: int) -> None:
         raise InputError(f"x holds numbers that are no word indices; expected whole numbers from 0 to {known - 1}")
 
 
-def walk(cell: Cell, x: Tensor, running: Tensor, reverse: bool = False) -> dict[str, Tensor]:
-    """Walk `cell` over x (T, B, …) and keep all that its equations name, each (T, B, H); zero where not `running`.
+def quantities(cell: Cell, x: Tensor, running: Tensor, reverse: bool = False) -> dict[str, Tensor]:
+    """Scan `cell` over x (T, B, …) and keep all that its equations name, each (T, B, H); zero where not `running`.
 
     Args:
         running: (T, B), true within each sequence's own length.
         reverse: from each sequence's last step to its first.
     """
     T, B = running.shape
-    state: Any = cell.initial_state(B)
+    state = cell.initial_state(B)
     steps: list[dict[str, Tensor]] = [{}] * T
     for t in reversed(range(T)) if reverse else range(T):
         now = running[t][:, None]
-        if isinstance(cell, LSTMCell):
-            gates = cell.equations(x[t], *state)
-            state = torch.where(now, gates.h, state[0]), torch.where(now, gates.c, state[1])
-            steps[t] = {name: value * now for name, value in gates._asdict().items()}
-        else:
-            s = cell(x[t], state)
-            state = torch.where(now, s, state)
-            steps[t] = {"s": s * now}
+        found = cell.quantities(x[t], state)
+        new = (found[name] for name in cell.state_names)
+        state = joined([torch.where(now, after, before) for after, before in zip(new, parts(state), strict=True)])
+        steps[t] = {name: value * now for name, value in found.items()}
     return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
 
 
-def _probabilities(model: SequenceClassifier, x: Tensor, h: Tensor, running: Tensor) -> Tensor:
+def _probabilities(model: SequenceModel, x: Tensor, h: Tensor, running: Tensor) -> Tensor:
     """(T, B, C) what the model would say after each step; zero where not running."""
     T, B = running.shape
     if model.layers.directions == 1:
-        if model.pooling == "mean":
-            h = h.cumsum(0) / torch.arange(1, T + 1)[:, None, None]
-        elif model.pooling == "max":
+        if model.head.pooling == "mean":
+            h = h.cumsum(0) / torch.arange(1, T + 1, device=h.device)[:, None, None]
+        elif model.head.pooling == "max":
             h = h.cummax(0).values
         logits = h @ model.W_out.T + model.b_out
     else:
@@ -239,7 +236,7 @@ def _probabilities(model: SequenceClassifier, x: Tensor, h: Tensor, running: Ten
         ends = torch.arange(1, T + 1)
         logits = torch.stack([model(x[:, n : n + 1].expand(-1, T, *x.shape[2:]), ends) for n in range(B)], dim=1)
         model.train(was_training)
-    return logits.softmax(-1) * running[:, :, None]
+    return model.head.decode(logits) * running[:, :, None]
 
 
 def decided(p: Array) -> int:

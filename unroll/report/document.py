@@ -17,13 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unroll.cells import LSTMCell, RNNCell
+from unroll.cells import cell_type
+from unroll.cells.parameters import CellParameters
 from unroll.data.batches import Encoder
 from unroll.data.sentences import SentenceEncoder
 from unroll.errors import RunError
+from unroll.heads import wilson
+from unroll.report.equations import EQUATIONS
 from unroll.report.markdown import Block, Inline, formula, inline
 from unroll.report.pdf import Document
-from unroll.training.outcome import wilson
 from unroll.training.recipe import KINDS, AnyRecipe, ImageRecipe, SentenceRecipe, known_recipes, load_recipe, value_text
 from unroll.training.run import RunFolder, load
 
@@ -181,10 +183,16 @@ class Parts:
 
     @property
     def cell_name(self) -> str:
-        return "LSTM" if self.recipe.cell == "lstm" else "vanilla RNN"
+        return self.kind.title
+
+    @property
+    def kind(self) -> type[CellParameters]:
+        """The class of the cell."""
+        return cell_type(self.recipe.cell)
 
     def title(self) -> str:
-        who = "An LSTM" if self.recipe.cell == "lstm" else "A vanilla RNN"
+        who = article(self.cell_name).capitalize() if self.cell_name[0].islower() else article(self.cell_name)
+        who = who[0].upper() + who[1:]
         if isinstance(self.recipe, ImageRecipe):
             what = "handwritten digits" if self.recipe.data is None else "pictures"
             return f"{who} that reads {what} row by row"
@@ -196,7 +204,7 @@ class Parts:
         recipe, metrics, test = self.recipe, self.metrics, self.test_outcome
         layers = "one layer" if recipe.num_layers == 1 else f"{recipe.num_layers} layers"
         ways = ", reading in both directions" if recipe.bidirectional else ""
-        text = f"This report documents the training run *{escape(recipe.name)}*: {self._a_cell()} with {layers} of "
+        text = f"This report documents the training run *{escape(recipe.name)}*: {self.kind.about} with {layers} of "
         text += f"{count(recipe.hidden_size, 'hidden unit')}{ways}"
         if metrics is not None:
             text += (
@@ -219,11 +227,6 @@ class Parts:
             return "image"
         return "sentence" if isinstance(self.recipe, SentenceRecipe) else "series"
 
-    def _a_cell(self) -> str:
-        return (
-            "a long short-term memory network (LSTM)" if self.recipe.cell == "lstm" else "a vanilla recurrent network"
-        )
-
     def _machine(self) -> str:
         threads = self.facts.get("threads")
         processor = escape(str(self.facts.get("processor", "an unknown processor")))
@@ -237,38 +240,21 @@ class Parts:
         blocks = [section("The equations", "sec-cell")]
         H = recipe.hidden_size
         D = getattr(recipe, "embedding_size", None) or (self.encoder.input_size if self.encoder is not None else None)
-        state = f"{'h' if recipe.cell == 'lstm' else 's'}_{{t-1}} \\in \\mathbb{{R}}^{{{H}}}"
-        what = self._x_is(D)
-        if recipe.cell == "lstm":
-            blocks.append(
-                paragraph(
-                    f"At each time step $t$ the cell reads {what} and its own hidden state ${state}$. Three gates, whose "
-                    "values lie between 0 and 1, decide what the cell state $c_t$ takes in, keeps and shows:"
-                )
-            )
-            blocks.append(equation(*LSTM_EQUATIONS, label="eq-cell"))
-            shapes = f"$W_\\bullet \\in \\mathbb{{R}}^{{{H} \\times {H}}}$"
-            shapes += f", $U_\\bullet \\in \\mathbb{{R}}^{{{H} \\times {D}}}$" if D else ""
-            shapes += f" and $b_\\bullet \\in \\mathbb{{R}}^{{{H}}}$"
-            blocks.append(
-                paragraph(
-                    "From top to bottom these are the input gate, the forget gate, the candidate, the output gate, the cell "
-                    "state and the hidden state; $\\sigma(a) = 1/(1 + e^{-a})$ is the logistic function and $\\odot$ "
-                    f"multiplies unit by unit. Each of the four blocks has weights {shapes} of its own; "
-                    "$h_0 = c_0 = 0$."
-                )
-            )
+        letter = self.kind.state_names[0]
+        state = f"{letter}_{{t-1}} \\in \\mathbb{{R}}^{{{H}}}"
+        shapes = (
+            f"$W \\in \\mathbb{{R}}^{{{H} \\times {H}}}$",
+            f"$U \\in \\mathbb{{R}}^{{{H} \\times {D}}}$" if D else "$U$",
+            f"$b \\in \\mathbb{{R}}^{{{H}}}$",
+        )
+        written = EQUATIONS.get(recipe.cell)
+        begin = f"At each time step $t$ the cell reads {self._x_is(D)} and its own hidden state ${state}$"
+        if written is None:
+            blocks.append(paragraph(f"{begin}. Its equations are those of [](#lst-cell)."))
         else:
-            blocks.append(paragraph(f"At each time step $t$ the cell reads {what} and its own hidden state ${state}$:"))
-            blocks.append(equation(*RNN_EQUATIONS[recipe.nonlinearity], label="eq-cell"))
-            shapes = f"$W \\in \\mathbb{{R}}^{{{H} \\times {H}}}$"
-            shapes += f", the input weights $U \\in \\mathbb{{R}}^{{{H} \\times {D}}}$" if D else ", input weights $U$"
-            blocks.append(
-                paragraph(
-                    f"The recurrent weights {shapes} and the bias $b \\in \\mathbb{{R}}^{{{H}}}$ are the same at every step; "
-                    "$s_0 = 0$."
-                )
-            )
+            blocks.append(paragraph(begin + written.before))
+            blocks.append(equation(*written.formulas[recipe.nonlinearity], label="eq-cell"))
+            blocks.append(paragraph(written.after(*shapes)))
         if recipe.num_layers > 1:
             blocks.append(
                 paragraph(
@@ -294,7 +280,7 @@ class Parts:
 
     def _readout(self) -> list[Block]:
         recipe = self.recipe
-        letter = "h" if recipe.cell == "lstm" else "s"
+        letter = self.kind.state_names[0]
         C = len(self.encoder.class_names) if self.encoder is not None else None
         classes = f"the {C} classes" if C else "the classes"
         read, alt_read, say = f"{letter}_T", f"{letter} T", "the last hidden state"
@@ -365,9 +351,9 @@ class Parts:
     def _applies(self, name: str) -> bool:
         recipe = self.recipe
         if name == "nonlinearity":
-            return recipe.cell == "rnn"
+            return "nonlinearity" in inspect.signature(self.kind).parameters
         if name == "forget_bias":
-            return recipe.cell == "lstm"
+            return "f" in self.kind.gate_names
         if name in ("momentum", "nesterov"):
             return recipe.optimizer == "sgd"
         if isinstance(recipe, SentenceRecipe) and recipe.data is None:
@@ -587,8 +573,7 @@ class Parts:
 
     def listing(self) -> list[Block]:
         """The source of the cell."""
-        kind = LSTMCell if self.recipe.cell == "lstm" else RNNCell
-        module = kind.__module__.replace(".", "/")
+        module = self.kind.__module__.replace(".", "/")
         return [
             {"t": "flush"},  # no figure in the middle of the listing
             section("The equations as code", "sec-code"),
@@ -596,7 +581,7 @@ class Parts:
                 "[](#lst-cell) is the cell as it was trained: one time step, on plain automatic differentiation. Walking "
                 "over time, layers and directions are not part of it."
             ),
-            listing(inspect.getsource(kind).rstrip(), f"The cell, from `{module}.py`.", "lst-cell"),
+            listing(inspect.getsource(self.kind).rstrip(), f"The cell, from `{module}.py`.", "lst-cell"),
         ]
 
     # --------------------------------------------------------------------------------------------------------- again
@@ -642,33 +627,6 @@ class Parts:
         block: Block = {"t": "figure", "file": file, "alt": alt, "caption": inline(caption), "width": width}
         return [block | {"label": f"fig-{name}", "float": floating}]
 
-
-# ------------------------------------------------------------------------------------------------------------ equations
-
-LSTM_EQUATIONS = (
-    r"""\begin{aligned}
-    i_t &= \sigma(W_i\, h_{t-1} + U_i\, x_t + b_i) \\
-    f_t &= \sigma(W_f\, h_{t-1} + U_f\, x_t + b_f) \\
-    \tilde{c}_t &= \tanh(W_c\, h_{t-1} + U_c\, x_t + b_c) \\
-    o_t &= \sigma(W_o\, h_{t-1} + U_o\, x_t + b_o) \\
-    c_t &= f_t \odot c_{t-1} + i_t \odot \tilde{c}_t \\
-    h_t &= o_t \odot \tanh(c_t)
-    \end{aligned}""",
-    "i t equals sigma of W i times h t minus 1, plus U i times x t, plus b i. f t equals sigma of W f times h t minus 1, "
-    "plus U f times x t, plus b f. c tilde t equals tanh of W c times h t minus 1, plus U c times x t, plus b c. "
-    "o t equals sigma of W o times h t minus 1, plus U o times x t, plus b o. c t equals f t times c t minus 1, plus i t "
-    "times c tilde t. h t equals o t times tanh of c t.",
-)
-RNN_EQUATIONS = {
-    "tanh": (
-        r"s_t = \tanh(W\, s_{t-1} + U\, x_t + b)",
-        "s t equals tanh of W times s t minus 1, plus U times x t, plus b",
-    ),
-    "relu": (
-        r"s_t = \max(0,\; W\, s_{t-1} + U\, x_t + b)",
-        "s t equals the greater of 0 and W times s t minus 1, plus U times x t, plus b",
-    ),
-}
 
 # ----------------------------------------------------------------------------------------------------- hyperparameters
 

@@ -11,14 +11,15 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import unroll
-from unroll.cells import LSTMCell
+from unroll.cells import cell_type
+from unroll.cells.parameters import CellParameters
 from unroll.data.images import ImageEncoder
 from unroll.data.sentences import SentenceEncoder
 from unroll.data.series import SeriesEncoder
@@ -188,7 +189,7 @@ def _input(graph: Graph, classifier: Classifier) -> str:
 def _layer(graph: Graph, number: int, cells: list[Any], x: str, lengths: str, looked_up: bool) -> tuple[str, str]:
     """One layer -> its outputs (T, B, H·directions) and its last states (B, H·directions)."""
     H, directions = cells[0].hidden_size, len(cells)
-    G = cells[0].gates * H
+    G = len(cells[0].gate_names) * H
     if looked_up:
         U = np.zeros((directions, G, directions * G), np.float32)
         for d in range(directions):
@@ -206,11 +207,11 @@ def _layer(graph: Graph, number: int, cells: list[Any], x: str, lengths: str, lo
     ]
     attributes: dict[str, Any] = {"hidden_size": H, "direction": "bidirectional" if directions == 2 else "forward"}
     outputs = [f"Y_{number}", f"Y_h_{number}"]
-    if isinstance(cells[0], LSTMCell):
-        graph.add("LSTM", inputs, outputs, **attributes)
-    else:
+    name, _ = operator_of(cells[0])
+    if hasattr(cells[0], "nonlinearity"):
         activation = {"tanh": "Tanh", "relu": "Relu"}[cells[0].nonlinearity]
-        graph.add("RNN", inputs, outputs, activations=[activation] * directions, **attributes)
+        attributes["activations"] = [activation] * directions
+    graph.add(name, inputs, outputs, **attributes)
     flat = graph.constant(f"shape_{number}", np.array([0, 0, -1], np.int64))
     by_batch = graph.add("Transpose", [outputs[0]], f"Y_by_batch_{number}", perm=[0, 2, 1, 3])  # (T, B, directions, H)
     h = graph.add("Reshape", [by_batch, flat], f"h_{number}")
@@ -220,20 +221,40 @@ def _layer(graph: Graph, number: int, cells: list[Any], x: str, lengths: str, lo
     )
 
 
-def _blocks(cell: Any, parameter: Any) -> Array:
-    """The gates' blocks in ONNX's order: i, o, f, c in the place of i, f, c, o."""
-    values: Array = parameter.detach().numpy()
-    if not isinstance(cell, LSTMCell):
-        return values
-    i, f, c, o = np.split(values, 4)
-    return np.concatenate([i, o, f, c])
+class Operator(NamedTuple):
+    """ONNX's operator for a cell, and the order in which it wants the gates' blocks."""
+
+    name: str
+    gates: tuple[str, ...]
+
+
+OPERATORS = {"rnn": Operator("RNN", ("s",)), "lstm": Operator("LSTM", ("i", "o", "f", "c_tilde"))}
+
+
+def operator_of(cell: CellParameters) -> Operator:
+    """ONNX's operator for a cell.
+
+    Raises:
+        InputError: ONNX has none.
+    """
+    for name, operator in OPERATORS.items():
+        if type(cell) is cell_type(name):
+            return operator
+    raise InputError(f"ONNX has no operator for the cell {cell.title!r}; export runs of cell {' or '.join(OPERATORS)}")
+
+
+def _blocks(cell: CellParameters, parameter: Any) -> Array:
+    """The gates' blocks in ONNX's order."""
+    values = parameter.detach().cpu()
+    found: Array = torch.cat([values[cell.block(gate)] for gate in operator_of(cell).gates]).numpy()
+    return found
 
 
 def _pool(graph: Graph, classifier: Classifier, h: str, last: str) -> str:
     """h (T, B, F), last (B, F) -> what the readout reads (B, F)."""
     from onnx import TensorProto
 
-    how = classifier.model.pooling
+    how = classifier.model.head.pooling
     ragged = not isinstance(classifier.encoder, ImageEncoder)
     if how == "last":
         return last
@@ -426,11 +447,11 @@ def card_text(folder: RunFolder, onnx: str | None = None) -> str:
 def torch_snippet(classifier: Classifier) -> list[str]:
     """Python that loads the recurrent layers of model.safetensors into torch.nn.LSTM or torch.nn.RNN."""
     layers = classifier.model.layers
-    kind = "LSTM" if classifier.recipe.cell == "lstm" else "RNN"
+    kind = operator_of(layers.cells[0][0]).name
     options = "".join(
         [
             f", num_layers={layers.num_layers}" if layers.num_layers > 1 else "",
-            ', nonlinearity="relu"' if getattr(layers, "nonlinearity", "tanh") == "relu" else "",
+            ', nonlinearity="relu"' if getattr(layers.cells[0][0], "nonlinearity", "tanh") == "relu" else "",
             ", bidirectional=True" if layers.bidirectional else "",
         ]
     )

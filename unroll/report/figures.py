@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from unroll.training.run import RunFolder, write_atomically
+from unroll.files import write_atomically
+from unroll.training.run import RunFolder
 
 INK, PAPER, ACCENT, WRONG = "#1a1a1a", "#ffffff", "#1f4e8c", "#c1440e"
 STYLE: Any = {

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from unroll.data.sentences import SentenceEncoder
-from unroll.models import SequenceClassifier
+from unroll.models import SequenceModel
 from unroll.training.recipe import SentenceRecipe
 from unroll.training.run import RunFolder, load
 from unroll.training.tasks import first_model
@@ -104,7 +104,7 @@ def draw_paths(folder: RunFolder) -> dict[str, Figure]:
 
 
 @torch.no_grad()
-def states(model: SequenceClassifier, sentence: torch.Tensor) -> Points:
+def states(model: SequenceModel, sentence: torch.Tensor) -> Points:
     """Word indices (T,) -> s_0 … s_T, (T + 1, 2)."""
     model.eval()
     x = sentence[:, None]
@@ -116,14 +116,14 @@ def states(model: SequenceClassifier, sentence: torch.Tensor) -> Points:
 
 
 @torch.no_grad()
-def readout(model: SequenceClassifier, s: Points) -> Points:
+def readout(model: SequenceModel, s: Points) -> Points:
     """States (…, 2) -> logits (…, C)."""
     logits: Points = s @ model.W_out.double().numpy().T + model.b_out.double().numpy()
     return logits
 
 
 def _draw_plane(
-    axes: Axes, model: SequenceClassifier, class_names: tuple[str, ...], visited: Points
+    axes: Axes, model: SequenceModel, class_names: tuple[str, ...], visited: Points
 ) -> tuple[Points, list[Box]]:
     """What the readout makes of each point: a tint for each class, and the line where two classes are even.
 
@@ -159,7 +159,7 @@ def _draw_plane(
     return np.concatenate(border), boxes
 
 
-def _inside(model: SequenceClassifier, k: int, width: float, height: float, visited: Points) -> Box | None:
+def _inside(model: SequenceModel, k: int, width: float, height: float, visited: Points) -> Box | None:
     """A box of this size in the region of class k, away from visited points and the middle; None without room."""
     best: tuple[float, Box] | None = None
     for x in np.linspace(-EDGE + 0.04 + width / 2, EDGE - 0.04 - width / 2, 15):

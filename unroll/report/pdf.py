@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unroll.errors import InputError
-from unroll.training.run import write_atomically
+from unroll.files import write_atomically
 
 TEMPLATE = Path(__file__).parent / "typst"
 FONTS = ["New Computer Modern", "Libertinus Serif", "DejaVu Sans Mono"]

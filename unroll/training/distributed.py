@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unroll.data.batches import Batch
-    from unroll.models import SequenceClassifier
 
 T = TypeVar("T")
 
@@ -161,7 +160,7 @@ class Replica:
     Its parameters take process 0's values. They have to stay where they are: build the optimiser before.
     """
 
-    def __init__(self, model: SequenceClassifier) -> None:
+    def __init__(self, model: Any) -> None:
         from torch.nn import Module
         from torch.nn.parallel import DistributedDataParallel
 
@@ -173,12 +172,14 @@ class Replica:
                 self.model = model
 
             def forward(self, *arguments: Any) -> Tensor:
-                return self.model.loss(*arguments)
+                loss: Tensor = self.model.loss(*arguments)
+                return loss
 
+        self._model = model
         self._loss = DistributedDataParallel(Loss(), gradient_as_bucket_view=True)
 
-    def backward(self, batch: Batch, class_weights: Tensor | None, label_smoothing: float) -> Tensor:
-        """Leave the gradient of the whole batch's mean cross-entropy in the parameters of every process.
+    def backward(self, batch: Batch) -> Tensor:
+        """Leave the gradient of the whole batch's mean loss in the parameters of every process.
 
         Process r reads its share S_r of the batch. The denominator is the whole batch's, so that shares may be of
         unequal size, or empty:
@@ -192,8 +193,7 @@ class Replica:
         from torch import distributed
 
         share = batch.share(_rank, _size)
-        whole = float(len(batch.y) if class_weights is None else class_weights[batch.y].sum())
-        loss: Tensor = self._loss(share.x, share.y, share.lengths, class_weights, label_smoothing, whole)
+        loss: Tensor = self._loss(share.x, share.y, share.lengths, self._model.head.weight(batch.y))
         total = loss.detach().clone()
         under_way = distributed.all_reduce(total, async_op=True)  # hidden behind the backward pass
         (loss * _size).backward()  # DistributedDataParallel takes the mean over the processes, not the sum

@@ -1,25 +1,62 @@
-"""Testing a trained model on a data set."""
+"""Evaluation: what a model says of a set of sequences, and how good that is."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
-from unroll.errors import DataError
-from unroll.training.outcome import measure
-from unroll.training.run import load, probabilities
-from unroll.training.tasks import load_test_part
+import numpy as np
+import torch
+from torch import Tensor
+
+from unroll.data.batches import Encoder, Sequences, in_order
+from unroll.files import write_atomically
+from unroll.models import SequenceModel
+
+BATCH_SIZE = 500
+MISTAKES_SHOWN = 20
 
 
-def evaluate(run: str | Path, data: str | None = None) -> dict[str, Any]:
-    """Measure the model of a run on the test part of `data` (None: the run's own).
+@torch.no_grad()
+def predictions(model: SequenceModel, data: Sequences, encoder: Encoder) -> Tensor:
+    """What the head decodes for every sequence, in order, on the CPU; class probabilities (N, C) of a classifier."""
+    was_training = model.training
+    model.eval()
+    rows = []
+    for batch in in_order(data, encoder, BATCH_SIZE):
+        batch = batch.to(model.W_out)
+        rows.append(model.head.decode(model(batch.x, batch.lengths)).cpu())
+    model.train(was_training)
+    return torch.cat(rows)
 
-    Raises:
-        RunError: the run holds no trained model.
-        DataError: the data cannot be read or do not fit the model.
+
+def evaluated(model: SequenceModel, data: Sequences, encoder: Encoder) -> dict[str, Any]:
+    """The head's metrics on a set of sequences."""
+    return model.head.metrics(predictions(model, data, encoder), data.y, encoder.class_names)
+
+
+def write_predictions(path: Path, p: Tensor, test: Sequences) -> None:
+    """p (N, C) and y (N,) of the whole test set, and the inputs of the sequences that figures show.
+
+    Shown are the first sequence of every class (`one_of_each`, by number) and the mistakes of which the model was surest
+    (`mistakes`); their inputs are `shown_values`, padded, with `shown_lengths`.
     """
-    classifier = load(run)
-    test = load_test_part(classifier.recipe, classifier.encoder, data)
-    if not len(test):
-        raise DataError(f"the test part of {data or 'the run'} is empty")
-    return measure(probabilities(classifier.model, test, classifier.encoder), test.y, classifier.class_names)
+    y = test.y
+    predicted = p.argmax(1)
+    present = [int(k) for k in y.unique()]
+    one_of_each = torch.tensor([int((y == k).nonzero()[0, 0]) for k in present])
+    wrong = (predicted != y).nonzero()[:, 0]
+    mistakes = wrong[p[wrong].amax(1).argsort(descending=True, stable=True)][:MISTAKES_SHOWN]
+    values, lengths = test.take(torch.cat([one_of_each, mistakes]))
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        p=p.numpy(),
+        y=y.numpy(),
+        one_of_each=one_of_each.numpy(),
+        mistakes=mistakes.numpy(),
+        shown_values=values.numpy(),
+        shown_lengths=np.full(len(values), values.shape[1]) if lengths is None else lengths.numpy(),
+    )
+    write_atomically(path, content.getvalue())

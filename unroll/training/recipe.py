@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from unroll.cells import CELLS
 from unroll.errors import RecipeError, nearest
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -33,7 +34,7 @@ class Recipe(BaseModel):
     about: str = Field("", description="one line: what it is for")
     task: str
 
-    cell: Literal["rnn", "lstm"] = Field("lstm", description="kind of cell")
+    cell: Literal[tuple(CELLS)] = Field("lstm", description="kind of cell")  # type: ignore[valid-type]
     nonlinearity: Literal["tanh", "relu"] = Field("tanh", description="of the vanilla RNN")
     hidden_size: Positive = Field(128, description="hidden units H in each layer and direction")
     num_layers: Positive = Field(1, description="layers on top of each other")
@@ -72,6 +73,7 @@ class Recipe(BaseModel):
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="seed of everything random")
     engine: Literal["auto", "native", "reference"] = Field("auto", description="what walks the cells over time")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where tensors are; auto: a GPU if any")
     log: Literal["steps", "epochs"] = Field("steps", description="print losses within epochs, or of some epochs only")
     log_every: Positive = Field(100, description="steps (or epochs) between printed losses")
 
@@ -143,7 +145,7 @@ AnyRecipe = ImageRecipe | SentenceRecipe | SeriesRecipe
 # What is no hyperparameter: how a recipe is called; what makes no difference to what is learnt, or is drawn anew anyway;
 # and what it is about.
 TITLES = ("name", "about")
-INDIFFERENT = ("seed", "engine", "log", "log_every")
+INDIFFERENT = ("seed", "engine", "device", "log", "log_every")
 DATA = ("data", "test_data", "test", "text_column", "label_column", "id_column", "time_column")
 KINDS: dict[str, type[AnyRecipe]] = {"images": ImageRecipe, "sentences": SentenceRecipe, "series": SeriesRecipe}
 

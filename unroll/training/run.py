@@ -15,9 +15,7 @@ Every file is written beside and renamed.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,58 +26,18 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from unroll.data.batches import Encoder, Sequences, batches
-from unroll.errors import RunError
-from unroll.models import SequenceClassifier
+from unroll.data.batches import Encoder, Sequences
+from unroll.errors import DataError, RunError
+from unroll.files import load_tensors, save_tensors, write_atomically
+from unroll.models import SequenceModel
+from unroll.training.evaluate import evaluated, predictions
+from unroll.training.fit import find_device
 from unroll.training.recipe import AnyRecipe, dump_recipe, parse_recipe
-from unroll.training.tasks import ENCODERS, build_model
+from unroll.training.tasks import ENCODERS, build_model, load_test_part
 
 MODEL_FORMAT = "unroll-1"
-
-
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write beside and rename, so that the file is there whole or not at all."""
-    data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """A safetensors file with `metadata` as JSON in the one entry ``unroll``.
-
-    One entry, because safetensors writes several in an order that changes from run to run.
-    """
-    contiguous = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    write_atomically(path, save(contiguous, {"unroll": json.dumps(metadata)}))
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote.
-
-    Raises:
-        RunError: the file is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get("unroll", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - not a dict
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged or no safetensors file: {str(error).splitlines()[0]}") from None
 
 
 class RunFolder:
@@ -182,7 +140,7 @@ class RunFolder:
         return _json(path, path.read_text(encoding="utf-8"), ("parameters", "training_sequences", "epochs", "seconds"))
 
     def predictions(self) -> dict[str, NDArray[Any]]:
-        """predictions.npz: see `unroll.training.outcome.write_predictions`.
+        """predictions.npz: see `unroll.training.evaluate.write_predictions`.
 
         Raises:
             RunError: the file is missing or damaged.
@@ -208,7 +166,7 @@ def _json(path: Path, text: str, expected: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def save_model(path: Path, model: SequenceClassifier, encoder: Encoder, recipe: AnyRecipe) -> None:
+def save_model(path: Path, model: SequenceModel, encoder: Encoder, recipe: AnyRecipe) -> None:
     """The weights, with what is needed to use them."""
     save_tensors(
         path,
@@ -237,7 +195,7 @@ class Prediction:
 class Classifier:
     """A trained model with what it needs to read raw inputs."""
 
-    def __init__(self, model: SequenceClassifier, encoder: Encoder, recipe: AnyRecipe) -> None:
+    def __init__(self, model: SequenceModel, encoder: Encoder, recipe: AnyRecipe) -> None:
         self.model = model.eval()
         self.encoder = encoder
         self.recipe = recipe
@@ -256,11 +214,25 @@ class Classifier:
             return []
         values, lengths = self.encoder.encode(inputs)
         unlabelled = torch.zeros(len(inputs), dtype=torch.int64)
-        p = probabilities(self.model, Sequences(values, unlabelled, lengths), self.encoder)
+        p = predictions(self.model, Sequences(values, unlabelled, lengths), self.encoder)
         return [
             Prediction(self.class_names[int(row.argmax())], dict(zip(self.class_names, row.tolist(), strict=True)))
             for row in p
         ]
+
+
+def evaluate(run: str | Path, data: str | None = None) -> dict[str, Any]:
+    """The metrics of a run's model on the test part of `data` (None: the run's own).
+
+    Raises:
+        RunError: the run holds no trained model.
+        DataError: the data cannot be read or do not fit the model.
+    """
+    classifier = load(run)
+    test = load_test_part(classifier.recipe, classifier.encoder, data)
+    if not len(test):
+        raise DataError(f"the test part of {data or 'the run'} is empty")
+    return evaluated(classifier.model, test, classifier.encoder)
 
 
 def load(run: str | Path) -> Classifier:
@@ -288,7 +260,7 @@ def load(run: str | Path) -> Classifier:
     model = build_model(recipe, encoder)
     check_architecture(path, tensors, dict(model.state_dict()))
     model.load_state_dict(tensors)
-    return Classifier(model, encoder, recipe)
+    return Classifier(model.to(find_device(recipe.device)), encoder, recipe)
 
 
 def check_architecture(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -300,13 +272,3 @@ def check_architecture(path: Path, found: dict[str, Tensor], expected: dict[str,
                 f"{path} belongs to another architecture: {name} is {shapes[0]} there, "
                 f"but the recipe makes it {shapes[1]}"
             )
-
-
-@torch.no_grad()
-def probabilities(model: SequenceClassifier, data: Sequences, encoder: Encoder, batch_size: int = 500) -> Tensor:
-    """Class probabilities (N, C) of every sequence, in order."""
-    was_training = model.training
-    model.eval()
-    rows = [model(batch.x, batch.lengths).softmax(-1) for batch in batches(data, encoder, batch_size)]
-    model.train(was_training)
-    return torch.cat(rows)

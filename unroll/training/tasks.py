@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from unroll.data.images import ImageEncoder, load_image_dataset, load_test_image
 from unroll.data.sentences import LAB_SENTENCES, SentenceEncoder, load_sentence_dataset, load_test_sentences
 from unroll.data.series import SeriesEncoder, load_series_dataset, load_test_series, read_series
 from unroll.errors import DataError, RecipeError
-from unroll.models import SequenceClassifier
+from unroll.heads import Classification
+from unroll.models import SequenceModel
 from unroll.training import facts
 from unroll.training.recipe import AnyRecipe, ImageRecipe, SentenceRecipe, SeriesRecipe
 
@@ -56,32 +59,52 @@ def augmentation_of(recipe: ImageRecipe) -> Augmentation:
     return Augmentation(recipe.rotation, recipe.scaling, recipe.shear, recipe.translation, recipe.elastic)
 
 
-def build_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceClassifier:
+def build_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceModel:
     """The model of a recipe, with its first weights drawn from torch's generator."""
-    return SequenceClassifier(
+    head = Classification(
+        len(encoder.class_names),
+        recipe.pooling,
+        recipe.label_smoothing,
+        balanced=getattr(recipe, "class_weights", "none") == "balanced",
+    )
+    return SequenceModel(
         recipe.cell,
         encoder.input_size,
         recipe.hidden_size,
-        len(encoder.class_names),
+        head,
         num_layers=recipe.num_layers,
         bidirectional=recipe.bidirectional,
         dropout=recipe.dropout,
         embedding_size=getattr(recipe, "embedding_size", None),
-        pooling=recipe.pooling,
         nonlinearity=recipe.nonlinearity,
         engine=recipe.engine,
     )
 
 
+DEGREES = {"hidden_size": 2, "num_layers": 1, "embedding_size": 1}
+"""The number of parameters is a polynomial of these fields, at most of these degrees."""
+
+
 def parameter_count(recipe: AnyRecipe, encoder: Encoder) -> int:
-    """How many parameters the model of a recipe has; told without making it."""
-    H, E = recipe.hidden_size, getattr(recipe, "embedding_size", None)
-    gates, directions = 4 if recipe.cell == "lstm" else 1, 2 if recipe.bidirectional else 1
-    width = encoder.input_size if E is None else E
-    first, other = gates * H * (H + width + 1), gates * H * (H + directions * H + 1)
-    cells = directions * (first + (recipe.num_layers - 1) * other)
-    readout = len(encoder.class_names) * (directions * H + 1)
-    return cells + readout + (0 if E is None else encoder.input_size * E)
+    """How many parameters the model of a recipe has; told without making it.
+
+    Models of one to three units and of one or two layers determine the polynomial (Newton's forward differences).
+    """
+    wanted = {name: value for name in DEGREES if (value := getattr(recipe, name, None)) is not None}
+
+    def count(fields: dict[str, int], left: list[str]) -> int:
+        if not left:
+            return sum(p.numel() for p in build_model(recipe.model_copy(update=fields), encoder).parameters())
+        name, *others = left
+        values = [count({**fields, name: n}, others) for n in range(1, DEGREES[name] + 2)]
+        total = 0
+        for k in range(len(values)):
+            total += math.comb(wanted[name] - 1, k) * values[0]
+            values = [after - before for before, after in pairwise(values)]
+        return total
+
+    with torch.device("meta"):
+        return count({}, list(wanted))
 
 
 def check_memory(recipe: AnyRecipe, encoder: Encoder) -> None:
@@ -101,7 +124,7 @@ def check_memory(recipe: AnyRecipe, encoder: Encoder) -> None:
         )
 
 
-def first_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceClassifier:
+def first_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceModel:
     """The model as training begins with it: its weights follow from the recipe and its seed alone.
 
     The RNN lab's printed losses follow from seed 42 with W, U, b, W_out, b_out drawn in this order.
@@ -111,14 +134,6 @@ def first_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceClassifier:
         torch.manual_seed(recipe.seed)
         model.initialise(recipe.initialisation, recipe.forget_bias)
     return model
-
-
-def class_weights(recipe: AnyRecipe, dataset: Dataset) -> Tensor | None:
-    """(C,) N / (C · N_c), so that each class weighs the same in the loss; None where all sequences count alike."""
-    if getattr(recipe, "class_weights", "none") == "none":
-        return None
-    counts = torch.bincount(dataset.train.y, minlength=len(dataset.encoder.class_names)).clamp(min=1)
-    return len(dataset.train) / (len(counts) * counts.float())
 
 
 def test_lines(recipe: AnyRecipe, dataset: Dataset, p: Tensor) -> list[str]:

@@ -10,15 +10,12 @@ What it does not do: train two changes together (other than all of them), or cor
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 import numpy as np
@@ -27,9 +24,10 @@ from scipy.stats import t as student
 
 from unroll.data.batches import Dataset
 from unroll.errors import DataError, InputError, RecipeError, TrainingError
-from unroll.training.loop import prepare, train
+from unroll.training.evaluate import evaluated
 from unroll.training.recipe import DATA, INDIFFERENT, TITLES, AnyRecipe, parse_recipe, value_text
-from unroll.training.run import RunFolder, write_atomically
+from unroll.training.train import fit_recipe, prepare
+from unroll.training.trials import REMEDY, Trials, signature
 
 Way = Literal["alone", "undone"]
 Array = NDArray[np.float64]
@@ -106,12 +104,6 @@ def _changed(recipe: AnyRecipe, field: str, value: Any) -> AnyRecipe | str:
         return str(error)
 
 
-def signature(recipe: AnyRecipe) -> dict[str, Any]:
-    """The fields that a training's outcome depends on, apart from its seed and from where the data lie."""
-    outside = (*TITLES, *INDIFFERENT, "data", "test_data")
-    return {field: value for field, value in recipe.model_dump().items() if field not in outside}
-
-
 def fingerprint(dataset: Dataset) -> str:
     """SHA-256 of the training and test sequences, so that a study is known to be about them wherever they lie."""
     digest = hashlib.sha256()
@@ -137,31 +129,6 @@ class Training:
 Progress = Callable[[Sequence[Training]], Iterable[Training]]
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Make the folder of a study, and keep every other process that does the same out of it meanwhile.
-
-    Raises:
-        InputError: there can be no such folder, or another process is in it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{folder} cannot be a folder: a file stands in the way; name another with --out") from None
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go of when the process ends, however it ends
-        except BlockingIOError:
-            raise InputError(
-                f"another unroll effects is at work in {folder}; wait until it has ended, or name another folder with "
-                "--out"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
-
-
 class Study:
     """effects.json: every finished training, and whose they are.
 
@@ -183,9 +150,18 @@ class Study:
             "second": signature(way.second),
             "data": fingerprint(dataset),
         }
-        self.content: dict[str, Any] = {**about, "machine": facts, "trainings": []}
+        fields: dict[str, Any] = {
+            "recipe": dict,
+            "seed": int,
+            "accuracy": (float, NoneType),
+            "seconds": (float, NoneType),
+        }
+        self._trials = Trials(self.path, ("recipe", "seed"), fields)
+        self.content: dict[str, Any] = {**about, "machine": facts}
         if self.path.is_file():
-            self.content = self._read()
+            self.content = self._trials.about or {}
+            if not {*about, "machine"} <= set(self.content):
+                raise InputError(f"{self.path} is damaged; {REMEDY}")
             different = [key for key in about if self.content[key] != about[key]]
             if different:
                 what = {"first": "the first recipe is", "second": "the second recipe is", "data": "the data are"}
@@ -193,29 +169,12 @@ class Study:
                     f"{self.path} belongs to another study ({what[different[0]]} not the same); name another folder "
                     "with --out, or remove it"
                 )
-        self._found = {self._key(row["recipe"], row["seed"]): row for row in self.content["trainings"]}
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-            whole = {"first", "second", "data", "machine", "trainings"} <= set(content) and all(
-                {"recipe", "seed", "accuracy", "seconds"} <= set(row) for row in content["trainings"]
-            )
-        except (ValueError, TypeError):
-            whole = False
-        if not whole:
-            raise InputError(f"{self.path} is damaged; name another folder with --out, or remove it")
-        return content
-
-    @staticmethod
-    def _key(fields: dict[str, Any], seed: int) -> str:
-        return json.dumps([fields, seed], sort_keys=True)
 
     def check_machine(self) -> None:
         """Raise InputError unless what is measured now can be set beside what is in the file."""
         for fact in MACHINE:
             there, here = self.content["machine"].get(fact), self.facts.get(fact)
-            if self.content["trainings"] and there != here:
+            if self._trials.rows and there != here:
                 raise InputError(
                     f"{self.path} was measured with {fact} {there}, this is {here}, and the two would not compare; name "
                     "another folder with --out"
@@ -223,13 +182,11 @@ class Study:
 
     def find(self, recipe: AnyRecipe) -> dict[str, Any] | None:
         """The finished training of a recipe with its seed."""
-        return self._found.get(self._key(signature(recipe), recipe.seed))
+        return self._trials.find(recipe=signature(recipe), seed=recipe.seed)
 
     def add(self, recipe: AnyRecipe, outcome: dict[str, Any]) -> None:
-        row = {"recipe": signature(recipe), "seed": recipe.seed, **outcome}
-        self.content["trainings"].append(row)
-        self._found[self._key(row["recipe"], row["seed"])] = row
-        self.save()
+        self._trials.about = self.content
+        self._trials.add({"recipe": signature(recipe), "seed": recipe.seed, **outcome})
 
     def finish(self, seeds: int, caption: str, rows: list[dict[str, Any]]) -> None:
         """Put what came of it beside the trainings: a report shows ``rows`` as a table under ``caption``."""
@@ -238,7 +195,8 @@ class Study:
 
     def save(self) -> None:
         """Write the file."""
-        write_atomically(self.path, json.dumps(self.content, indent=1, ensure_ascii=False) + "\n")
+        self._trials.about = self.content
+        self._trials.save()
 
 
 def plan(way: Walk, seeds: int) -> list[Training]:
@@ -296,7 +254,7 @@ def load_tested(recipe: AnyRecipe) -> Dataset:
 
 
 def train_once(recipe: AnyRecipe) -> dict[str, Any]:
-    """Train in a temporary folder, and test; nothing is kept but the outcome.
+    """Train in memory, and test; nothing is kept but the outcome.
 
     Returns:
         ``accuracy``, ``correct`` and ``total`` on the test set, and ``seconds`` of training; all None where the training
@@ -306,14 +264,14 @@ def train_once(recipe: AnyRecipe) -> dict[str, Any]:
         UnrollError: a training cannot begin.
     """
     dataset = load_tested(recipe)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = RunFolder.create(Path(scratch) / "run", recipe, {})
-        try:
-            metrics = train(recipe, folder, echo=lambda line: None, dataset=dataset)
-        except TrainingError:
-            return dict.fromkeys(("accuracy", "correct", "total", "seconds"))
-    found = {key: metrics["test"][key] for key in ("accuracy", "correct", "total")}
-    return {**found, "seconds": metrics["seconds"]["training"]}
+    assert dataset.test is not None  # `load_tested` has seen to it
+    try:
+        training = fit_recipe(recipe, dataset)
+    except TrainingError:
+        return dict.fromkeys(("accuracy", "correct", "total", "seconds"))
+    metrics = evaluated(training.model, dataset.test, dataset.encoder)
+    found = {key: metrics[key] for key in ("accuracy", "correct", "total")}
+    return {**found, "seconds": round(training.seconds, 3)}
 
 
 def measure(way: Walk, study: Study, seeds: int, progress: Progress = iter) -> dict[tuple[Way, str], str]:

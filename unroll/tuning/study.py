@@ -35,8 +35,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from unroll.errors import InputError, RunError
+from unroll.files import write_atomically
 from unroll.training.recipe import INDIFFERENT, TITLES, AnyRecipe, parse_recipe, value_text
-from unroll.training.run import write_atomically
 from unroll.tuning.space import Space, read_space
 
 HELD_OUT = 1 / 6  # of the training sequences, where the recipe does not say; 10,000 of MNIST's 60,000

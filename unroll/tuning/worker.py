@@ -12,12 +12,10 @@ import os
 import platform
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -28,9 +26,10 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import DBAPIError
 
 from unroll.errors import InputError, RecipeError, TrainingError, UnrollError
-from unroll.training.loop import prepare, train
+from unroll.training.callbacks import Listener
+from unroll.training.evaluate import evaluated
 from unroll.training.recipe import parse_recipe
-from unroll.training.run import RunFolder
+from unroll.training.train import fit_recipe, prepare
 from unroll.tuning.study import EVERY, GRACE, HEARTBEAT, Plan, count, open_study, usable
 
 TENTHS = 10  # trials of unequal numbers of epochs are compared at tenths of their way, in between on a straight line
@@ -179,17 +178,16 @@ def train_trial(plan: Plan, trial: optuna.Trial, leader: Leader) -> float:
                 trial.set_user_attr("reason", f"worse than the median after {epoch} of {epochs} epochs")
                 raise optuna.TrialPruned
 
-    with tempfile.TemporaryDirectory(prefix="unroll-trial-") as place:
-        try:
-            recipe = parse_recipe({**plan.base, **fields}, f"trial {trial.number}")
-            folder = RunFolder.create(Path(place) / "run", recipe, {})
-            with leader.may_interrupt(True):
-                dataset = prepare(recipe)
-                metrics = train(recipe, folder, lambda line: None, test=False, dataset=dataset, on_epoch=on_epoch)
-        except (RecipeError, InputError, TrainingError) as error:  # values that do not go together, or diverge
-            trial.set_user_attr("reason", str(error))
-            raise optuna.TrialPruned from None
-    accuracy: float = metrics["validation"]["accuracy"]
+    try:
+        recipe = parse_recipe({**plan.base, **fields}, f"trial {trial.number}")
+        with leader.may_interrupt(True):
+            dataset = prepare(recipe)
+            assert dataset.validation is not None  # a plan holds something out
+            training = fit_recipe(recipe, dataset, [Listener(on_epoch)])
+            accuracy: float = evaluated(training.model, dataset.validation, dataset.encoder)["accuracy"]
+    except (RecipeError, InputError, TrainingError) as error:  # values that do not go together, or diverge
+        trial.set_user_attr("reason", str(error))
+        raise optuna.TrialPruned from None
     return accuracy
 
 

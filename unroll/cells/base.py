@@ -1,0 +1,135 @@
+"""The contract of a cell: a module that computes one time step. Everything that uses a cell asks for this and no more."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unroll.errors import InputError
+
+State = Tensor | tuple[Tensor, ...]
+"""What a cell hands from step to step: one tensor, or a tuple whose first entry is what the layer hands up."""
+
+
+class Cell(nn.Module):
+    """One time step of a recurrent network; parameters of any names.
+
+    Attributes:
+        input_size: D features of x_t, or V words where x_t is a word index; None where the cell does not say.
+        state_sizes: units of each tensor of a state. The first is what the layer hands up.
+        state_names: the letters of those tensors, such as ``("h", "c")``.
+        title: name of the cell in reports.
+        about: the same in a sentence, with its article.
+    """
+
+    input_size: int | None
+    state_sizes: tuple[int, ...]
+    state_names: tuple[str, ...]
+    title: ClassVar[str] = "recurrent cell"
+    about: ClassVar[str] = "a recurrent network"
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        """x_t (B, D) or word indices (B,), the state before -> the state after."""
+        raise NotImplementedError
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step: zeros, unless the cell says otherwise."""
+        return zero_state(self, self.state_sizes, batch_size)
+
+    def quantities(self, x: Tensor, state: State) -> dict[str, Tensor]:
+        """Everything with a name that a step computes, in the order of the equations; the new state is among it."""
+        return dict(zip(self.state_names, parts(self(x, state)), strict=True))
+
+    @property
+    def hidden_size(self) -> int:
+        """H, the units that the layer hands up."""
+        return self.state_sizes[0]
+
+
+def parts(state: State) -> tuple[Tensor, ...]:
+    """The tensors of a state, as a tuple."""
+    return (state,) if isinstance(state, Tensor) else state
+
+
+def joined(tensors: Sequence[Tensor]) -> State:
+    """The opposite of `parts`: a single tensor stands for itself."""
+    return tensors[0] if len(tensors) == 1 else tuple(tensors)
+
+
+def zero_state(module: nn.Module, sizes: Sequence[int], batch_size: int) -> State:
+    """Zeros (B, size) for each size, of the module's type and on its device."""
+    like: Tensor = next(chain(module.parameters(), module.buffers()), torch.empty(0))
+    made = {size: like.new_zeros(batch_size, size) for size in sizes}
+    return joined([made[size] for size in sizes])
+
+
+class AdaptedCell(Cell):
+    """A module of any author's as a cell; made by `as_cell`."""
+
+    def __init__(self, module: nn.Module, state_sizes: tuple[int, ...], spread: bool) -> None:
+        super().__init__()
+        self.module = module
+        self.state_sizes = state_sizes
+        self.state_names = ("h", "c", *(f"state_{n}" for n in range(2, len(state_sizes))))[: len(state_sizes)]
+        self.input_size = getattr(module, "input_size", None)
+        self.spread = spread
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        before = parts(state)
+        after = self.module(x, *before) if self.spread else self.module(x, state)
+        found = (after,) if isinstance(after, Tensor) else after
+        fits = isinstance(found, tuple) and [getattr(new, "shape", None) for new in found] == [s.shape for s in before]
+        if not fits:
+            shown = [tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__ for new in found]
+            raise InputError(
+                f"{type(self.module).__name__}.forward returned {shown}; expected the new state, "
+                f"{[tuple(s.shape) for s in before]}, the shapes that it was given"
+            )
+        return joined(found)
+
+    def initial_state(self, batch_size: int) -> State:
+        own = getattr(self.module, "initial_state", None)
+        return own(batch_size) if own is not None else zero_state(self.module, self.state_sizes, batch_size)
+
+
+def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -> Cell:
+    """A module that computes one step as a cell.
+
+    Its forward may be ``forward(x, h)``, ``forward(x, h, c)`` or ``forward(x, (h, c))``, and returns the new state in the same
+    form. The initial state is zeros, or what the module's own ``initial_state(batch_size)`` returns.
+
+    Args:
+        module: one time step; a `Cell` is returned as it is.
+        state_sizes: units of each tensor of the state. None: the module's `hidden_size`, once for each argument of forward
+            after x.
+
+    Raises:
+        InputError: the module's forward takes other arguments, or the sizes are not known.
+
+    >>> as_cell(nn.GRUCell(3, 5))(torch.zeros(2, 3), torch.zeros(2, 5)).shape
+    torch.Size([2, 5])
+    """
+    if isinstance(module, Cell):
+        return module
+    name = type(module).__name__
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    arguments = [p for p in inspect.signature(module.forward).parameters.values() if p.kind in positional]
+    states = len(arguments) - 1
+    if states < 1:
+        raise InputError(f"{name}.forward takes {len(arguments)} arguments; expected x and the state before the step")
+    if state_sizes is None:
+        hidden_size = getattr(module, "hidden_size", None)
+        if not isinstance(hidden_size, int):
+            raise InputError(f"{name} has no hidden_size; give state_sizes, such as (128,) or (128, 128)")
+        state_sizes = (hidden_size,) * states
+    sizes = (state_sizes,) if isinstance(state_sizes, int) else tuple(state_sizes)
+    if not sizes or any(size < 1 for size in sizes) or states not in (1, len(sizes)):
+        raise InputError(
+            f"state_sizes is {sizes}, but {name}.forward takes {states} tensors after x; expected one size for each"
+        )
+    return AdaptedCell(module, sizes, spread=states > 1)

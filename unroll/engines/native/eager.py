@@ -1,0 +1,601 @@
+"""The compiled kernels as eager calls: the scan of a cell, the readout's loss, and Adam's update, with derivatives.
+
+What the tensors' pointers are trusted to be is checked here. Tracing and autocast take the operators instead
+(`unroll.engines.native.operators`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unroll.cells.base import State, joined, parts
+from unroll.engines import reference
+from unroll.engines.native.kernels import LSTM, RNN_RELU, Gradients, Task, cell_of, differentiable_backward, kernel_of
+from unroll.engines.native.library import available, library, recorded, transformed
+from unroll.errors import InputError
+
+DTYPES = (torch.float32, torch.float64)
+
+
+def refuses(tensor: Tensor) -> str | None:
+    """Why the kernels cannot work on a tensor of this kind; None if they can."""
+    if (missing := available()) is not None:
+        return missing
+    if tensor.device.type != "cpu":
+        return f"the kernels run on the CPU, and the parameters are on {tensor.device}"
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        return f"the kernels take plain tensors, not a {type(tensor).__name__}"
+    if tensor.dtype not in (torch.float32, torch.float64):
+        return f"the kernels compute in float32 and float64, not in {tensor.dtype}"
+    return None
+
+
+# --- calls into C -----------------------------------------------------------------------------------------------------
+
+# The fields of `Call` in native/engine.cpp, in its order; each 8 bytes.
+_FIELDS: Sequence[str] = """
+    kind double reverse projected save threads T B H D lengths x x_time x_batch h0 c0 W U b out h_last c_last saved
+    d_out d_out_time d_out_batch d_h_last d_c_last d_x d_h0 d_c0 d_W d_U d_b
+""".split()  # noqa: SIM905 (a list would take a line for every name)
+_SAVED = _FIELDS.index("saved")
+
+
+def _call(*fields: int) -> array[int]:
+    """A `Call` that begins with these fields; the others are zero. An array: ctypes would take four times as long."""
+    return array("q", (*fields, *[0] * (len(_FIELDS) - len(fields))))
+
+
+class Saved:
+    """Memory of the kernels that a forward pass has filled for its backward pass; given back when it is dropped."""
+
+    __slots__ = ("pointer",)
+
+    def __init__(self, pointer: int) -> None:
+        self.pointer = pointer
+
+    def release(self) -> None:
+        if self.pointer and library is not None:
+            library.unroll_release(self.pointer)
+            self.pointer = 0
+
+    __del__ = release
+
+
+def _pointer(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """(T, B, N) with N contiguous; the kernels take any other strides as they are."""
+    return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
+
+
+def _check(status: int) -> None:
+    if status == 1:
+        raise MemoryError("not enough memory to scan the sequences")
+    if status == 2:
+        raise InputError("lengths must lie between 0 and T, the number of steps")
+    if status == 3:
+        raise InputError("saved does not come from a forward pass like this one")
+
+
+def forward(task: Task, saved: Tensor | bool) -> tuple[Tensor, Tensor, Tensor | None, int]:
+    """Outputs (T, B, H), final h and c, and a pointer to what the backward pass needs (LSTM).
+
+    `saved` is where to put that: a tensor, True for memory of the kernels' own, False for nowhere.
+    """
+    x, h0, c0, W, U, b, lengths, reverse, projected, kind = task
+    T, B, _ = x.shape
+    H = W.shape[1]
+    x = _rows(x)
+    h0 = h0.contiguous()
+    W = W.contiguous()
+    U = U.contiguous()
+    out, h_last = W.new_empty(T, B, H), W.new_empty(B, H)
+    c_last = None
+    if c0 is not None:
+        c0 = c0.contiguous()
+        c_last = W.new_empty(B, H)
+    if b is not None:
+        b = b.contiguous()
+    if lengths is not None:
+        lengths = lengths.contiguous()
+    call = _call(
+        kind,
+        W.dtype == torch.float64,
+        reverse,
+        projected,
+        saved is not False,
+        torch.get_num_threads(),
+        T,
+        B,
+        H,
+        U.shape[1],
+        _pointer(lengths),
+        x.data_ptr(),
+        x.stride(0),
+        x.stride(1),
+        h0.data_ptr(),
+        _pointer(c0),
+        W.data_ptr(),
+        U.data_ptr(),
+        _pointer(b),
+        out.data_ptr(),
+        h_last.data_ptr(),
+        _pointer(c_last),
+        saved.data_ptr() if isinstance(saved, Tensor) else 0,
+    )
+    assert library is not None
+    _check(library.unroll_forward(call.buffer_info()[0]))
+    return out, h_last, c_last, call[_SAVED]
+
+
+def backward(
+    task: Task, d_outputs: Sequence[Tensor | None], out: Tensor, saved: int, needed: Sequence[bool]
+) -> Gradients:
+    """Gradients of (x, h0, c0, W, U, b) from those of out, the final h and (LSTM) the final c; destroys `saved`."""
+    x, h0, c0, W, U, b, lengths, reverse, projected, kind = task
+    d_out, d_h_last, d_c_last = d_outputs if c0 is not None else (*d_outputs, None)
+    T, B, _ = x.shape
+    H = W.shape[1]
+    x = _rows(x)
+    h0 = h0.contiguous()
+    W = W.contiguous()
+    U = U.contiguous()
+    out = out.contiguous()
+    if c0 is not None:
+        c0 = c0.contiguous()
+    if lengths is not None:
+        lengths = lengths.contiguous()
+    if d_out is not None:
+        d_out = _rows(d_out)
+    if d_h_last is not None:
+        d_h_last = d_h_last.contiguous()
+    if d_c_last is not None:
+        d_c_last = d_c_last.contiguous()
+    d_x = W.new_empty(x.shape) if needed[0] else None
+    d_h0 = W.new_empty(B, H) if needed[1] else None
+    d_c0 = W.new_empty(B, H) if needed[2] and c0 is not None else None
+    d_W = torch.empty_like(W) if needed[3] else None
+    # With the input projected already, U plays no part here.
+    d_U = torch.empty_like(U) if needed[4] and not projected else None
+    d_b = torch.empty_like(b) if needed[5] and b is not None else None
+    call = _call(
+        kind,
+        W.dtype == torch.float64,
+        reverse,
+        projected,
+        False,
+        torch.get_num_threads(),
+        T,
+        B,
+        H,
+        U.shape[1],
+        _pointer(lengths),
+        x.data_ptr(),
+        x.stride(0),
+        x.stride(1),
+        h0.data_ptr(),
+        _pointer(c0),
+        W.data_ptr(),
+        U.data_ptr(),
+        0,
+        out.data_ptr(),
+        0,
+        0,
+        saved,
+        _pointer(d_out),
+        0 if d_out is None else d_out.stride(0),
+        0 if d_out is None else d_out.stride(1),
+        _pointer(d_h_last),
+        _pointer(d_c_last),
+        _pointer(d_x),
+        _pointer(d_h0),
+        _pointer(d_c0),
+        _pointer(d_W),
+        _pointer(d_U),
+        _pointer(d_b),
+    )
+    assert library is not None
+    _check(library.unroll_backward(call.buffer_info()[0]))
+    return d_x, d_h0, d_c0, d_W, d_U, d_b
+
+
+# --- scanning ----------------------------------------------------------------------------------------------------------
+
+
+def scan(
+    cell: Any, x: Tensor, state: State, lengths: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, State]:
+    """Scan `cell` over time; see `unroll.engines.reference.scan` for arguments and results."""
+    h0, c0 = state if isinstance(state, tuple) else (state, None)
+    kind, W, U, b = kernel_of(cell), cell.W, cell.U, cell.b
+    assert kind is not None  # or `why_not` had said so
+    projected = not x.is_floating_point()
+    if projected:
+        if lengths is not None:  # what stands in the padding need not be a word
+            x = x.masked_fill(torch.arange(x.shape[0], device=x.device)[:, None] >= lengths, 0)
+        x = torch.nn.functional.embedding(x, U.T)
+    task = Task(x, h0, c0, W, U, b, lengths, reverse, projected, kind)
+    autocast = torch.is_autocast_enabled("cpu")
+    if not autocast:  # else the operator sees the tensors as autocast has cast them, and checks those
+        check_tensors(task)
+
+    if autocast or recorded(x):
+        if c0 is not None:
+            # A recorded program does not know whether gradients will be wanted where it runs.
+            save = torch.jit.is_tracing() or (  # type: ignore[attr-defined, no-untyped-call]
+                torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in task.inputs)
+            )
+            out, h, c, _ = torch.ops.unroll.lstm(x, h0, c0, W, U, b, lengths, reverse, projected, save)
+            return out, (h, c)
+        out, h = torch.ops.unroll.rnn(x, h0, W, U, b, lengths, reverse, projected, kind == RNN_RELU)
+        return out, h
+
+    if torch.is_grad_enabled() and (
+        W.requires_grad
+        or x.requires_grad
+        or h0.requires_grad
+        or (c0 is not None and c0.requires_grad)
+        or U.requires_grad
+        or (b is not None and b.requires_grad)
+    ):
+        out, h, c = _Scan.apply(*task)  # type: ignore[no-untyped-call]
+    else:
+        out, h, c, _ = forward(task, False)
+    return out, (h if c is None else (h, c))
+
+
+def check_tensors(task: Task, *results: tuple[str, Tensor | None, str, tuple[int, ...]]) -> None:
+    """The kernels trust their pointers, so nothing that does not fit the weights may pass.
+
+    `results` are further tensors, of a backward pass: name, tensor, axes in words, shape.
+    """
+    x, h0, c0, W, U, b, lengths, _, projected, kind = task
+    if W.dim() != 2 or U.dim() != 2 or W.dtype not in DTYPES:
+        raise InputError(
+            f"W is {tuple(W.shape)} {W.dtype} and U is {tuple(U.shape)}; expected (G·H, H) and (G·H, D) in float32 or float64"
+        )
+    GH, H = W.shape
+    D = U.shape[1]
+    features = GH if projected else D
+    if x.dim() != 3 or x.shape[2] != features:
+        raise InputError(f"the input has shape {tuple(x.shape)}; expected (T, B, {features})")
+    T, B, _ = x.shape
+    rows = 4 * H if kind == LSTM else H
+    dtype, device = W.dtype, W.device
+    for name, tensor, axes, shape in (
+        ("the input", x, "(T, B, D)", (T, B, features)),
+        ("a state", h0, "(B, H)", (B, H)),
+        ("a state", c0, "(B, H)", (B, H)),
+        ("W", W, "(G·H, H)", (rows, H)),
+        ("U", U, "(G·H, D)", (rows, D)),
+        ("b", b, "(G·H,)", (rows,)),
+        *results,
+    ):
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            raise InputError(f"{name} has shape {tuple(tensor.shape)}; expected {axes} = {shape}")
+        if tensor.dtype != dtype:
+            raise InputError(f"{name} is {tensor.dtype} and the weights are {dtype}; give both the same dtype")
+        if tensor.device != device:
+            raise InputError(f"{name} is on {tensor.device} and the weights are on {device}; move it there")
+    if lengths is not None and (lengths.shape != (B,) or lengths.dtype != torch.int64 or lengths.device != device):
+        raise InputError(
+            f"lengths is {tuple(lengths.shape)} {lengths.dtype} on {lengths.device}; expected ({B},) int64 on the CPU"
+        )
+
+
+class _Scan(torch.autograd.Function):
+    """The kernels under autograd, eager. It is given the fields of a `Task`."""
+
+    @staticmethod
+    def forward(ctx: Any, *fields: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        task = Task(*fields)
+        out, h_last, c_last, saved = forward(task, task.c0 is not None)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*task[:7], out)
+        ctx.saved = Saved(saved)
+        ctx.options = task[7:]
+        return out, h_last, c_last
+
+    @staticmethod
+    def backward(ctx: Any, *d_outputs: Tensor | None) -> Any:
+        *tensors, out = ctx.saved_tensors
+        task = Task(*tensors, *ctx.options)
+        needed = ctx.needs_input_grad[:6]
+        gradients: Sequence[Tensor | None]
+        if torch.is_grad_enabled():
+            gradients = differentiable_backward(task, d_outputs, needed)
+        else:
+            saved, ctx.saved = ctx.saved, None
+            if saved is None and task.c0 is not None:
+                # A second time through the same graph: the first has used up what was saved.
+                saved = Saved(forward(task, True)[3])
+            pointer = saved.pointer if saved is not None else 0
+            gradients = backward(task, d_outputs[: 2 + (task.c0 is not None)], out, pointer, needed)
+        return *gradients, None, None, None, None
+
+
+# --- readout and loss -------------------------------------------------------------------------------------------------
+
+_MOST = 4_000_000  # products of a batch's readout; with more of them torch's threads are faster than our one
+
+
+class _ReadoutCall(ctypes.Structure):
+    """`ReadoutCall` of native/engine.hpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("double", "rows", "classes", "features")),
+        *((name, ctypes.c_void_p) for name in ("h", "W", "b", "targets", "class_weights")),
+        *((name, ctypes.c_double) for name in ("smoothing", "total")),
+        *((name, ctypes.c_void_p) for name in ("loss", "d_h", "d_W", "d_b")),
+    )
+
+
+def readout_loss(
+    h: Tensor,
+    W: Tensor,
+    b: Tensor,
+    y: Tensor,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    *,
+    total: float | None = None,
+    reference: bool = False,
+) -> Tensor:
+    """The mean cross-entropy of a linear readout, as `torch.nn.functional.cross_entropy` has it.
+
+        z = h Wᵀ + b,   p = softmax(z)
+        q_k = (1 - smoothing) w_y [k = y] + smoothing w_k / C
+        loss = - sum over the batch and k of q_k log p_k / total
+        dz_k = (p_k sum_j q_j - q_k) / total,   dh = dz W,   dW = dzᵀ h,   db = sum over the batch of dz
+
+    Label smoothing: Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking the Inception architecture. CVPR 2016, section 7.
+
+    Args:
+        h: (B, F) what is read.
+        W: (C, F).
+        b: (C,).
+        y: (B,) int64, the classes.
+        weights: (C,) their weights w; None for ones.
+        total: what to divide by; None for the sum of w_y over the batch.
+        reference: by torch's operations everywhere, not only where the compiled one cannot do it.
+
+    Raises:
+        InputError: a y is no class. What does not fit otherwise is left to torch, which says so.
+    """
+    if reference or not _fits(h, h.shape, W, b, y, weights):
+        return _plain(h, W, b, y, weights, smoothing, total)
+    loss: Tensor = _ReadoutLoss.apply(h, W, b, y, weights, smoothing, total)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _fits(like: Tensor, shape: Sequence[int], W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None) -> bool:
+    """Whether the compiled function, which trusts its pointers, can read h of this shape, and does it faster.
+
+    `like` is a tensor of the type and on the device of h.
+    """
+    if recorded(like) or transformed() is not None or refuses(like) is not None:
+        return False
+    classes, numbers = len(b), (W, b) if weights is None else (W, b, weights)
+    return (
+        len(shape) == 2
+        and shape[0] * shape[1] * classes <= _MOST
+        and W.shape == (classes, shape[1])
+        and b.dim() == 1
+        and y.shape == shape[:1]
+        and y.dtype == torch.int64
+        and (weights is None or weights.shape == b.shape)
+        and all(tensor.dtype == like.dtype for tensor in numbers)
+        and all(tensor.device == like.device for tensor in (*numbers, y))
+    )
+
+
+def _plain(
+    h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None, smoothing: float, total: float | None
+) -> Tensor:
+    z = torch.addmm(b, h, W.T)
+    if total is None:
+        return torch.nn.functional.cross_entropy(z, y, weights, label_smoothing=smoothing)
+    return torch.nn.functional.cross_entropy(z, y, weights, reduction="sum", label_smoothing=smoothing) / total
+
+
+def _compiled(
+    h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None, smoothing: float, total: float | None
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """The loss, and its gradients by h, W and b."""
+    given = [None if tensor is None else tensor.contiguous() for tensor in (h, W, b, y, weights)]
+    loss, d_h, d_W, d_b = h.new_empty(()), h.new_empty(h.shape), W.new_empty(W.shape), b.new_empty(b.shape)
+    call = _ReadoutCall(
+        h.dtype == torch.float64,
+        len(h),
+        *W.shape,
+        *(None if tensor is None else tensor.data_ptr() for tensor in given),
+        smoothing,
+        math.nan if total is None else total,
+        *(tensor.data_ptr() for tensor in (loss, d_h, d_W, d_b)),
+    )
+    assert library is not None
+    status = library.unroll_readout(ctypes.byref(call))
+    if status == 1:
+        raise MemoryError("not enough memory for the readout")
+    if status == 2:
+        raise InputError(f"classes run from {int(y.min())} to {int(y.max())}; expected 0 to {len(b) - 1}")
+    return loss, (d_h, d_W, d_b)
+
+
+class _ReadoutLoss(torch.autograd.Function):
+    """The gradients are computed with the loss, and wait for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h: Tensor,
+        W: Tensor,
+        b: Tensor,
+        y: Tensor,
+        weights: Tensor | None,
+        smoothing: float,
+        total: float | None,
+    ) -> Tensor:
+        loss, gradients = _compiled(h, W, b, y, weights, smoothing, total)
+        ctx.save_for_backward(h, W, b, y, weights, *gradients)
+        ctx.options = smoothing, total
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, d_loss: Tensor) -> Any:
+        h, W, b, y, weights, *gradients = ctx.saved_tensors
+        if torch.is_grad_enabled():  # somebody will want the gradients' own gradients
+            # Aliases, so that only the way through this loss counts should one input depend on another.
+            aliases = h.view_as(h), W.view_as(W), b.view_as(b)
+            wanted = [n for n in range(3) if ctx.needs_input_grad[n]]
+            loss = _plain(*aliases, y, weights, *ctx.options)
+            found = torch.autograd.grad(loss, [aliases[n] for n in wanted], create_graph=True)
+            for n, gradient in zip(wanted, found, strict=True):
+                gradients[n] = gradient
+        return *(gradient * d_loss for gradient in gradients), None, None, None, None
+
+
+def scan_loss(
+    cell: Any,
+    x: Tensor,
+    lengths: Tensor | None,
+    W: Tensor,
+    b: Tensor,
+    y: Tensor,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    total: float | None = None,
+) -> Tensor | None:
+    """`readout_loss` of the last h of a `scan` from zeros, as one operation of autograd: less Python around the kernels.
+
+    Args:
+        x: (T, B, D) features, T at least 1.
+
+    Returns:
+        The loss, or None where only the two separate operations can do it.
+    """
+    kernel = kernel_of(cell)
+    if kernel is None or x.dim() != 3 or not x.is_floating_point() or torch.is_autocast_enabled("cpu"):
+        return None
+    if not _fits(x, (x.shape[1], cell.hidden_size), W, b, y, weights):
+        return None
+    h0 = x.new_zeros(x.shape[1], cell.hidden_size)
+    task = Task(x, h0, h0 if kernel == LSTM else None, cell.W, cell.U, cell.b, lengths, False, False, kernel)
+    check_tensors(task)
+    loss: Tensor = _ScanLoss.apply(*task, W, b, y, weights, smoothing, total)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _ScanLoss(torch.autograd.Function):
+    """Scan and readout loss. The readout's gradients are computed with the loss; the scan goes back when asked."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        task, (W, b, y, weights, smoothing, total) = Task(*arguments[:10]), arguments[10:]
+        out, h, _, saved = forward(task, task.kind == LSTM)
+        loss, gradients = _compiled(h, W, b, y, weights, smoothing, total)
+        ctx.save_for_backward(*task[:7], out, W, b, y, weights, *gradients)
+        ctx.saved, ctx.options = Saved(saved), (task[7:], smoothing, total)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, d_loss: Tensor) -> Any:
+        tensors = ctx.saved_tensors
+        options, smoothing, total = ctx.options
+        task, (out, W, b, y, weights, d_h, d_W, d_b) = Task(*tensors[:7], *options), tensors[7:]
+        needed = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # somebody will want the gradients' own gradients
+            # Aliases, so that only the way through this loss counts should one input depend on another.
+            inputs: list[Any] = [None if t is None else t.view_as(t) for t in (task.x, task.W, task.U, task.b, W, b)]
+            x, *weights_of_cell = inputs[:4]
+            _, last = reference.scan(cell_of(task.kind, *weights_of_cell), x, joined(task.states), task.lengths)
+            loss = _plain(parts(last)[0], inputs[4], inputs[5], y, weights, smoothing, total)
+            wanted = [n for n, place in enumerate((0, 3, 4, 5, 10, 11)) if needed[place]]
+            found = torch.autograd.grad(loss, [inputs[n] for n in wanted], d_loss, create_graph=True)
+            gradients: list[Tensor | None] = [None] * 6
+            for n, gradient in zip(wanted, found, strict=True):
+                gradients[n] = gradient
+            d_x, *of_cell = gradients[:4]
+            return d_x, None, None, *of_cell, None, None, None, None, *gradients[4:], None, None, None, None
+        saved, ctx.saved = ctx.saved, None
+        if saved is None:  # a second time through the same graph: the first has used up what was saved
+            saved = Saved(forward(task, task.kind == LSTM)[3])
+        of_scan = (None, d_h * d_loss, None)[: 3 if task.kind == LSTM else 2]
+        by_scan = backward(task, of_scan, out, saved.pointer, needed[:6])
+        return *by_scan, None, None, None, None, d_W * d_loss, d_b * d_loss, None, None, None, None
+
+
+# --- updating ---------------------------------------------------------------------------------------------------------
+
+
+class _AdamCall(ctypes.Structure):
+    """`AdamCall` of native/engine.hpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("double", "threads", "tensors")),
+        *((name, ctypes.c_void_p) for name in ("gradients", "sizes", "theta", "m", "v", "norm")),
+        *((name, ctypes.c_double) for name in ("max_norm", "penalty", "keep", "beta1", "beta2", "rate", "eps")),
+    )
+
+
+def adam(
+    theta: Tensor,
+    m: Tensor,
+    v: Tensor,
+    gradients: Sequence[Tensor | None],
+    sizes: Sequence[int],
+    max_norm: float | None,
+    *,
+    penalty: float,
+    keep: float,
+    betas: tuple[float, float],
+    rate: float,
+    eps: float,
+) -> Tensor:
+    """Update theta, m and v (N,) in place; the norm of the gradients before clipping, a 0-dim tensor.
+
+        g <- g min(1, max_norm / (||g||_2 + 1e-6)) + penalty theta
+        m <- m + (1 - beta1) (g - m)
+        v <- beta2 v + (1 - beta2) g^2
+        theta <- keep theta - rate m / (sqrt(v) + eps)
+
+    Args:
+        gradients: one for each stretch of theta, of that many numbers without gaps; None counts as zeros.
+        sizes: how long the stretches are.
+    """
+    norm = torch.empty((), dtype=theta.dtype, device=theta.device)
+    count = len(sizes)
+    pointers = (ctypes.c_void_p * count)(*(None if g is None else g.data_ptr() for g in gradients))
+    lengths = (ctypes.c_int64 * count)(*sizes)
+    call = _AdamCall(
+        theta.dtype == torch.float64,
+        torch.get_num_threads(),
+        count,
+        ctypes.addressof(pointers),
+        ctypes.addressof(lengths),
+        theta.data_ptr(),
+        m.data_ptr(),
+        v.data_ptr(),
+        norm.data_ptr(),
+        max_norm or 0.0,
+        penalty,
+        keep,
+        *betas,
+        rate,
+        eps,
+    )
+    assert library is not None
+    if library.unroll_adam(ctypes.byref(call)):
+        raise MemoryError("not enough memory to update the parameters")
+    return norm

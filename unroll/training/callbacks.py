@@ -1,0 +1,298 @@
+"""Callbacks of `unroll.training.fit`: averaging, early stopping, printing, the files of a run folder, TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from unroll import optim
+from unroll.errors import RunError
+from unroll.files import load_tensors, save_tensors
+from unroll.training import distributed
+from unroll.training.fit import Callback, Training
+
+SECONDS_BETWEEN_SAVES = 5.0  # an epoch that ends sooner after the last save is not saved: it is quickly run again
+Say = Callable[[str], None]
+
+
+class Average(Callback):
+    """Evaluate with a moving average of the weights (`unroll.optim.WeightAverage`)."""
+
+    name = "average"
+
+    def __init__(self, decay: float) -> None:
+        self.decay = decay
+
+    def on_begin(self, training: Training) -> None:
+        self._average = optim.WeightAverage(training.optimizer.theta, self.decay)
+        training.chosen = self._average.average
+
+    def on_step(self, training: Training, step: int, loss: float) -> None:
+        self._average.update(training.optimizer.theta)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return self._average.state_dict(), {}
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any], training: Training) -> None:
+        self._average.load_state_dict(tensors)
+
+
+class EarlyStopping(Callback):
+    """Stop after `patience` epochs without a better held-out loss, and choose the weights of the best epoch."""
+
+    name = "early_stopping"
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.best_loss = math.inf
+        self.best_epoch = 0
+        self._best: Tensor | None = None
+
+    def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        if row["validation_loss"] < self.best_loss:
+            self.best_loss, self.best_epoch = row["validation_loss"], row["epoch"]
+            with training.with_chosen_weights():
+                self._best = training.optimizer.theta.clone()
+        training.stop = training.epoch - self.best_epoch >= self.patience
+
+    def on_end(self, training: Training) -> None:
+        if self._best is not None:
+            training.chosen = self._best
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {} if self._best is None else {"best": self._best}
+        best_loss = self.best_loss if math.isfinite(self.best_loss) else None
+        return tensors, {"best_loss": best_loss, "best_epoch": self.best_epoch}
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any], training: Training) -> None:
+        self._best = tensors.get("best")
+        self.best_loss = math.inf if values["best_loss"] is None else values["best_loss"]
+        self.best_epoch = values["best_epoch"]
+        training.stop = training.epoch - self.best_epoch >= self.patience
+
+
+class Listener(Callback):
+    """Call a function with each epoch's row; what it raises ends the training."""
+
+    def __init__(self, listen: Callable[[dict[str, Any]], None]) -> None:
+        self._listen = listen
+
+    def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        self._listen(row)
+
+
+class ProgressBar(Callback):
+    """A bar on stderr, where that is a terminal."""
+
+    def on_begin(self, training: Training) -> None:
+        self._bar = tqdm(
+            total=training.settings.epochs * training.steps_per_epoch,
+            initial=training.epoch * training.steps_per_epoch,
+            unit=" steps",
+            unit_scale=True,
+            dynamic_ncols=True,
+            leave=False,
+            disable=not (distributed.leads() and sys.stderr.isatty()),
+        )
+
+    def on_step(self, training: Training, step: int, loss: float) -> None:
+        self._bar.update()
+
+    def on_end(self, training: Training) -> None:
+        self._bar.close()
+
+
+class Printer(Callback):
+    """Print the labs' lines: losses within epochs (``log="steps"``), or of some epochs only (``log="epochs"``)."""
+
+    def __init__(self, say: Say, log: str, every: int) -> None:
+        self._say = say
+        self._by_steps = log == "steps"
+        self._every = every
+
+    def on_step(self, training: Training, step: int, loss: float) -> None:
+        if self._by_steps and step % self._every == 0:
+            self._line(training, training.epoch + 1, f", Step [{step}/{training.steps_per_epoch}], Loss: {loss:.4f}")
+
+    def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        if not self._by_steps:
+            if row["epoch"] % self._every == 0:
+                self._line(training, row["epoch"], f" - Loss: {sum(training.losses):.4f}")
+            return
+        text = f", Average Loss: {row['loss']:.4f}"
+        if "validation_loss" in row:
+            text += (
+                f", Validation Loss: {row['validation_loss']:.4f}, "
+                f"Validation Accuracy: {100 * row['validation_accuracy']:.2f}%"
+            )
+        self._line(training, row["epoch"], text)
+
+    def _line(self, training: Training, epoch: int, text: str) -> None:
+        with tqdm.external_write_mode():
+            self._say(f"Epoch [{epoch}/{training.settings.epochs}]{text}")
+
+
+class Diary:
+    """log.txt and history.jsonl of a run folder, open for writing, and what is printed.
+
+    A process that is not the first keeps its diary to itself.
+    """
+
+    def __init__(self, folder: Path, echo: Say) -> None:
+        self._echo = echo
+        self._log: TextIO
+        self._history: TextIO
+        if distributed.leads():
+            self._log = open(folder / "log.txt", "a", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
+            self._history = open(folder / "history.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        else:
+            self._log, self._history = io.StringIO(), io.StringIO()
+            self._echo = lambda line: None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
+        self._history.close()
+
+    def line(self, text: str) -> None:
+        """Print a line, and keep it."""
+        self._echo(text)
+        self._log.write(text + "\n")
+        self._log.flush()
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Keep an epoch's row."""
+        self._history.write(json.dumps(row) + "\n")
+        self._history.flush()
+
+    def sizes(self) -> list[int]:
+        """Where both files end."""
+        return [self._log.tell(), self._history.tell()]
+
+    def truncate(self, log: int, history: int) -> None:
+        """Take back what was written after a save: those epochs are about to be run again."""
+        self._log.truncate(log)
+        self._history.truncate(history)
+
+
+class History(Callback):
+    """Write each epoch's row to history.jsonl, with the losses of every `every`-th batch."""
+
+    def __init__(self, diary: Diary, log: str, every: int) -> None:
+        self._diary = diary
+        self._every = every if log == "steps" else None
+
+    def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        every = self._every or training.steps_per_epoch
+        row["steps"] = [[i + 1, training.losses[i]] for i in range(every - 1, len(training.losses), every)]
+        self._diary.epoch(row)
+
+
+class TensorBoard(Callback):
+    """Write event files."""
+
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._events = SummaryWriter(folder)
+
+    def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if isinstance(value, float):
+                self._events.add_scalar(name, value, row["epoch"])
+
+    def on_end(self, training: Training) -> None:
+        self._events.close()
+
+
+class Saver(Callback):
+    """Save where to go on, at most every few seconds, and go on there.
+
+    Args:
+        path: the file, resume.safetensors.
+        diary: is taken back to where it was.
+        resume: go on from the file, if there is one; else begin anew.
+    """
+
+    def __init__(self, path: Path, diary: Diary, resume: bool) -> None:
+        self._path = path
+        self._diary = diary
+        self._resume = resume
+
+    def on_begin(self, training: Training) -> None:
+        self._saved_at = time.perf_counter()
+        if not (self._resume and self._restore(training)):
+            self._diary.truncate(0, 0)
+
+    def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
+        if distributed.leads() and time.perf_counter() - self._saved_at > SECONDS_BETWEEN_SAVES:
+            self._save(training)
+
+    def _save(self, training: Training) -> None:
+        tensors = {"theta": training.optimizer.theta}
+        tensors |= {f"optimizer.{name}": value for name, value in training.optimizer.state_dict().items()}
+        values = {}
+        for callback in training.callbacks:
+            if callback.name is not None:
+                found, values[callback.name] = callback.state()
+                tensors |= {f"{callback.name}.{name}": value for name, value in found.items()}
+        position = {
+            "epoch": training.epoch,
+            "seconds": training.seconds,
+            "diary": self._diary.sizes(),
+            "threads": torch.get_num_threads(),
+            "shapes": _shapes(training),
+            "callbacks": values,
+        }
+        save_tensors(self._path, tensors, {"position": position})
+        self._saved_at = time.perf_counter()
+
+    def _restore(self, training: Training) -> bool:
+        """Go back to the last save; False where there is none.
+
+        Raises:
+            RunError: the save belongs to another architecture or version, or is damaged.
+        """
+        saved = distributed.lead(lambda: load_tensors(self._path) if self._path.is_file() else None)
+        if saved is None:
+            return False
+        tensors, metadata = saved
+        position = metadata.get("position", {})
+        shapes = _shapes(training)
+        if position.get("shapes") != shapes:
+            raise RunError(
+                f"{self._path} belongs to another architecture: {position.get('shapes')} there, "
+                f"but the recipe makes it {shapes}"
+            )
+        if "callbacks" not in position:
+            raise RunError(f"{self._path} was written by another version of this package; train the run again")
+        torch.set_num_threads(position["threads"])  # sums are the same to the bit only with as many threads
+        training.optimizer.theta.copy_(tensors["theta"])
+        training.optimizer.load_state_dict(_part(tensors, "optimizer."))
+        training.epoch = position["epoch"]
+        training.seconds = position["seconds"]
+        for callback in training.callbacks:
+            if callback.name is not None:
+                callback.restore(_part(tensors, f"{callback.name}."), position["callbacks"][callback.name], training)
+        self._diary.truncate(*position["diary"])
+        return True
+
+
+def _shapes(training: Training) -> dict[str, list[int]]:
+    return {name: list(p.shape) for name, p in training.model.named_parameters()}
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
