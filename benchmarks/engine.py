@@ -30,7 +30,7 @@ import torch._inductor.config
 from torch import Tensor, nn
 
 from unroll.cells import LSTMCell
-from unroll.data.batches import in_order
+from unroll.data.batches import batches
 from unroll.engines import native
 from unroll.engines.native import eager
 from unroll.layers import LSTM, RNN
@@ -447,7 +447,7 @@ def share(seconds: float, threads: int) -> Iterable[Row]:
         steps, kernels = [], []
         ends = time.perf_counter() + seconds + 1
         # Batches are drawn as in training, outside the clock: drawing them is not part of a step.
-        for step_number, batch in enumerate(in_order(dataset.train, dataset.encoder, recipe.batch_size)):
+        for step_number, batch in enumerate(batches(dataset.train, dataset.encoder, recipe.batch_size)):
             library.seconds, began = 0.0, time.perf_counter()
             training.step(batch, step_number)
             training.callbacks[0].on_step(training, step_number, 0.0)

@@ -141,22 +141,21 @@ class Dataset:
 
     def epoch(self, batch_size: int, generator: torch.Generator, shuffle: bool, augment: bool) -> Iterator[Batch]:
         """The training part once, in batches; order and distortions are drawn from the generator."""
-        order = _order(self.train, batch_size, generator if shuffle else None)
-        return batches(self.train, self.encoder, order, generator if augment else None)
-
-
-def in_order(data: Sequences, encoder: Encoder, batch_size: int) -> Iterator[Batch]:
-    """All sequences once, as they are, in batches."""
-    return batches(data, encoder, _order(data, batch_size, None), None)
+        return batches(self.train, self.encoder, batch_size, generator, shuffle, augment)
 
 
 def batches(
-    data: Sequences, encoder: Encoder, order: list[Tensor], generator: torch.Generator | None
+    data: Sequences,
+    encoder: Encoder,
+    batch_size: int,
+    generator: torch.Generator | None = None,
+    shuffle: bool = True,
+    augment: bool = False,
 ) -> Iterator[Batch]:
-    """The sequences whose numbers the order has, a batch for each entry; distorted where a generator is given."""
-    for index in order:
+    """All sequences once, in batches; without a generator in order and as they are."""
+    for index in _order(data, batch_size, generator if shuffle else None):
         values, lengths = data.take(index)
-        yield Batch(encoder.features(values, generator), data.y.index_select(0, index), lengths)
+        yield Batch(encoder.features(values, generator if augment else None), data.y.index_select(0, index), lengths)
 
 
 def _order(data: Sequences, batch_size: int, generator: torch.Generator | None) -> list[Tensor]:

@@ -191,7 +191,7 @@ class Parts:
         return cell_type(self.recipe.cell)
 
     def title(self) -> str:
-        who = article(self.cell_name).capitalize() if self.cell_name[0].islower() else article(self.cell_name)
+        who = article(self.cell_name)
         who = who[0].upper() + who[1:]
         if isinstance(self.recipe, ImageRecipe):
             what = "handwritten digits" if self.recipe.data is None else "pictures"
@@ -901,10 +901,11 @@ def duration(seconds: float) -> str:
 
 def article(name: str) -> str:
     """
-    >>> article("AMD EPYC"), article("Intel Xeon")
-    ('an AMD EPYC', 'an Intel Xeon')
+    >>> article("AMD EPYC"), article("LSTM"), article("GRU")
+    ('an AMD EPYC', 'an LSTM', 'a GRU')
     """
-    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
+    spelled = name.split(" ")[0].isupper()  # letter by letter: an L, an R, but a G
+    return f"an {name}" if name[:1] in ("AEFHILMNORSX" if spelled else "AEIOUaeiou") else f"a {name}"
 
 
 def listed(names: list[str]) -> str:

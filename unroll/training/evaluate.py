@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unroll.data.batches import Encoder, Sequences, in_order
+from unroll.data.batches import Encoder, Sequences, batches
 from unroll.files import write_atomically
 from unroll.models import SequenceModel
 
@@ -24,7 +24,7 @@ def predictions(model: SequenceModel, data: Sequences, encoder: Encoder) -> Tens
     was_training = model.training
     model.eval()
     rows = []
-    for batch in in_order(data, encoder, BATCH_SIZE):
+    for batch in batches(data, encoder, BATCH_SIZE):
         batch = batch.to(model.W_out)
         rows.append(model.head.decode(model(batch.x, batch.lengths)).cpu())
     model.train(was_training)
