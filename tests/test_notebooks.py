@@ -19,7 +19,7 @@ NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 @pytest.fixture(scope="module")
 def slice_of_mnist(idx_writer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first 600 training and 200 test images of MNIST, as IDX files."""
-    from unroll.data.mnist import load_images
+    from unroll.data.images import load_images
 
     folder = tmp_path_factory.mktemp("slice")
     for prefix, split, count in (("train", "train", 600), ("t10k", "test", 200)):

@@ -1,4 +1,13 @@
-"""IDX files, the format of MNIST and its relatives: numbers of one type in a grid of any number of dimensions.
+"""Sets of labelled grey images in four IDX files: MNIST, which is in the package, and any folder like it.
+
+A folder holds, plain or compressed with gzip or xz (the first bytes say which, not the name),
+
+    train-images-idx3-ubyte   (N, rows, columns) of uint8     t10k-images-idx3-ubyte   the same for the test
+    part train-labels-idx1-ubyte   (N,) whole numbers from 0       t10k-labels-idx1-ubyte
+
+The last dash may be a dot (``train-images.idx3-ubyte``), ``t10k`` may be ``test``, the name may end in ``.gz`` or
+``.xz``, and all names may start with ``emnist-SET-``, if the folder has one SET only. An optional ``classes.txt``
+names the classes, one a line from class 0. An IDX file is numbers of one type in a grid of any number of dimensions:
 
     byte 0, 1   0, 0
     byte 2      type of the numbers (see `DTYPES`)
@@ -6,10 +15,13 @@
     n x 4       size of each dimension, big-endian
     the rest    the numbers, big-endian, last dimension fastest
 
-Source: LeCun, Cortes, Burges: the MNIST database of handwritten digits, "file format". Files may be as they
-are or compressed with gzip or xz; which one is read from the first bytes, not from the name.
+Nothing here needs torch, so that a set can be read while torch is imported.
 
-What it does not do: write.
+Sources: LeCun, Cortes, Burges: the MNIST database of handwritten digits, "file format"; LeCun, Bottou, Bengio,
+Haffner: Gradient-based learning applied to document recognition. Proc. IEEE 86(11), 1998; Cohen, Afshar, Tapson, van
+Schaik: EMNIST: an extension of MNIST to handwritten letters. 2017 (arXiv 1702.05373).
+
+What it does not do: write, download anything, or read one image at a time.
 """
 
 from __future__ import annotations
@@ -18,43 +30,112 @@ import gzip
 import io
 import lzma
 import math
+import re
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unroll.errors import DataError
+from unroll.errors import DataError, InputError
 
+PACKAGED = Path(__file__).parent / "files" / "mnist"
+"""The four original MNIST files."""
 DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 """IDX type byte -> numpy dtype."""
+GZIP, XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
+AT_ONCE = 1 << 26
+"""Bytes; a gzip file that is no larger, packed or not, is unpacked in one call."""
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, Split] = ("train", "test")
+Part = tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]
+"""Images (N, rows, columns); labels (N,), each a position in the third: the names of the classes."""
+Reading = dict[Split, Future[Part]]
+"""The parts of a set that a thread is reading; who takes one takes it out, so that nothing is held here for longer."""
+_Key = tuple[Split, Literal["images", "labels"]]
+
+_NAME = re.compile(
+    r"(?:(?P<family>emnist-[a-z]+)-)?(?P<split>train|t10k|test)-(?P<what>images|labels)[-.]idx[13]-ubyte"
+    r"(?P<packed>\.gz|\.xz)?"
+)
+_USUAL: dict[_Key, str] = {
+    ("train", "images"): "train-images-idx3-ubyte",
+    ("train", "labels"): "train-labels-idx1-ubyte",
+    ("test", "images"): "t10k-images-idx3-ubyte",
+    ("test", "labels"): "t10k-labels-idx1-ubyte",
+}
 
 
-GZIP = b"\x1f\x8b"
+def begin_loading(folder: str | Path | None) -> Reading:
+    """Begin to read both parts of the set in `folder` (see `read_part`) in a thread, for `load_images`.
 
-_ahead: dict[Path, Future[bytes | None]] = {}
+    What is wrong with the files is raised where a part is asked for.
+    """
+    work = [(split, Future[Part]()) for split in SPLITS]
 
-
-def read_ahead(paths: Iterable[Path]) -> None:
-    """Begin to unpack gzip files in a thread, for `read_idx`, which comes later; trouble is left to that."""
-    work = [(path, Future[bytes | None]()) for path in paths]
-    _ahead.update(work)
-
-    def unpack() -> None:
-        for path, future in work:
+    def read() -> None:
+        for split, part in work:
             try:
-                packed = path.read_bytes()
-                # In one go: a thread that does it in pieces waits for Python's lock at each.
-                future.set_result(gzip.decompress(packed) if packed.startswith(GZIP) else None)
+                part.set_result(read_part(folder, split))
             except Exception as error:  # raised again where it is waited for
-                future.set_exception(error)
+                part.set_exception(error)
 
-    threading.Thread(target=unpack, daemon=True).start()
+    threading.Thread(target=read, daemon=True).start()  # which nobody waits for who ends early
+    return dict(work)
+
+
+def read_part(folder: str | Path | None, split: Split) -> Part:
+    """One part of the image set in `folder`; None is the MNIST that comes with the package.
+
+    Of the other part, if it is there, only the labels (for the number of classes) and the size of the images
+    are read. EMNIST's images, which are stored on their side, are turned upright.
+
+    Raises `DataError` for files that are missing or damaged, that contradict each other, or that hold
+    something other than grey images and whole-number labels.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split is {split!r}; expected 'train' or 'test'")
+    folder = PACKAGED if folder is None else Path(folder)
+    files = _find(folder)
+    missing = [_USUAL[part] for part in _USUAL if part[0] == split and part not in files]
+    if missing:
+        there = sorted(path.name for path in folder.iterdir())
+        listed = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+        raise DataError(
+            f"{folder}: no {' and no '.join(missing)} (plain, .gz or .xz); the folder has {listed or 'no files'}"
+        )
+    images_file, labels_file = files[split, "images"], files[split, "labels"]
+    images, labels = _read_images(images_file), _read_labels(labels_file)
+    if len(images) != len(labels):
+        raise DataError(
+            f"{images_file} holds {len(images):,} images and {labels_file.name} {len(labels):,} labels; expected as "
+            "many of one as of the other: do they belong together?"
+        )
+    if len(images) == 0:
+        raise DataError(f"{images_file} holds no images; expected at least one")
+
+    other: Split = "test" if split == "train" else "train"
+    if other_file := files.get((other, "images")):
+        shape = read_idx_shape(other_file)
+        if shape[1:] != images.shape[1:]:
+            raise DataError(
+                f"{images_file} holds images of {_times(images.shape[1:])} and {other_file.name} of "
+                f"{_times(shape[1:])}; expected one size: do they belong together?"
+            )
+    highest = int(labels.max())
+    if other_labels := files.get((other, "labels")):
+        highest = max(highest, int(_read_labels(other_labels).max(initial=0)))
+    names = _class_names(folder, highest)
+
+    if images_file.name.startswith("emnist-"):
+        images = np.ascontiguousarray(images.transpose(0, 2, 1))
+    return images, labels, names
 
 
 def read_idx(path: str | Path) -> NDArray[Any]:
@@ -64,11 +145,10 @@ def read_idx(path: str | Path) -> NDArray[Any]:
     compression is damaged.
     """
     path = Path(path)
-    with _opened(path, _ahead.pop(path, None)) as stream:
+    with _opened(path, at_once=True) as stream:
         dtype, shape = _read_header(stream, path)
         expected = math.prod(shape) * dtype.itemsize
         described = f"{_times(shape)} numbers of {dtype.itemsize} byte{'s' * (dtype.itemsize > 1)}"
-        # Unpacked straight into the array, unless it was read ahead: half the memory of unpacking first, and no copy.
         try:
             array = np.empty(shape, dtype)
         except (ValueError, MemoryError) as error:
@@ -104,20 +184,74 @@ def read_idx_shape(path: str | Path) -> tuple[int, ...]:
         return _read_header(stream, path)[1]
 
 
+def _find(folder: Path) -> dict[_Key, Path]:
+    """The files of the folder's image set by their part in it."""
+    if not folder.is_dir():
+        state = "is a file" if folder.exists() else "does not exist"
+        raise DataError(
+            f"{folder} {state}; expected a folder with the four IDX files, such as {_USUAL['train', 'images']}"
+        )
+    families: dict[str, dict[_Key, Path]] = {}
+    # Sorted, a plain file comes before its .gz, and that before its .xz: the first that is met is taken.
+    for path in sorted(folder.iterdir()):
+        match = _NAME.fullmatch(path.name)
+        if match and path.is_file():
+            split: Split = "train" if match["split"] == "train" else "test"
+            what: Literal["images", "labels"] = "images" if match["what"] == "images" else "labels"
+            families.setdefault(match["family"] or "", {}).setdefault((split, what), path)
+    if len(families) > 1:
+        names = ", ".join(f"{family}-*" if family else "train-* and t10k-*" for family in sorted(families))
+        raise DataError(f"{folder} holds {len(families)} image sets ({names}); expected one: give each its own folder")
+    return next(iter(families.values()), {})
+
+
+def _read_images(path: Path) -> NDArray[np.uint8]:
+    images = read_idx(path)
+    if images.dtype != np.uint8 or images.ndim != 3:
+        raise DataError(
+            f"{path} holds {images.ndim} dimensions of {images.dtype}; expected 3 (image, row, column) of uint8"
+        )
+    return images
+
+
+def _read_labels(path: Path) -> NDArray[np.int64]:
+    labels = read_idx(path)
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(f"{path} holds {labels.ndim} dimensions of {labels.dtype}; expected 1 of whole numbers")
+    if labels.min(initial=0) < 0:
+        where = int(np.argmax(labels < 0))
+        raise DataError(f"{path}: label {where} (counted from 0) is {labels[where]}; expected a class number from 0")
+    return labels.astype(np.int64)
+
+
+def _class_names(folder: Path, highest: int) -> tuple[str, ...]:
+    path = folder / "classes.txt"
+    if not path.is_file():
+        return tuple(str(k) for k in range(highest + 1))
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); expected one class name a line, as UTF-8 text") from None
+    if len(names) <= highest or not all(names) or len(set(names)) < len(names):
+        raise DataError(
+            f"{path} has {len(names)} lines, {len(set(names) - {''})} of them different names; expected one name a "
+            f"line for each of the classes 0 to {highest}"
+        )
+    return names
+
+
 @contextmanager
-def _opened(path: Path, ahead: Future[bytes | None] | None = None) -> Iterator[BinaryIO]:
+def _opened(path: Path, at_once: bool = False) -> Iterator[BinaryIO]:
     """The file's contents as a stream, unpacked where they are packed; damage met while reading is a DataError."""
     try:
-        if ahead is not None and (unpacked := ahead.result()) is not None:
-            yield io.BytesIO(unpacked)
-            return
         with path.open("rb") as file:
-            start = file.read(6)
+            start = file.read(len(XZ))
             file.seek(0)
             if start.startswith(GZIP):
-                with gzip.open(file) as stream:
+                unpacked = _unpacked(file) if at_once else None
+                with gzip.open(file) if unpacked is None else io.BytesIO(unpacked) as stream:
                     yield cast(BinaryIO, stream)
-            elif start == b"\xfd7zXZ\x00":
+            elif start == XZ:
                 with lzma.open(file) as stream:
                     yield cast(BinaryIO, stream)
             else:
@@ -133,6 +267,20 @@ def _opened(path: Path, ahead: Future[bytes | None] | None = None) -> Iterator[B
         raise DataError(f"{path}: damaged compression ({error}); copy or download the file again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected an IDX file") from None
+
+
+def _unpacked(file: BinaryIO) -> bytes | None:
+    """What a gzip file holds; None where that is large, broken off or in several pieces, to be read as a stream.
+
+    In one call: a thread that unpacks piece by piece waits for Python's lock at each while torch is imported.
+    """
+    packed = file.read(AT_ONCE + 1)
+    file.seek(0)
+    if len(packed) > AT_ONCE or int.from_bytes(packed[-4:], "little") > AT_ONCE:  # it ends with its length unpacked
+        return None
+    unpacking = zlib.decompressobj(wbits=31)
+    contents = unpacking.decompress(packed, AT_ONCE)
+    return contents if unpacking.eof and not unpacking.unused_data else None
 
 
 def _read_header(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -13,8 +13,52 @@ from torch import Tensor
 
 from unroll.data.augment import Augmentation, augment
 from unroll.data.batches import Dataset, Sequences
-from unroll.data.mnist import load_images, pixel_moments
+from unroll.data.idx import SPLITS, Reading, Split, read_part
 from unroll.errors import DataError, InputError
+
+PIXELS_AT_ONCE = 1 << 18  # as float64, so many stay in the cache
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """images (N, rows, columns) uint8, 0 to 255; labels (N,) int64, each a position in class_names."""
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def load_images(folder: str | Path | None = None, split: Split = "train", reading: Reading | None = None) -> ImageSet:
+    """`read_part` as tensors; taken out of `reading` where the set's reading was begun."""
+    images, labels, names = read_part(folder, split) if reading is None else reading.pop(split).result()
+    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), names)
+
+
+def pixel_moments(images: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation of all pixels of uint8 images of any shape, on a scale from 0 to 1.
+
+        mean = sum p / (255 n),   std^2 = (n sum p^2 - (sum p)^2) / (255 n)^2
+
+    over the n pixels p. The sums are whole numbers, so that nothing is rounded before the last division and the result is
+    the same on every machine.
+
+    Raises `InputError` for images of another type or none, `DataError` where all pixels are equal.
+    """
+    if images.dtype != torch.uint8 or images.numel() == 0:
+        raise InputError(f"images are {tuple(images.shape)} of {images.dtype}; expected at least one pixel of uint8")
+    n, first, second = images.numel(), 0, 0
+    room = torch.empty(min(n, PIXELS_AT_ONCE), dtype=torch.float64)  # whole numbers below 2^53 are exact in it
+    for part in images.reshape(-1).split(PIXELS_AT_ONCE):
+        p = room[: len(part)].copy_(part)
+        first += int(p.sum())
+        second += int(p.dot(p))
+    spread = n * second - first * first
+    if spread == 0:
+        raise DataError(f"all {n:,} pixels have the value {first // n}; expected images that differ from blank paper")
+    return first / (255 * n), float(np.sqrt(spread / (255 * n) ** 2))
 
 
 @dataclass(frozen=True)
@@ -73,10 +117,14 @@ class ImageEncoder:
 
 
 def load_image_dataset(
-    folder: str | None, standardise: bool, validation: float = 0.0, augmentation: Augmentation | None = None
+    folder: str | None,
+    standardise: bool,
+    validation: float = 0.0,
+    augmentation: Augmentation | None = None,
+    reading: Reading | None = None,
 ) -> Dataset:
-    """The four IDX files in `folder` (None: the MNIST that comes with the package)."""
-    train_part, test_part = load_images(folder, "train"), load_images(folder, "test")
+    """The four IDX files in `folder` (None: the MNIST that comes with the package); `reading` may be under way."""
+    train_part, test_part = (load_images(folder, split, reading) for split in SPLITS)
     train, test = Sequences(train_part.images, train_part.labels), Sequences(test_part.images, test_part.labels)
     held_out = None
     if validation:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from unroll import optim
 from unroll.data.batches import Batch, Dataset, Sequences, batches
+from unroll.data.idx import Reading
 from unroll.errors import DataError, RecipeError, RunError, TrainingError
 from unroll.models import SequenceClassifier
 from unroll.training import distributed
@@ -44,15 +45,18 @@ Echo = Callable[[str], None]
 OnEpoch = Callable[[dict[str, Any]], None]
 
 
-def prepare(recipe: AnyRecipe) -> Dataset:
+def prepare(recipe: AnyRecipe, reading: Reading | None = None) -> Dataset:
     """The recipe's data, in memory; after this a run of the recipe can begin.
+
+    Args:
+        reading: what `begin_loading` gave for the recipe's images, where it has been called already.
 
     Raises:
         DataError: the data are missing or damaged.
         RecipeError: a batch is larger than the training part, or too small for so many processes, or the model is larger
             than the machine's memory.
     """
-    dataset = distributed.together(lambda: load_dataset(recipe))
+    dataset = distributed.together(lambda: load_dataset(recipe, reading))
     if recipe.batch_size > len(dataset.train):
         raise RecipeError(
             f"batch_size is {recipe.batch_size}, but there are only {len(dataset.train)} training sequences; "
