@@ -127,6 +127,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_bits(bars_folder, tmp_path):
     fields = ["--data", str(bars_folder), "--hidden-size", "12", "--batch-size", "20", "--epochs", "6"]
     fields += ["--log-every", "5", "--dropout", "0.2"]
