@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import lzma
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -226,3 +228,9 @@ def test_what_is_wrong_with_a_set_whose_loading_was_begun_is_said_when_it_is_loa
     ):
         with pytest.raises(DataError, match=message):
             load_images(place, split, begin_loading(place))  # type: ignore[arg-type]
+
+
+def test_a_set_is_read_without_torch(tmp_path: Path) -> None:
+    # So that it can be read while torch is imported.
+    program = "import sys; from unroll.data import idx; idx.read_part(None, 'test'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
