@@ -7,6 +7,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# In two processes, as the smallest machine has two cores. In an order that is drawn anew, whose seed is printed: it comes
+# again with --randomly-seed=SEED.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: run test check bench seeds best effects seconds evidence format clean
 
@@ -14,14 +17,14 @@ run: .venv/installed
 	$(BIN)/unroll train lstm-mnist
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/engine.py

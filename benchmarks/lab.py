@@ -87,7 +87,7 @@ def run_lab(epochs: int) -> None:
     from PIL import Image
     from torch import nn
 
-    from unroll.data.mnist import load_images
+    from unroll.data.images import load_images
 
     class Digits(torch.utils.data.Dataset):
         """One image at a time, from pixels to a picture to a tensor, as torchvision's MNIST with ToTensor does."""

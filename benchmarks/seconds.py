@@ -140,17 +140,17 @@ def check(fields: dict[str, Any]) -> None:
 
 def run_unroll(fields: dict[str, Any], clock: Clock) -> None:
     gc.disable()  # all in the order in which the command does it
-    from unroll.data.mnist import begin_loading
+    from unroll.data.images import begin_loading
     from unroll.training.recipe import parse_recipe
 
-    begin_loading(fields["data"])
+    reading = begin_loading(fields["data"])
     from unroll.training.run import RunFolder
     from unroll.training.train import prepare, train
 
     gc.enable()
     gc.set_threshold(100_000)
     recipe = parse_recipe(fields, fields["name"])
-    dataset = prepare(recipe)
+    dataset = prepare(recipe, reading)
     dataset = dataclasses.replace(dataset, validation=dataset.test)  # so that every epoch is tested
     with tempfile.TemporaryDirectory() as place:
         train(
@@ -171,7 +171,7 @@ def run_torch(fields: dict[str, Any], clock: Clock, workers: int) -> None:
     from torch.utils.data import DataLoader, TensorDataset
 
     from unroll.data.augment import Augmentation, augment
-    from unroll.data.mnist import load_images, pixel_moments
+    from unroll.data.images import load_images, pixel_moments
 
     class Classifier(nn.Module):
         def __init__(self, hidden_size, num_layers, dropout):

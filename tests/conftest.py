@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from pathlib import Path
@@ -19,6 +20,9 @@ install_import_hook(
 )
 
 ROWS = COLUMNS = 8
+AT_ONCE = "PYTEST_XDIST_WORKER" in os.environ  # whether this process is one of several that run the tests
+if AT_ONCE:
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
 def write_idx(path: Path, array: np.ndarray) -> None:
@@ -122,9 +126,11 @@ def read_pdf():
 
 
 @pytest.fixture(autouse=True)
-def _few_threads():
-    """Two threads, as on the smallest machine: the tests' tensors are too small for more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+def _alike(request: pytest.FixtureRequest):
+    """Every test begins alike, whichever ran before it and however many run beside it.
+
+    Two threads, as on the smallest machine: the tests' tensors are too small for more. One where pytest runs several
+    tests at once, but for those of the code whose results could depend on it.
+    """
+    torch.set_num_threads(2 if not AT_ONCE or request.path.parent.name in ("engines", "training") else 1)
+    torch.manual_seed(0)

@@ -19,7 +19,7 @@ NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 @pytest.fixture(scope="module")
 def slice_of_mnist(idx_writer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first 600 training and 200 test images of MNIST, as IDX files."""
-    from unroll.data.mnist import load_images
+    from unroll.data.images import load_images
 
     folder = tmp_path_factory.mktemp("slice")
     for prefix, split, count in (("train", "train", 600), ("t10k", "test", 200)):
@@ -88,6 +88,7 @@ def test_both_forms_of_a_notebook_hold_the_same_cells_and_no_outputs(name):
     assert not any(cell.get("outputs") for cell in notebook.cells)
 
 
+@pytest.mark.slow
 def test_the_lstm_notebook_goes_from_the_equations_to_ten_digits_and_a_report(slice_of_mnist, tmp_path):
     changes = {"data": str(slice_of_mnist), "hidden_size": 8, "epochs": 1, "log_every": 5}
     notebook = execute("lstm_mnist", f"RECIPE = 'lstm-mnist'\nCHANGES = {changes!r}\nRUN = 'run'", tmp_path)
@@ -101,6 +102,7 @@ def test_the_lstm_notebook_goes_from_the_equations_to_ten_digits_and_a_report(sl
     assert (tmp_path / "run" / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_the_rnn_notebook_prints_the_labs_losses_by_hand_and_with_the_package(tmp_path):
     notebook = execute("rnn_sentences", "EPOCHS = 300\nLEARNING_RATE = 0.1\nRUN = 'run'", tmp_path)
     text = printed(notebook)

@@ -73,6 +73,7 @@ def train(
         raise InputError("name a recipe, as in: unroll train lstm-mnist (unroll recipes lists them)")
     if tensorboard:
         distributed.lead(lambda: _require("tensorboard", "tensorboard"))
+    reading = None
     with _without_gc():
         from unroll.training.recipe import load_recipe
 
@@ -81,9 +82,9 @@ def train(
             # Before torch is imported: a misspelt name is answered at once.
             chosen = distributed.lead(lambda: load_recipe(recipe, changes))
             if chosen.task == "images":
-                from unroll.data.mnist import begin_loading
+                from unroll.data.images import begin_loading
 
-                begin_loading(chosen.data)
+                reading = begin_loading(chosen.data)
         from unroll.training.facts import facts
         from unroll.training.run import RunFolder
         from unroll.training.train import prepare
@@ -94,7 +95,7 @@ def train(
         chosen = distributed.lead(lambda: folder.recipe)
         dataset = prepare(chosen)
     else:
-        dataset = prepare(chosen)  # before the folder is made: bad data leave nothing behind
+        dataset = prepare(chosen, reading)  # before the folder is made: bad data leave nothing behind
         # The run shall find its data again from any other folder.
         places = {name: getattr(chosen, name, None) for name in ("data", "test_data")}
         chosen = chosen.model_copy(update={k: str(Path(v).resolve()) for k, v in places.items() if v is not None})

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unroll.data.idx import DTYPES, _ahead, read_ahead, read_idx, read_idx_shape
+from unroll.data import idx as idx_files
+from unroll.data.images import DTYPES, read_idx, read_idx_shape
 from unroll.errors import DataError
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
@@ -129,24 +130,15 @@ def test_the_shape_is_read_without_the_numbers(tmp_path: Path) -> None:
     assert read_idx_shape(path) == (2, 3, 5)
 
 
-def test_what_is_read_ahead_is_read_as_ever(tmp_path: Path) -> None:
-    whole = gzip.compress(image_bytes())
-    a, b, c = (tmp_path / f"{name}-ubyte.gz" for name in "abc")
-    a.write_bytes(whole)
-    b.write_bytes(whole[:-9])
-    c.write_bytes(image_bytes())  # not packed, whatever its name says
-    expected = read_idx(a)
-    read_ahead([a, b, c])
-    assert read_idx_shape(a) == expected.shape  # the header alone does not use it up
-    assert _ahead[a].result() == image_bytes()
-    a.unlink()  # so that it can only come from there
-    for path in (a, c):
+@pytest.mark.parametrize("limit", [20, 40, 10_000])
+def test_large_gzip_files_are_read_as_small_ones(tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idx_files, "AT_ONCE", limit)
+    path, whole = tmp_path / "x", gzip.compress(image_bytes())
+    for packed in (whole, gzip.compress(image_bytes()[:20]) + gzip.compress(image_bytes()[20:])):
+        path.write_bytes(packed)
         found = read_idx(path)
         assert found.flags.writeable
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(found, IMAGES)
+    path.write_bytes(whole[:-9])
     with pytest.raises(DataError, match="truncated"):
-        read_idx(b)
-    assert not _ahead
-    read_ahead([tmp_path / "absent"])
-    with pytest.raises(DataError, match="no such file"):
-        read_idx(tmp_path / "absent")
+        read_idx(path)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from unroll.data.mnist import ImageSet, load_images
+from unroll.data.images import ImageSet, load_images
 from unroll.data.pictures import load_picture
 from unroll.errors import DataError, InputError
 

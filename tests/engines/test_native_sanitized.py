@@ -17,6 +17,7 @@ def find_cmake() -> str | None:
     return shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_cmake() is None or not shutil.which("c++"), reason="needs cmake and a C++ compiler")
 def test_the_sanitizers_find_nothing_in_the_kernels(tmp_path):
     cmake = find_cmake()

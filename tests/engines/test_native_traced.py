@@ -42,6 +42,7 @@ def test_torch_compile_takes_a_layer_whole(name, words):
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where the backend loads
 def test_torch_compile_generates_code_around_a_layer():
     torch.manual_seed(0)

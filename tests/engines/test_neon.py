@@ -29,6 +29,7 @@ MISSING = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}")
 def test_the_neon_kernels_compute_what_the_equations_say(tmp_path):
     cmake = find_cmake()

@@ -106,7 +106,7 @@ def test_batch_and_time_are_free_and_probabilities_add_up(bars_run, tmp_path):
 
 
 def test_raw_pixels_give_the_saved_predictions(bars_run, bars_folder, tmp_path):
-    from unroll.data.mnist import load_images
+    from unroll.data.images import load_images
 
     path = tmp_path / "model.onnx"
     export_onnx(RunFolder(bars_run), path)

@@ -139,12 +139,14 @@ def pictures(bars_folder, tmp_path_factory):
     return one, RunFolder(place / "runs" / "two"), done
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_and_the_weights_of_one(pictures):
     one, two, _ = pictures
     assert_same_curve(one, two)
     assert one.metrics()["test"]["correct"] == two.metrics()["test"]["correct"]
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_run_folder_and_print_once(pictures):
     one, two, done = pictures
     assert os.listdir(two.path.parent) == ["two"]
@@ -154,6 +156,7 @@ def test_two_processes_make_one_run_folder_and_print_once(pictures):
     assert two.facts["processes"] == 2
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_they_end_with_the_same_bits(pictures, workers, bars_folder):
     _, whole, _ = pictures
     fields = {**VARIED, "data": str(bars_folder)}
@@ -233,6 +236,7 @@ def several(workers, sentences, bars_folder, tmp_path_factory):
     return done, place, list(wrong)
 
 
+@pytest.mark.slow
 def test_ragged_sentences_with_class_weights_have_the_loss_curve_of_one_process(several, sentences, tmp_path):
     done, place, _ = several
     one = alone("lstm-sentences", {**RAGGED, "patience": None, "data": str(sentences)}, tmp_path / "one")
@@ -241,6 +245,7 @@ def test_ragged_sentences_with_class_weights_have_the_loss_curve_of_one_process(
     assert sorted(os.listdir(place / "1")) == ["data.tsv"]
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_said_once_and_ends_every_process_with_status_2(several):
     done, place, expected = several
     said = [line for line in done.stderr.splitlines() if line.startswith("unroll:")]

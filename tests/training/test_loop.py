@@ -123,34 +123,36 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_uninterrupted_one(
 
 
 KILLED = """
-import sys
+import os, signal, sys
 from unroll.training import callbacks, fit
-from unroll.training import train as training_train
 from unroll.cli import main
 callbacks.SECONDS_BETWEEN_SAVES = 0.0
-main(sys.argv[1:])
+step, last = fit.Training.step, int(sys.argv[1])
+
+def killed(self, batch, number):
+    if number == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, number)
+
+fit.Training.step = killed
+main(sys.argv[2:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_bits(bars_folder, tmp_path):
     fields = ["--data", str(bars_folder), "--hidden-size", "12", "--batch-size", "20", "--epochs", "6"]
     fields += ["--log-every", "5", "--dropout", "0.2"]
 
-    def command(*arguments):
-        return [sys.executable, "-c", KILLED, "train", "--no-figures", *arguments]
+    def run_until(last, *arguments):
+        command = [sys.executable, "-c", KILLED, str(last), "train", "--no-figures", *arguments]
+        return subprocess.run(command, capture_output=True).returncode
 
-    subprocess.run(command("lstm-mnist", "--out", str(tmp_path / "a"), *fields), check=True, capture_output=True)
-    process = subprocess.Popen(
-        command("lstm-mnist", "--out", str(tmp_path / "b"), *fields), stdout=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:
-        if line.startswith("Epoch [3/6], Step [5"):
-            process.send_signal(signal.SIGKILL)
-            break
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
+    assert run_until(-1, "lstm-mnist", "--out", str(tmp_path / "a"), *fields) == 0
+    # In the third epoch of ten steps each.
+    assert run_until(25, "lstm-mnist", "--out", str(tmp_path / "b"), *fields) == -signal.SIGKILL
     assert not RunFolder(tmp_path / "b").finished
-    subprocess.run(command("--resume", str(tmp_path / "b")), check=True, capture_output=True)
+    assert run_until(-1, "--resume", str(tmp_path / "b")) == 0
     assert contents(RunFolder(tmp_path / "b")) == contents(RunFolder(tmp_path / "a"))
 
 

@@ -82,6 +82,7 @@ SILENT = """
 """
 
 
+@pytest.mark.slow
 def test_four_workers_share_a_study_and_one_that_is_killed_costs_its_trial_only(server, bars_folder, tmp_path):
     import psycopg
 

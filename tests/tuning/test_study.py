@@ -68,6 +68,7 @@ def finished(recipe_file, tmp_path_factory):
     return folder, done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_study_has_as_many_trials_as_asked_for_and_says_which_was_best(finished):
     folder, lines = finished
     ended = [t for t in trials_of(folder) if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
@@ -79,11 +80,13 @@ def test_a_study_has_as_many_trials_as_asked_for_and_says_which_was_best(finishe
     assert lines[-1] == f"Best recipe: {folder / 'best.yaml'}"
 
 
+@pytest.mark.slow
 def test_the_first_trial_is_the_recipe_itself(finished):
     first = trials_of(finished[0])[0]
     assert first.params == {"hidden_size": 8, "learning_rate": 0.02, "optimizer": "adamw"}
 
 
+@pytest.mark.slow
 def test_the_score_is_the_held_out_accuracy_of_a_training_with_these_values(finished, recipe_file, tmp_path):
     from unroll.training.run import RunFolder
     from unroll.training.train import train
@@ -94,6 +97,7 @@ def test_the_score_is_the_held_out_accuracy_of_a_training_with_these_values(fini
     assert metrics["validation"]["accuracy"] == trial.value
 
 
+@pytest.mark.slow
 def test_the_best_recipe_is_one_that_train_takes_and_holds_out_what_the_recipe_did(finished):
     folder, _ = finished
     best = max((t for t in trials_of(folder) if t.state == TrialState.COMPLETE), key=lambda t: t.value)
@@ -102,6 +106,7 @@ def test_the_best_recipe_is_one_that_train_takes_and_holds_out_what_the_recipe_d
     assert (recipe.name, recipe.epochs, recipe.validation) == ("bars-best", 3, 0.25)
 
 
+@pytest.mark.slow
 def test_the_figures_are_drawn(finished):
     folder, lines = finished
     drawn = [line.removeprefix("Figure: ") for line in lines if line.startswith("Figure: ")]
@@ -114,6 +119,7 @@ def test_the_figures_are_drawn(finished):
             assert file.read(4) == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing_and_says_the_same(finished, recipe_file):
     folder, lines = finished
     before = states(folder)
@@ -123,6 +129,7 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(finished, recip
     assert states(folder) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_study_goes_on_and_loses_the_running_trial_only(how, recipe_file, tmp_path):
     folder = tmp_path / "bars"
@@ -176,6 +183,7 @@ def refused(*arguments):
     return done.stderr.rstrip()
 
 
+@pytest.mark.slow
 def test_a_study_of_another_recipe_is_left_alone(finished, recipe_file):
     folder, _ = finished
     before = states(folder)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from scipy import ndimage
 from torch import Tensor
 
 from unroll.errors import DataError, InputError
@@ -30,6 +31,8 @@ LARGEST_SIDE = 1024
 """Pixels; larger pictures are reduced to it first, which also averages their noise away."""
 FAINTEST = 12.0
 """The least difference between ink and paper, of 255 levels, that counts as something drawn."""
+TOUCHING = np.ones((3, 3), dtype=bool)
+"""Of a pixel and those around it: all touch it, corners included."""
 
 
 def load_picture(path: str | Path, rows: int = 28, columns: int = 28) -> Tensor:
@@ -46,14 +49,13 @@ def load_picture(path: str | Path, rows: int = 28, columns: int = 28) -> Tensor:
     ink = _ink(_read_grey(path))
     if ink is None:
         raise DataError(f"{path}: blank: nothing stands out from the paper; expected one sign drawn on it")
-    top, bottom, left, right = _extent(ink)
+    ink = ink[_extent(ink)]
     # 20 of 28 pixels, or the same share of another size.
     box_rows, box_columns = max(1, round(rows * 20 / 28)), max(1, round(columns * 20 / 28))
-    scale = min(box_rows / (bottom - top), box_columns / (right - left))
-    height, width = max(1, round((bottom - top) * scale)), max(1, round((right - left) * scale))
-    cut = Image.fromarray(ink[top:bottom, left:right])
+    scale = min(box_rows / ink.shape[0], box_columns / ink.shape[1])
+    height, width = (max(1, round(size * scale)) for size in ink.shape)
     # Pillow widens this filter when it reduces: that is the anti-aliasing.
-    sign = np.asarray(cut.resize((width, height), Image.Resampling.BILINEAR))
+    sign = np.asarray(Image.fromarray(ink).resize((width, height), Image.Resampling.BILINEAR))
     sign = sign * (255 / sign.max())
     return torch.from_numpy(_centred(sign, rows, columns).round().astype(np.uint8))
 
@@ -132,8 +134,8 @@ def _border(grey: Grey) -> Grey:
     return grey[~inside]
 
 
-def _extent(ink: Grey) -> tuple[int, int, int, int]:
-    """Rows top to bottom - 1 and columns left to right - 1 are those of the sign, specks aside.
+def _extent(ink: Grey) -> tuple[slice, slice]:
+    """The rows and columns of the sign, specks aside.
 
     A speck is a connected piece of less than a fiftieth of the area of the largest piece. Pieces are found on a grid of
     at most 128 x 128 cells, so that broken strokes hold together and large pictures cost no more than small ones.
@@ -143,45 +145,14 @@ def _extent(ink: Grey) -> tuple[int, int, int, int]:
     side = -(-max(height, width) // 128)  # rounded up
     padded = np.pad(marked, ((0, -height % side), (0, -width % side)))
     cells = padded.reshape(padded.shape[0] // side, side, padded.shape[1] // side, side).sum((1, 3))
-    pieces = _connected(cells > 0)
-    areas = np.bincount(pieces.ravel(), weights=cells.ravel())
-    areas[0] = 0
-    kept = np.flatnonzero(areas >= areas.max() / 50)
-    kept = kept[kept > 0]
+    pieces, count = ndimage.label(cells, TOUCHING)
+    areas = ndimage.sum_labels(cells, pieces, np.arange(1, count + 1))
+    kept = 1 + np.flatnonzero(areas >= areas.max() / 50)
     sign = np.isin(pieces, kept).repeat(side, 0).repeat(side, 1)[:height, :width]
     # Faint edge pixels belong to the sign where they touch it: anti-aliased outlines would shrink otherwise.
-    sign = (ink > 255 / 16) & _grown(sign & marked)
-    in_rows, in_columns = np.flatnonzero(sign.any(1)), np.flatnonzero(sign.any(0))
-    return int(in_rows[0]), int(in_rows[-1]) + 1, int(in_columns[0]), int(in_columns[-1]) + 1
-
-
-def _connected(cells: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Cells that touch, corners included, get the same number from 1 on; empty ones get 0."""
-    pieces = np.zeros(cells.shape, dtype=np.int64)
-    left = {(int(row), int(column)) for row, column in np.argwhere(cells)}
-    number = 0
-    while left:
-        number += 1
-        front = [left.pop()]
-        while front:
-            row, column = front.pop()
-            pieces[row, column] = number
-            for near in ((row + i, column + j) for i in (-1, 0, 1) for j in (-1, 0, 1)):
-                if near in left:
-                    left.remove(near)
-                    front.append(near)
-    return pieces
-
-
-def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask and all pixels that touch it, corners included."""
-    grown = mask.copy()
-    grown[1:] |= mask[:-1]
-    grown[:-1] |= mask[1:]
-    tall = grown.copy()
-    grown[:, 1:] |= tall[:, :-1]
-    grown[:, :-1] |= tall[:, 1:]
-    return grown
+    sign = (ink > 255 / 16) & ndimage.binary_dilation(sign & marked, TOUCHING)
+    rows, columns = ndimage.find_objects(sign.astype(np.uint8))[0]
+    return rows, columns
 
 
 def _centred(sign: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:

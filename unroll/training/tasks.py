@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unroll.data.augment import Augmentation
 from unroll.data.batches import Dataset, Encoder, Sequences
-from unroll.data.images import ImageEncoder, load_image_dataset, load_test_images
+from unroll.data.images import ImageEncoder, Reading, load_image_dataset, load_test_images
 from unroll.data.sentences import LAB_SENTENCES, SentenceEncoder, load_sentence_dataset, load_test_sentences
 from unroll.data.series import SeriesEncoder, load_series_dataset, load_test_series, read_series
 from unroll.errors import DataError, RecipeError
@@ -24,10 +24,10 @@ from unroll.training.recipe import AnyRecipe, ImageRecipe, SentenceRecipe, Serie
 ENCODERS: dict[str, Any] = {"images": ImageEncoder, "sentences": SentenceEncoder, "series": SeriesEncoder}
 
 
-def load_dataset(recipe: AnyRecipe) -> Dataset:
-    """The data of a recipe, in memory."""
+def load_dataset(recipe: AnyRecipe, reading: Reading | None = None) -> Dataset:
+    """The data of a recipe, in memory; the reading of images may be under way."""
     if isinstance(recipe, ImageRecipe):
-        return load_image_dataset(recipe.data, recipe.standardise, recipe.validation, augmentation_of(recipe))
+        return load_image_dataset(recipe.data, recipe.standardise, recipe.validation, augmentation_of(recipe), reading)
     parts: dict[str, Any] = {"test": recipe.test, "validation": recipe.validation, "seed": recipe.seed}
     if isinstance(recipe, SentenceRecipe):
         # A recipe whose batch is larger than the lab's two sentences is not about them: its file has been forgotten.

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from unroll.data.batches import Dataset
+from unroll.data.images import Reading
 from unroll.errors import DataError, RecipeError, TrainingError
 from unroll.files import write_atomically
 from unroll.models import SequenceModel
@@ -23,15 +24,18 @@ from unroll.training.tasks import check_memory, first_model, load_dataset, test_
 Echo = Callable[[str], None]
 
 
-def prepare(recipe: AnyRecipe) -> Dataset:
+def prepare(recipe: AnyRecipe, reading: Reading | None = None) -> Dataset:
     """The recipe's data, in memory; after this a run of the recipe can begin.
+
+    Args:
+        reading: what `begin_loading` gave for the recipe's images, where it has been called already.
 
     Raises:
         DataError: the data are missing or damaged.
         RecipeError: a batch is larger than the training part, or too small for so many processes, or the model is larger
             than the machine's memory.
     """
-    dataset = distributed.together(lambda: load_dataset(recipe))
+    dataset = distributed.together(lambda: load_dataset(recipe, reading))
     if recipe.batch_size > len(dataset.train):
         raise RecipeError(
             f"batch_size is {recipe.batch_size}, but there are only {len(dataset.train)} training sequences; "

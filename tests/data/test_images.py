@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import lzma
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from unroll.data.idx import DTYPES, _ahead
-from unroll.data.mnist import PACKAGED, begin_loading, load_images, pixel_moments
+from unroll.data.images import DTYPES, PACKAGED, SPLITS, begin_loading, load_images, pixel_moments
 from unroll.errors import DataError, InputError
 
 MD5 = {
@@ -202,19 +203,33 @@ def test_moments_of_images_without_any_contrast_are_refused() -> None:
         pixel_moments(torch.zeros(0, 3, 4, dtype=torch.uint8))
 
 
-def test_images_whose_loading_was_begun_are_the_same_and_nothing_is_left_over(folder: Path) -> None:
-    for name in ("train-images-idx3-ubyte", "t10k-images-idx3-ubyte"):
-        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
-        (folder / name).unlink()
-    expected = [load_images(folder, split).images for split in ("train", "test")]
-    begin_loading(folder)
-    assert [path.name for path in _ahead] == ["train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz"]
-    for split, images in zip(("train", "test"), expected, strict=True):
-        assert torch.equal(load_images(folder, split).images, images)
-    assert not _ahead
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
+def test_a_set_whose_loading_was_begun_is_the_same_and_is_not_held(tmp_path: Path, suffix: str) -> None:
+    for part, images in (("train", TRAIN), ("t10k", TEST)):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte{suffix}", images)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte{suffix}", range(len(images)))
+    reading = begin_loading(tmp_path)
+    for split in SPLITS:
+        ahead, expected = load_images(tmp_path, split, reading), load_images(tmp_path, split)
+        assert torch.equal(ahead.images, expected.images)
+        assert torch.equal(ahead.labels, expected.labels)
+        assert ahead.class_names == expected.class_names
+        ahead.images[0] = 0  # a tensor of its own, which may be written to
+    assert not reading
 
 
-def test_beginning_to_load_what_is_not_there_leaves_the_complaint_to_loading(tmp_path: Path) -> None:
-    begin_loading(tmp_path / "absent")
-    with pytest.raises(DataError, match="does not exist"):
-        load_images(tmp_path / "absent")
+def test_what_is_wrong_with_a_set_whose_loading_was_begun_is_said_when_it_is_loaded(folder: Path) -> None:
+    (folder / "t10k-images-idx3-ubyte").write_bytes(b"")
+    for place, split, message in (
+        (folder / "absent", "train", "does not exist"),
+        (folder, "train", "not an IDX file"),
+        (folder, "test", "not an IDX file"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_images(place, split, begin_loading(place))  # type: ignore[arg-type]
+
+
+def test_a_set_is_read_without_torch(tmp_path: Path) -> None:
+    # So that it can be read while torch is imported.
+    program = "import sys; from unroll.data import idx; idx.read_part(None, 'test'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
