@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import pytest
 
-from unroll.engines import native
+from unroll.engines import native, step
 from unroll.errors import InputError
 from unroll.training.recipe import KINDS
 
@@ -161,10 +161,10 @@ def test_engine_is_the_one_asked_for(tiny_recipe, product, monkeypatch, kind):
     monkeypatch.undo()
 
     def never(*_, **__):
-        raise AssertionError("the native engine walks")
+        raise AssertionError("compiled code is run")
 
-    monkeypatch.setattr(native, "walk", never)
-    monkeypatch.setattr(native, "walk_there", never)
+    for module, name in ((native, "walk"), (native, "walk_there"), (step, "adam"), (step, "_compiled")):
+        monkeypatch.setattr(module, name, never)
     product(tiny_recipe(kind, engine="reference", epochs=1))
 
 
@@ -183,7 +183,7 @@ def test_log_says_every_so_many_steps_or_epochs(tiny_recipe, product, kind):
         line
         for epoch in range(1, 5)
         for line in [
-            *(f"Epoch [{epoch}/4], Step [{step}/{steps}], Loss: …" for step in range(3, steps + 1, 3)),
+            *(f"Epoch [{epoch}/4], Step [{number}/{steps}], Loss: …" for number in range(3, steps + 1, 3)),
             f"Epoch [{epoch}/4], Average Loss: …",
         ]
     ]

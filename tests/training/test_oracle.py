@@ -74,12 +74,28 @@ RECIPES = {
 }
 
 
+def printed(recipe, outcome):
+    """The lines that a run with this outcome prints, every step among them."""
+    lines = []
+    for epoch, losses in enumerate(outcome.losses, start=1):
+        head = f"Epoch [{epoch}/{recipe.epochs}], "
+        lines += [f"{head}Step [{step}/{len(losses)}], Loss: {loss:.4f}" for step, loss in enumerate(losses, start=1)]
+        lines.append(f"{head}Average Loss: {sum(losses) / len(losses):.4f}")
+        if outcome.validation:
+            loss, accuracy = outcome.validation[epoch - 1]
+            lines[-1] += f", Validation Loss: {loss:.4f}, Validation Accuracy: {100 * accuracy:.2f}%"
+    if "test" in outcome.metrics:
+        lines.append(f"Test Accuracy: {100 * outcome.metrics['test']['accuracy']:.2f}%")
+    return lines
+
+
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in RECIPES for name in RECIPES[kind]])
 def test_training_is_the_plain_loops(tiny_recipe, product, plain, compare, kind, name):
     recipe = tiny_recipe(kind, **RECIPES[kind][name])
     found, expected = product(recipe), plain(recipe)
     assert sum(map(len, expected.losses)) >= 20, "too few steps to show much"
     assert compare(found, expected) is None
+    assert found.lines == printed(recipe, expected)
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
