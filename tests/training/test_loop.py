@@ -216,16 +216,6 @@ def test_held_out_images_are_the_last_ones_and_are_not_trained_on(bars_recipe):
     assert torch.equal(dataset.train.values, everything.values[:150])
 
 
-def test_early_stopping_keeps_the_best_epoch(bars_recipe, tmp_path):
-    # A rate that overshoots soon: some epoch is the best, and later ones are worse.
-    recipe = bars_recipe(validation=50, patience=2, epochs=40, learning_rate=0.3, optimizer="sgd", momentum=0.9)
-    folder, metrics, _ = run(recipe, tmp_path / "run")
-    losses = [row["validation_loss"] for row in folder.history()]
-    best = losses.index(min(losses))
-    assert len(losses) == min(40, best + 1 + 2)
-    assert metrics["validation"]["loss"] == pytest.approx(losses[best], rel=1e-6)
-
-
 def test_averaged_weights_are_what_is_saved_and_tested(bars_recipe, tmp_path):
     recipe = bars_recipe(weight_average=0.9)
     folder, metrics, _ = run(recipe, tmp_path / "run")

@@ -21,6 +21,14 @@ def test_accuracy_classes_and_confusion_of_an_example_counted_by_hand():
     assert found["loss"] == pytest.approx(-(4 * math.log(0.7) + 2 * math.log(0.1)) / 6)
 
 
+def test_confusion_has_the_true_classes_as_rows_and_what_they_were_read_as_as_columns():
+    p = torch.tensor([[0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.7, 0.2]])
+    found = Classification(3).metrics(p, torch.tensor([0, 0, 0, 2]), ("a", "b", "c"))
+    assert found["confusion"] == [[1, 2, 0], [0, 0, 0], [0, 1, 0]]
+    assert [found["per_class"][name]["total"] for name in "abc"] == [3, 0, 1]
+    assert [found["per_class"][name]["accuracy"] for name in "abc"] == [1 / 3, None, 0.0]
+
+
 @pytest.mark.parametrize(("correct", "total"), [(9814, 10000), (0, 10), (10, 10), (5, 7)])
 def test_the_interval_is_wilsons(correct, total):
     expected = binomtest(correct, total).proportion_ci(0.95, method="wilson")
