@@ -131,7 +131,7 @@ def test_shifts_are_drawn_apart_within_their_limit() -> None:
 
 @pytest.mark.parametrize("smoothness", [2.0, 4.0, 7.0])
 def test_the_elastic_field_moves_every_place_by_the_given_deviation_and_is_smooth(smoothness: float) -> None:
-    count, basis = _bumps(28, 20, smoothness)
+    count, basis = _bumps(28, 20, smoothness, torch.float32)
     bumps = basis[3:].double()
     assert bumps.shape == (count, 28 * 20)
     # Independent strengths of deviation 1: the covariance of the field is the product of the bumps with themselves.

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -33,29 +32,19 @@ def oracle() -> ModuleType:
 
 @contextmanager
 def float64() -> Iterator[None]:
-    """Models are made in float64, and what the product turns into `.float()` is float64 too; in one thread.
+    """Models are made in float64; in one thread.
 
     The tensors are so small that a second thread would only be waited for.
     """
-    from unroll.data import augment
-
-    def forget() -> None:
-        """Tables that are kept from call to call are of the type that the first call asked for."""
-        for value in vars(augment).values():
-            if hasattr(value, "cache_clear"):
-                value.cache_clear()
-
     before, threads = torch.get_default_dtype(), torch.get_num_threads()
-    forget()
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     try:
-        with mock.patch.object(torch.Tensor, "float", torch.Tensor.double), torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):
             yield
     finally:
         torch.set_default_dtype(before)
         torch.set_num_threads(threads)
-        forget()
 
 
 # ----------------------------------------------------------------------------------------------------- the product

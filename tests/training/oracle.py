@@ -350,7 +350,7 @@ def make_schedule(recipe: Any, optimizer: torch.optim.Optimizer, total: int) -> 
     return lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
 
 
-def draw_order(recipe: Any, part: Part, epoch: int) -> tuple[list[list[int]], torch.Generator | None]:
+def draw_order(recipe: Any, part: Part, epoch: int) -> tuple[list[list[int]], torch.Generator]:
     """Which sequences make up each batch, and the generator that order, distortions and lost words are drawn from.
 
     Each epoch has two seeds of its own: one for this generator, one for dropout. Sequences of unequal length are sorted
@@ -361,7 +361,7 @@ def draw_order(recipe: Any, part: Part, epoch: int) -> tuple[list[list[int]], to
     torch.manual_seed(int(seeds[1]))
     size, lengths = recipe.batch_size, [len(sequence) for sequence in part.sequences]
     if not recipe.shuffle:
-        return chunks(range(len(lengths)), size), None
+        return chunks(range(len(lengths)), size), generator
     order = torch.randperm(len(lengths), generator=generator).tolist()
     if len(set(lengths)) == 1:
         return chunks(order, size), generator

@@ -30,6 +30,7 @@ RECIPES = {
             **{"standardise": False, "validation": 0.25, "epochs": 5, "seed": 3},
         },
         "in order": {"shuffle": False, "dropout": 0.4, "initialisation": "uniform", "forget_bias": 1.0},
+        "in order and distorted": {"shuffle": False, "rotation": 20.0, "plain_epochs": 1},
     },
     "sentences": {
         "as it comes": {},
@@ -37,6 +38,7 @@ RECIPES = {
             **{"embedding_size": 4, "dropout": 0.3, "word_dropout": 0.2, "bidirectional": True, "pooling": "max"},
             **{"class_weights": "balanced", "label_smoothing": 0.1, "min_count": 3, "validation": 10, "epochs": 5},
         },
+        "in order": {"shuffle": False, "word_dropout": 0.3},
         "one by one": {  # more than 50 batches: sorted by length in two stretches
             **{"batch_size": 1, "epochs": 2, "test": 0, "cell": "rnn", "initialisation": "normal", "optimizer": "sgd"},
             **{"schedule": "cosine", "max_norm": 1.0},

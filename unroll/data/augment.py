@@ -84,7 +84,7 @@ def augment(images: Tensor, generator: torch.Generator, augmentation: Augmentati
     if not augmentation.any():
         return images
     B, rows, columns = images.shape
-    bumps = _bumps(rows, columns, augmentation.smoothness)[0] if augmentation.elastic else 0
+    bumps = _bumps(rows, columns, augmentation.smoothness, images.dtype)[0] if augmentation.elastic else 0
     # One draw for everything: on batches this small every call costs more than its arithmetic.
     drawn = torch.rand(B, 6 + 2 * bumps, generator=generator, device=generator.device)
     drawn = drawn.mul_(2).sub_(1).to(images.device, images.dtype)
@@ -113,28 +113,29 @@ def warp(images: Tensor, affine: Tensor, strengths: Tensor | None = None, smooth
     deviation 1 move every pixel by 1 pixel (standard deviation). What lies outside is 0.
     """
     B, rows, columns = images.shape
-    basis = _plane(rows, columns)
+    basis = _plane(rows, columns, images.dtype)
     if strengths is not None:
         affine = torch.cat((affine, strengths), 2)
-        basis = _bumps(rows, columns, smoothness)[1]
+        basis = _bumps(rows, columns, smoothness, images.dtype)[1]
     # grid_sample counts from -1 at one edge of the image to 1 at the other: half a width, half a height.
     half_sizes = images.new_tensor([2 / columns, 2 / rows])
     coefficients = (affine * half_sizes[:, None]).view(2 * B, -1)
-    positions = (coefficients @ basis.to(images.device, images.dtype)).view(B, 2, rows, columns)
+    positions = (coefficients @ basis.to(images.device)).view(B, 2, rows, columns)
     grid = positions.permute(0, 2, 3, 1)  # (B, rows, columns, 2)
     warped: Tensor = grid_sample(images[:, None], grid, padding_mode="zeros", align_corners=False)
     return warped[:, 0]
 
 
 @lru_cache(maxsize=8)
-def _plane(rows: int, columns: int) -> Tensor:
+def _plane(rows: int, columns: int, dtype: torch.dtype) -> Tensor:
     """(3, rows x columns): x, y and 1 of every pixel, in pixels from the centre."""
-    y, x = torch.meshgrid(torch.arange(rows) - (rows - 1) / 2, torch.arange(columns) - (columns - 1) / 2, indexing="ij")
+    y, x = (torch.arange(size, dtype=dtype) - (size - 1) / 2 for size in (rows, columns))
+    y, x = torch.meshgrid(y, x, indexing="ij")
     return torch.stack((x, y, torch.ones_like(x))).view(3, -1)
 
 
 @lru_cache(maxsize=8)
-def _bumps(rows: int, columns: int, smoothness: float) -> tuple[int, Tensor]:
+def _bumps(rows: int, columns: int, smoothness: float, dtype: torch.dtype) -> tuple[int, Tensor]:
     """The number K of bumps, and `_plane` with the K bumps below it: (3 + K, rows x columns).
 
     Bumps stand in a square grid, 1.25 sigma apart and up to 1.25 sigma beyond the border: close enough for their sum to
@@ -143,12 +144,12 @@ def _bumps(rows: int, columns: int, smoothness: float) -> tuple[int, Tensor]:
 
     def along(size: int) -> Tensor:
         count = math.ceil((size - 1) / (1.25 * smoothness)) + 3
-        places = (torch.arange(count) - (count - 1) / 2) * (1.25 * smoothness)
-        pixels = torch.arange(size) - (size - 1) / 2
+        places = (torch.arange(count, dtype=dtype) - (count - 1) / 2) * (1.25 * smoothness)
+        pixels = torch.arange(size, dtype=dtype) - (size - 1) / 2
         heights = torch.exp(-((pixels[:, None] - places) ** 2) / (2 * smoothness**2))
         # Every pixel then moves with the same variance, at the border too.
         unit: Tensor = heights / torch.linalg.vector_norm(heights, dim=1, keepdim=True)
         return unit  # (size, count)
 
     bumps = torch.einsum("yi,xj->ijyx", along(rows), along(columns)).reshape(-1, rows * columns)
-    return len(bumps), torch.cat((_plane(rows, columns), bumps))
+    return len(bumps), torch.cat((_plane(rows, columns, dtype), bumps))

@@ -388,7 +388,7 @@ class ImageEncoder:
         if generator is not None and self.augmentation is not None and self.augmentation.any():
             from unroll.data.augment import augment
 
-            values = augment(values.float(), generator, self.augmentation)
+            values = augment(values.to(torch.get_default_dtype()), generator, self.augmentation)
         # (values / 255 - mean) / std in one pass; the layers take time first as a view
         return torch.add(torch.tensor(-self.mean / self.std), values.transpose(0, 1), alpha=1 / (255 * self.std))
 
