@@ -26,8 +26,8 @@ SHARE, SIGNED = "Greys", "cividis"
 TITLES = {
     "f": "forget gate f: share of c that is kept",
     "i": "input gate i: share of the candidate let in",
-    "o": "output gate o: share of tanh(c) shown",
     "c_tilde": "candidate c̃: what could be written",
+    "o": "output gate o: share of tanh(c) shown",
     "c": "cell state c: what is remembered",
     "h": "hidden state h: what the next step and the readout see",
     "s": "hidden state s",
@@ -92,9 +92,10 @@ def draw_look(
         sequence, layer, direction: which ones to draw.
     """
     T = int(trace.lengths[sequence])
-    names = [name for name in ("f", "i", "c_tilde", "o", "c", "h", "s") if name in trace.names()]
+    known = trace.names()
+    names = sorted(known, key=lambda name: [*TITLES, *known].index(name))
     found: dict[str, Array] = {name: trace(name, layer, direction)[:T, sequence] for name in names}
-    state = "c" if "c" in found else "s"
+    state = "c" if "c" in found else known[-1]
     order = unit_order(found[state])
     rows = -(-len(names) // 2) if len(names) > 1 else 1
     heights = [1.45 if picture else 0.5 if words else 1.1, 1.9, *[1.9] * rows, 2.1]
@@ -176,8 +177,8 @@ def _probabilities(
 
 def _heat_map(figure: Any, axes: Axes, name: str, values: Array, words: Sequence[str] | None, step: str) -> None:
     T, H = values.shape
-    gate = name in ("f", "i", "o")
-    bound = 1.0 if name != "c" else max(1.0, float(np.abs(values).max()))
+    gate = bool(values.min() >= 0 and values.max() <= 1)  # a share of something; all others have signs
+    bound = max(1.0, float(np.abs(values).max()))
     image = axes.imshow(
         values.T,
         cmap=SHARE if gate else SIGNED,
@@ -186,7 +187,7 @@ def _heat_map(figure: Any, axes: Axes, name: str, values: Array, words: Sequence
         extent=(0.5, T + 0.5, 0.5, H + 0.5),
         **_MAP,
     )
-    axes.set(title=TITLES[name], xlabel=step, ylabel="unit (similar ones together)")
+    axes.set(title=TITLES.get(name, name), xlabel=step, ylabel="unit (similar ones together)")
     axes.set_yticks([1, H] if H > 8 else range(1, H + 1))
     _time_axis(axes, T, words)
     figure.colorbar(image, ax=axes, pad=0.01)
