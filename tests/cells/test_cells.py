@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
-from unroll.cells import LSTMCell, RNNCell
+from unroll.cells import LSTMCell, RNNCell, cell_type
 from unroll.errors import InputError
+from unroll.training.recipe import load_recipe
+from unroll.training.run import RunFolder, load
+from unroll.training.train import train
 
 
 def sigmoid(z):
@@ -123,3 +126,27 @@ def test_bad_arguments_are_named():
         RNNCell(3, 2, nonlinearity="sin")
     with pytest.raises(InputError, match=r"unknown initialisation 'orthogonl'; did you mean 'orthogonal'\?"):
         LSTMCell(3, 2).initialise("orthogonl")
+
+
+def test_gru_is_torchs_with_its_two_biases():
+    ours, theirs = (kind(3, 5, dtype=torch.float64) for kind in (cell_type("gru"), torch.nn.GRUCell))
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.uniform_(-1, 1)
+        theirs.weight_hh.copy_(ours.W)
+        theirs.weight_ih.copy_(ours.U)
+        theirs.bias_ih.copy_(ours.b)
+        theirs.bias_hh.zero_()
+        theirs.bias_hh[10:] = ours.b_h
+    x, h = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    torch.testing.assert_close(ours(x, h), theirs(x, h))
+    assert list(ours.quantities(x, h)) == ["r", "z", "n", "h"]
+
+
+def test_gru_trains_from_a_recipe(tmp_path):
+    recipe = load_recipe("rnn-sentences", {"cell": "gru", "epochs": 100, "hidden_size": 4})
+    metrics = train(recipe, RunFolder.create(tmp_path / "run", recipe, {}), echo=lambda line: None)
+    rows = RunFolder(tmp_path / "run").history()
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+    assert metrics["parameters"] == 3 * 4 * (4 + 5 + 1) + 4 + 2 * 4 + 2
+    assert load(tmp_path / "run").predict(["The movie is good"])[0].label == "1"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unroll.cells.rnn import RNNCell as RNNCell
 
 # The cells that recipes can name, each a class in the file of that name.
-CELLS = {"rnn": "RNNCell", "lstm": "LSTMCell"}
+CELLS = {"rnn": "RNNCell", "lstm": "LSTMCell", "gru": "GRUCell"}
 
 _FILES = {"Cell": "base", "State": "base", "as_cell": "base", "LSTMGates": "lstm"}
 _FILES |= {name: file for file, name in CELLS.items()}
