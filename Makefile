@@ -4,6 +4,7 @@
 # make effects  what each change from the lab's starting point to its tuned run is worth: a few minutes, resumable
 # make seconds  wall-clock seconds to an accuracy, against torch.nn.LSTM
 # make evidence  the measurements behind docs/questions.md, and the page itself: about half an hour, resumable
+# make mutants  the share of small faults in the code that trains that the tests notice: about an hour, resumable
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # again with --randomly-seed=SEED.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: run test check bench seeds best effects seconds evidence format clean
+.PHONY: run test check bench seeds best effects seconds evidence mutants format clean
 
 run: .venv/installed
 	$(BIN)/unroll train lstm-mnist
@@ -44,6 +45,9 @@ seconds: .venv/installed
 
 evidence: .venv/installed
 	$(BIN)/python benchmarks/evidence.py
+
+mutants: .venv/installed-dev
+	$(BIN)/python benchmarks/mutants.py --count 300 --seed 1
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .
