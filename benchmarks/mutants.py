@@ -47,13 +47,18 @@ MEMORY = 16_000_000  # KiB of address space: a size multiplied by mistake must n
 # The tests that matter for a file, the quickest and the most likely to fail first.
 TESTS = {
     "unroll/optim.py": "test_optim.py engines/test_step.py",
-    "unroll/heads.py": "test_heads.py test_models.py training/test_loop.py",
-    "unroll/layers.py": "test_layers.py test_models.py",
-    "unroll/models.py": "test_models.py data/test_sentences.py engines/test_step.py",
+    "unroll/heads.py": "test_heads.py test_models.py training/test_oracle.py",
+    "unroll/layers.py": "test_layers.py cells/test_contract.py test_models.py",
+    "unroll/models.py": "test_models.py test_rnn_lab.py training/test_oracle.py",
     "unroll/data/parts.py": "data/test_parts.py data/test_sentences.py data/test_series.py",
-    "unroll/data/batches.py": "data/test_batches.py data/test_sentences.py data/test_series.py training/test_loop.py",
-    "unroll/training/loop.py": "training/test_loop.py training/test_run.py test_rnn_lab.py",
+    "unroll/data/batches.py": "data/test_batches.py training/test_oracle.py",
+    "unroll/training/fit.py": "training/test_fit.py training/test_oracle.py training/test_fields.py training/test_loop.py",
+    "unroll/training/callbacks.py": "training/test_loop.py training/test_oracle.py training/test_fields.py",
+    "unroll/training/train.py": "training/test_loop.py training/test_oracle.py test_cli.py training/test_distributed.py",
+    "unroll/training/evaluate.py": "training/test_loop.py training/test_run.py training/test_oracle.py report/test_report.py",
     "unroll/training/distributed.py": "training/test_distributed.py",
+    "unroll/training/trials.py": "training/test_trials.py insight/test_memory.py tuning/test_effects.py",
+    "unroll/training/tasks.py": "training/test_tasks.py training/test_oracle.py test_rnn_lab.py test_cli.py",
 }
 # For every other file in unroll/training, after the tests that are named like it.
 OTHER_TESTS = (
@@ -182,7 +187,7 @@ def copy_tree(worker: Path) -> Path:
     (worker / "sitecustomize.py").write_text(SITECUSTOMIZE)
     look = command(worker, ["-c", "from unroll.engines import native; print(native.__file__, native.available())"])
     found = subprocess.run(shlex.split(look), capture_output=True, text=True, check=True).stdout.strip()
-    if found != f"{worker / 'unroll' / 'engines' / 'native.py'} None":
+    if found != f"{worker / 'unroll' / 'engines' / 'native' / '__init__.py'} None":
         sys.exit(f"{worker}: expected the copy of the package with its native engine, got {found}")
     return worker
 
