@@ -97,6 +97,30 @@ def _lend_openmp(library: ctypes.CDLL) -> None:
         return
 
 
+# What native/engine.hpp calls `abi_number`, and the bytes of its structs: of `_FIELDS` below, of `_AdamCall` and
+# `_ReadoutCall` in unroll/engines/step.py.
+_ABI = 1
+_SIZES = {"Call": 272, "AdamCall": 128, "ReadoutCall": 120}
+
+
+def _fits(library: ctypes.CDLL) -> bool:
+    """Whether a library and this package mean the same by the calls they share."""
+    try:
+        abi, size = library.unroll_abi, library.unroll_size
+    except AttributeError:
+        return False
+    size.argtypes = [ctypes.c_char_p]
+    abi.restype = size.restype = ctypes.c_int64
+    return abi() == _ABI and all(size(name.encode()) == expected for name, expected in _SIZES.items())
+
+
+def _refuse_failure(status: int, *_: object) -> int:
+    """A status, unless it is the one that stands for whatever nobody thought of."""
+    if status < 0:
+        raise RuntimeError("the compiled kernels failed, and cannot say why")
+    return status
+
+
 def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
     path = _find_library()
     if path is None:
@@ -105,7 +129,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return None, None, f"the compiled kernels do not load ({error})"
-    if not hasattr(library, "unroll_adam"):
+    if not _fits(library):
         return None, None, "the compiled kernels are older than the package; install it again"
     library.unroll_select.argtypes = [ctypes.c_char_p]
     library.unroll_select.restype = ctypes.c_char_p
@@ -119,12 +143,14 @@ def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
     ):
         function.argtypes = [ctypes.c_void_p]
         function.restype = ctypes.c_int
+        function.errcheck = _refuse_failure  # type: ignore[assignment]
     library.unroll_release.argtypes = [ctypes.c_void_p]
-    library.unroll_release.restype = None
+    library.unroll_release.restype = ctypes.c_int
     library.unroll_trim.argtypes = []
-    library.unroll_trim.restype = None
+    library.unroll_trim.restype = ctypes.c_int
     library.unroll_multiply_add.argtypes = [ctypes.c_int64, ctypes.c_int]
     library.unroll_multiply_add.restype = ctypes.c_int64
+    library.unroll_multiply_add.errcheck = _refuse_failure  # type: ignore[assignment]
     wanted = os.environ.get("UNROLL_ISA", "")
     chosen = library.unroll_select(wanted.encode())
     if chosen is None:
