@@ -3,21 +3,73 @@
 // Every tensor is a heap block of exactly its size, so that a read or write beside it is found. Prints "fine:" and the
 // sets it tried.
 
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <new>
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine.hpp"
+#include "faults.hpp"
 #include "kernels.hpp"
 
 using namespace unroll;
 
 namespace {
+
+// --- faults ---------------------------------------------------------------------------------------------------------
+
+// How many more allocations the system gives to a thread, and how many threads; negative for no end of them.
+thread_local long memory_left = -1;
+std::atomic<long> threads_left{-1};
+
+template <class Number>
+bool used_up(Number& left) {
+  if (left < 0) return false;
+  if (left == 0) return true;
+  --left;
+  return false;
+}
+
+}  // namespace
+
+bool unroll::refuses_memory() { return used_up(memory_left); }
+bool unroll::refuses_thread() { return used_up(threads_left); }
+
+// Not inline, for compilers know what new and delete are, and not that they are malloc and free here.
+#define UNROLL_REPLACED __attribute__((noinline))
+UNROLL_REPLACED void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  return refuses_memory() ? nullptr : std::malloc(size ? size : 1);
+}
+UNROLL_REPLACED void* operator new(std::size_t size) {
+  if (void* memory = operator new(size, std::nothrow)) return memory;
+  throw std::bad_alloc();
+}
+UNROLL_REPLACED void operator delete(void* memory) noexcept { std::free(memory); }
+UNROLL_REPLACED void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+UNROLL_REPLACED void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
+
+namespace {
+
+// Makes a call without any memory, then with one allocation, with two, until it is done; false if it ends otherwise than
+// for want of memory. A call that fails must leave its tensors ready for the next.
+template <class Body>
+bool done_at_last(const Body& call) {
+  for (long memory = 0;; ++memory) {
+    memory_left = memory;
+    const int status = call();
+    memory_left = -1;
+    if (status != NO_MEMORY) return status == DONE;
+  }
+}
+
+// --- cases ----------------------------------------------------------------------------------------------------------
 
 struct Case {
   Kind kind;
@@ -55,7 +107,10 @@ class Run {
     call.W = in(gates * c.hidden * c.hidden, small), call.U = in(gates * c.hidden * c.inputs, small);
     call.b = c.bias ? in(gates * c.hidden) : nullptr;
     call.out = out(cells * c.hidden), call.h_last = out(state), call.c_last = c.kind == LSTM ? out(state) : nullptr;
-    ok = unroll_forward(&call) == 0;
+    ok = done_at_last([&] {
+      const int status = unroll_forward(&call);
+      return status == DONE || !call.saved ? status : FAILED;  // memory that nobody would give back
+    });
     call.d_out = c.output_gradient ? in(cells * c.hidden) : nullptr;
     call.d_out_time = state, call.d_out_batch = c.hidden;
     call.d_h_last = in(state), call.d_c_last = c.kind == LSTM ? in(state) : nullptr;
@@ -66,8 +121,8 @@ class Run {
     call.d_W = out(gates * c.hidden * c.hidden);
     call.d_U = c.projected ? nullptr : out(gates * c.hidden * c.inputs);
     call.d_b = c.bias ? out(gates * c.hidden) : nullptr;
-    ok = ok && unroll_backward(&call) == 0;
-    unroll_release(call.saved);
+    ok = ok && done_at_last([&] { return unroll_backward(&call); });
+    done_at_last([&] { return unroll_release(call.saved); });
   }
   Run(const Run&) = delete;  // `call_` points into it
   Run& operator=(const Run&) = delete;
@@ -281,7 +336,7 @@ bool check_step(const std::string& set, int64_t threads) {
     T norm = 0;
     const AdamCall call{sizeof(T) == 8,  threads,  static_cast<int64_t>(sizes.size()), pointers.data(), sizes.data(),
                         theta.data(),    m.data(), v.data(),  &norm,  step ? 0.0 : 5.0,  0.125, 0.75, 0.875, 0.5, 0.25, 1e-3};
-    ok = unroll_adam(&call) == 0 && ok;
+    ok = done_at_last([&] { return unroll_adam(&call); }) && ok;
     double squares = 0;
     for (size_t n = 0; n < gradients.size(); ++n)
       if (n != 3)
@@ -306,7 +361,7 @@ bool check_step(const std::string& set, int64_t threads) {
   T loss = 0;
   const ReadoutCall call{sizeof(T) == 8, rows, classes, features, h.data(), W.data(), b.data(), targets.data(), weights.data(),
                          0.25, 3.0, &loss, d_h.data(), d_W.data(), d_b.data()};
-  ok = unroll_readout(&call) == 0 && ok;
+  ok = done_at_last([&] { return unroll_readout(&call); }) && ok;
   double plain = 0;
   std::vector<double> d_W_plain(classes * features), d_b_plain(classes);
   for (size_t n = 0; n < rows; ++n) {
@@ -335,8 +390,66 @@ bool check_step(const std::string& set, int64_t threads) {
   for (size_t k = 0; k < classes * features; ++k) hold("d_W", d_W[k], d_W_plain[k]);
   hold("the loss", loss, plain);
   targets[2] = 7;
-  return unroll_readout(&call) == 2 && ok;
+  return unroll_readout(&call) == UNFIT && ok;
 }
+
+// --- threads --------------------------------------------------------------------------------------------------------
+
+const Case shared{LSTM, 8, 6, 64, 40, 4, false, false, true, true, true, true, false, 1};
+
+// An OpenMP runtime that, as GNU's does, ends the process where a thread cannot start.
+std::atomic<int> openmp_regions{0}, openmp_threads{1};
+thread_local int openmp_number = 0;
+void openmp_parallel(void (*task)(void*), void* data, unsigned count, unsigned) {
+  if (threads_left >= 0) std::abort();
+  const long memory = std::exchange(memory_left, -1);
+  ++openmp_regions;
+  openmp_threads = static_cast<int>(count);
+  std::vector<std::thread> threads;
+  for (unsigned n = 1; n < count; ++n) threads.emplace_back([=] { openmp_number = static_cast<int>(n), task(data); });
+  task(data);
+  for (std::thread& thread : threads) thread.join();
+  memory_left = memory;
+}
+
+// However few threads start, the results are the same to the bit. The pool keeps what has started, so this comes first.
+bool check_few_threads() {
+  std::vector<std::vector<std::vector<float>>> results;
+  bool ok = true;
+  const auto run_with = [&](long threads) {
+    threads_left = threads;
+    ok = unroll_multiply_add(10, 8) > 0 && ok;  // with memory, for OpenMP's threads are tried out only once
+    const Run<float> run(shared, 3);
+    threads_left = -1;
+    ok = run.ok && ok;
+    results.push_back(run.results);
+  };
+  for (const long more : {0, 0, 1, 2, -1}) run_with(more);
+
+  // OpenMP's workers belong to their caller.
+  const auto pointer = [](auto function) { return reinterpret_cast<void*>(function); };
+  unroll_use_openmp(pointer(openmp_parallel), pointer(+[] { return openmp_number; }), pointer(+[] { return openmp_threads.load(); }),
+                    pointer(+[] { return 0; }));
+  for (const long threads : {0, 3, -1}) {
+    openmp_regions = 0;
+    std::thread([&] { run_with(threads); }).join();
+    ok = ok && (openmp_regions > 0) == (threads < 0);
+  }
+  unroll_use_openmp(nullptr, nullptr, nullptr, nullptr);
+
+  for (const auto& each : results) ok = ok && each == results.front();
+  if (!ok) std::printf("with few threads the results are others\n");
+  return ok;
+}
+
+// The last of the static objects to go. A thread that nobody waits for may still call the library then.
+struct Last {
+  ~Last() {
+    if (!Run<float>(shared, 3).ok) std::abort();
+    unroll_trim();
+  }
+};
+__attribute__((init_priority(200))) Last last;
 
 }  // namespace
 
@@ -345,8 +458,11 @@ int main() {
   for (const char* name : {"portable", "avx2", "avx512", "neon"})
     if (unroll_select(name)) sets.push_back(name);
 
+  unroll_select("");
+  bool ok = !sets.empty() && check_few_threads();
+  // A number of threads beyond all memory.
+  ok = unroll_multiply_add(1, -1) == FAILED && ok;
   std::mt19937 random(1);
-  bool ok = !sets.empty();
   for (const std::string& set : sets) {
     ok = check_functions<float>(set) && check_functions<double>(set) && ok;
     for (const int64_t threads : {1, 3}) ok = check_step<float>(set, threads) && check_step<double>(set, threads) && ok;
@@ -366,7 +482,6 @@ int main() {
 
   // Several callers at once, as Python threads may be.
   unroll_select("");
-  const Case shared{LSTM, 2, 6, 24, 20, 4, false, false, true, true, true, true, false, 1};
   const Run<float> alone(shared, 3);
   std::vector<std::thread> callers;
   std::vector<int> fine(3);

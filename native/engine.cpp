@@ -1,6 +1,7 @@
 // The engine behind the kernels: which instruction set, which thread walks which sequences, which memory.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -9,13 +10,19 @@
 #include <mutex>
 #include <new>
 #include <numeric>
+#include <stdexcept>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 
 #include "engine.hpp"
+#include "faults.hpp"
 #include "kernels.hpp"
 #include "threads.hpp"
 
@@ -54,7 +61,15 @@ const InstructionSet* find_set(const char* name) {
   return nullptr;
 }
 
-const InstructionSet* chosen = nullptr;
+// A call reads it once: another thread may choose anew at any time.
+std::atomic<const InstructionSet*> chosen{nullptr};
+
+const InstructionSet& current_set() {
+  const InstructionSet* set = chosen;
+  if (!set) set = find_set(nullptr);
+  if (!set) throw std::logic_error("no instruction set for this machine");
+  return *set;
+}
 
 template <class T>
 const Kernels<T>& kernels_of(const InstructionSet& set);
@@ -84,25 +99,32 @@ class Shelf {
             (best == free_.size() || free_[n].bytes < free_[best].bytes))
           best = n;
       if (best < free_.size()) {
-        Buffer buffer = free_[best];
+        const Buffer buffer = free_[best];
+        lend(buffer);
         free_.erase(free_.begin() + static_cast<std::ptrdiff_t>(best));
         bytes_free_ -= buffer.bytes;
-        lend(buffer);
         return buffer.memory;
       }
     }
     const size_t alignment = bytes >= huge ? huge : line;
     void* memory = nullptr;
-    if (posix_memalign(&memory, alignment, bytes)) throw std::bad_alloc();
+    if (refuses_memory() || posix_memalign(&memory, alignment, bytes)) throw std::bad_alloc();
     advise(memory, bytes);
-    std::lock_guard<std::mutex> lock(mutex_);
-    lend({memory, bytes});
+    try {
+      std::lock_guard<std::mutex> lock(mutex_);
+      lend({memory, bytes});
+    } catch (...) {
+      std::free(memory);
+      throw;
+    }
     return memory;
   }
 
+  // Asks for no memory: a failed call gives back what it had.
   void give(void* memory) {
     if (!memory) return;
-    std::vector<void*> dropped;
+    void* dropped[kept + 1];
+    size_t drops = 0;
     {
       std::lock_guard<std::mutex> lock(mutex_);
       auto found = std::find_if(taken_.rbegin(), taken_.rend(), [&](const Buffer& b) { return b.memory == memory; });
@@ -113,11 +135,11 @@ class Shelf {
       taken_.erase(std::next(found).base());
       while (free_.size() > kept || bytes_free_ > most_taken_) {
         bytes_free_ -= free_.front().bytes;
-        dropped.push_back(free_.front().memory);
+        dropped[drops++] = free_.front().memory;
         free_.erase(free_.begin());
       }
     }
-    for (void* each : dropped) std::free(each);
+    while (drops) std::free(dropped[--drops]);
   }
 
   void clear() {
@@ -127,6 +149,10 @@ class Shelf {
     bytes_free_ = 0;
     most_taken_ = bytes_taken_;
   }
+
+  // Around a fork, for the child would wait for ever for a lock that a thread of its parent holds.
+  void lock() { mutex_.lock(); }
+  void unlock() { mutex_.unlock(); }
 
   // Huge pages for what is large enough; the kernel takes it as a hint.
   static void advise(void* memory, size_t bytes) {
@@ -146,6 +172,7 @@ class Shelf {
     size_t bytes;
   };
   void lend(const Buffer& buffer) {
+    free_.reserve(kept + 1);  // for `give`
     taken_.push_back(buffer);
     bytes_taken_ += buffer.bytes;
     most_taken_ = std::max(most_taken_, bytes_taken_);
@@ -157,13 +184,21 @@ class Shelf {
   size_t bytes_free_ = 0, bytes_taken_ = 0, most_taken_ = 0;
 };
 
-Shelf shelf;
+// Never destroyed: a daemon thread may still be walking while the process ends.
+alignas(Shelf) unsigned char shelf_place[sizeof(Shelf)];
+Shelf& shelf = *new (shelf_place) Shelf;
 
-// A buffer for the time of one call.
+#if defined(__unix__) || defined(__APPLE__)
+[[maybe_unused]] const int at_fork =
+    pthread_atfork([] { shelf.lock(); }, [] { shelf.unlock(); }, [] { shelf.unlock(); });
+#endif
+
+// A buffer for the time of one call, or until the caller of `keep` gives it back.
 class Scratch {
  public:
   explicit Scratch(size_t bytes) : memory_(bytes ? shelf.take(bytes) : nullptr) {}
   ~Scratch() { shelf.give(memory_); }
+  void* keep() { return std::exchange(memory_, nullptr); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   template <class T>
@@ -297,7 +332,7 @@ Problem<T> problem_of(const Call& call) {
 
 template <class Body>
 void in_parallel(int64_t threads, Body& body) {
-  parallel(static_cast<int>(threads), [](void* context, int n) { (*static_cast<Body*>(context))(n); }, &body);
+  parallel(static_cast<int>(threads), [](void* context, int n) noexcept { (*static_cast<Body*>(context))(n); }, &body);
 }
 
 // A thread is worth waking if it gets a few rows, and enough arithmetic to outweigh the waking (some microseconds).
@@ -307,7 +342,7 @@ int64_t useful_threads(const Call& call) {
                       double(call.hidden + (call.projected ? 0 : call.inputs));
   int64_t threads = std::max<int64_t>(call.threads, 1);
   threads = std::min(threads, (call.batch + 3) / 4);
-  threads = std::min(threads, static_cast<int64_t>(work / 1e6) + 1);
+  if (work / 1e6 < double(threads)) threads = static_cast<int64_t>(work / 1e6) + 1;
   return std::max<int64_t>(threads, 1);
 }
 
@@ -316,17 +351,21 @@ size_t aligned(int64_t elements) { return static_cast<size_t>((elements + 63) / 
 
 template <class T>
 void run_forward(Call& call) {
-  const Kernels<T>& k = kernels_of<T>(*chosen);
+  const InstructionSet& set = current_set();
+  const Kernels<T>& k = kernels_of<T>(set);
   Problem<T> p = problem_of<T>(call);
   const int64_t threads = useful_threads(call);
   const Plan plan(p.time, p.batch, static_cast<const int64_t*>(call.lengths), threads);
-  if (call.save && p.kind == LSTM) {
-    if (!call.saved) call.saved = shelf.take(sizeof(Saved) + sizeof(T) * static_cast<size_t>(plan.cells() * (k.gate_row(p) + k.state_row(p))));
-    const Saved saved{saved_mark, threads, std::find(std::begin(all_sets), std::end(all_sets), chosen) - std::begin(all_sets),
-                      call.twice, call.time, call.batch, call.hidden,
-                      mark_of(static_cast<const int64_t*>(call.lengths), call.batch)};
-    std::memcpy(call.saved, &saved, sizeof saved);
-    p.gates = reinterpret_cast<T*>(static_cast<char*>(call.saved) + sizeof(Saved));
+  const bool save = call.save && p.kind == LSTM;
+  const auto cells = [&](int64_t row) { return sizeof(T) * static_cast<size_t>(plan.cells() * row); };
+  Scratch own(save && !call.saved ? sizeof(Saved) + cells(k.gate_row(p) + k.state_row(p)) : 0);
+  char* const saved = call.saved ? static_cast<char*>(call.saved) : own.as<char>();
+  if (save) {
+    const Saved head{saved_mark, threads, std::find(std::begin(all_sets), std::end(all_sets), &set) - std::begin(all_sets),
+                     call.twice, call.time, call.batch, call.hidden,
+                     mark_of(static_cast<const int64_t*>(call.lengths), call.batch)};
+    std::memcpy(saved, &head, sizeof head);
+    p.gates = reinterpret_cast<T*>(saved + sizeof(Saved));
     p.memory = p.gates + plan.cells() * k.gate_row(p);
   }
   const size_t weights = aligned(k.forward_weights(p)), bias = aligned(k.bias_size(p)),
@@ -346,12 +385,15 @@ void run_forward(Call& call) {
   in_parallel(threads, pack);
   p.from_zero = std::find(finite.begin(), finite.end(), 0) == finite.end() && k.all_zero(p.h0, p.batch * p.hidden);
   in_parallel(threads, walk);
+  // Nothing can fail from here on.
+  if (save) call.saved = saved;
+  own.keep();
 }
 
 // False if what should have been saved was not, by a call like this one.
 template <class T>
 bool run_backward(Call& call) {
-  const InstructionSet* set = chosen;
+  const InstructionSet* set = &current_set();
   int64_t threads = useful_threads(call);
   Problem<T> p = problem_of<T>(call);
   if (p.kind == LSTM) {
@@ -359,7 +401,7 @@ bool run_backward(Call& call) {
     std::memcpy(&saved, call.saved, sizeof saved);
     if (saved.mark != saved_mark || saved.twice != call.twice || saved.time != call.time || saved.batch != call.batch ||
         saved.hidden != call.hidden || saved.lengths != mark_of(static_cast<const int64_t*>(call.lengths), call.batch) ||
-        saved.threads < 1 || saved.threads > std::max<int64_t>(call.batch, 1) ||
+        saved.threads < 1 || saved.threads > std::max<int64_t>((call.batch + 3) / 4, 1) ||
         saved.set < 0 || saved.set >= std::end(all_sets) - std::begin(all_sets) || !runs_here(*all_sets[saved.set]))
       return false;
     threads = saved.threads;
@@ -411,7 +453,7 @@ constexpr int64_t update_piece = 4096;
 
 template <class T>
 void run_adam(const AdamCall& call) {
-  const Kernels<T>& k = kernels_of<T>(*chosen);
+  const Kernels<T>& k = kernels_of<T>(current_set());
   struct Piece {
     const T* g;
     int64_t from, count;
@@ -471,7 +513,7 @@ void run_readout(const ReadoutCall& call) {
                      static_cast<T*>(call.d_b)};
   std::fill_n(r.d_W, r.classes * r.features, T(0));
   std::fill_n(r.d_b, r.classes, T(0));
-  const Kernels<T>& k = kernels_of<T>(*chosen);
+  const Kernels<T>& k = kernels_of<T>(current_set());
   const Scratch room(sizeof(T) * static_cast<size_t>(k.readout_size(r)));
   *static_cast<T*>(call.loss) = T(k.readout(r, room.as<T>()) / r.total);
 }
@@ -482,10 +524,33 @@ bool lengths_fit(const Call& call) {
                                  [&](int64_t length) { return 0 <= length && length <= call.time; });
 }
 
+// No exception may leave a C function: Python's process would end. What `body` returns, or what became of it.
+template <class Body>
+int guarded(Body body) noexcept {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return NO_MEMORY;
+  } catch (const std::length_error&) {  // more than any memory holds
+    return NO_MEMORY;
+  } catch (...) {
+    return FAILED;
+  }
+}
+
 }  // namespace
 }  // namespace unroll
 
 using namespace unroll;
+
+int64_t unroll_abi() { return abi_number; }
+
+int64_t unroll_size(const char* name) {
+  if (!std::strcmp(name, "Call")) return sizeof(Call);
+  if (!std::strcmp(name, "AdamCall")) return sizeof(AdamCall);
+  if (!std::strcmp(name, "ReadoutCall")) return sizeof(ReadoutCall);
+  return 0;
+}
 
 const char* unroll_select(const char* name) {
   const InstructionSet* set = find_set(name);
@@ -499,55 +564,63 @@ void unroll_use_openmp(void* parallel, void* thread_num, void* num_threads, void
 }
 
 int unroll_forward(Call* call) {
-  if (!lengths_fit(*call)) return 2;
-  try {
+  return guarded([call]() -> int {
+    if (!lengths_fit(*call)) return UNFIT;
     call->twice ? run_forward<double>(*call) : run_forward<float>(*call);
-  } catch (const std::bad_alloc&) {
-    return 1;
-  }
-  return 0;
+    return DONE;
+  });
 }
 
 int unroll_backward(Call* call) {
-  if (!lengths_fit(*call)) return 2;
-  try {
-    return (call->twice ? run_backward<double>(*call) : run_backward<float>(*call)) ? 0 : 3;
-  } catch (const std::bad_alloc&) {
-    return 1;
-  }
+  return guarded([call]() -> int {
+    if (!lengths_fit(*call)) return UNFIT;
+    return (call->twice ? run_backward<double>(*call) : run_backward<float>(*call)) ? DONE : NOT_SAVED;
+  });
 }
 
 int unroll_adam(const AdamCall* call) {
-  try {
+  return guarded([call]() -> int {
     call->twice ? run_adam<double>(*call) : run_adam<float>(*call);
-  } catch (const std::bad_alloc&) {
-    return 1;
-  }
-  return 0;
+    return DONE;
+  });
 }
 
 int unroll_readout(const ReadoutCall* call) {
-  if (!std::all_of(call->targets, call->targets + call->rows,
-                   [&](int64_t target) { return 0 <= target && target < call->classes; }))
-    return 2;
-  try {
+  return guarded([call]() -> int {
+    if (!std::all_of(call->targets, call->targets + call->rows,
+                     [&](int64_t target) { return 0 <= target && target < call->classes; }))
+      return UNFIT;
     call->twice ? run_readout<double>(*call) : run_readout<float>(*call);
-  } catch (const std::bad_alloc&) {
-    return 1;
-  }
-  return 0;
+    return DONE;
+  });
 }
 
-void unroll_release(void* saved) { shelf.give(saved); }
+int unroll_release(void* saved) {
+  return guarded([saved]() -> int {
+    shelf.give(saved);
+    return DONE;
+  });
+}
 
-void unroll_trim() { shelf.clear(); }
+int unroll_trim() {
+  return guarded([]() -> int {
+    shelf.clear();
+    return DONE;
+  });
+}
 
 int64_t unroll_multiply_add(int64_t rounds, int threads) {
-  std::vector<int64_t> done(static_cast<size_t>(threads));
-  auto work = [&](int thread) {
-    float sink[2] = {1.0f, 1e-9f};  // sums that stay what they are: neither infinite nor subnormal, which may be slow
-    done[static_cast<size_t>(thread)] = chosen->multiply_add(rounds, sink);
-  };
-  in_parallel(threads, work);
-  return std::accumulate(done.begin(), done.end(), int64_t(0));
+  int64_t operations = 0;
+  const int status = guarded([&]() -> int {
+    const InstructionSet& set = current_set();
+    std::vector<int64_t> counts(static_cast<size_t>(threads));
+    auto work = [&](int thread) {
+      float sink[2] = {1.0f, 1e-9f};  // sums that stay what they are: neither infinite nor subnormal, which may be slow
+      counts[static_cast<size_t>(thread)] = set.multiply_add(rounds, sink);
+    };
+    in_parallel(threads, work);
+    operations = std::accumulate(counts.begin(), counts.end(), int64_t(0));
+    return DONE;
+  });
+  return status == DONE ? operations : int64_t(FAILED);
 }

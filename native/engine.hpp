@@ -7,7 +7,13 @@
 
 namespace unroll {
 
-// One call of the kernels, as Python packs it (unroll/engines/native/eager.py: _FIELDS): every field has 8 bytes. See
+// Raised with every change to this interface, in unroll/engines/native/library.py as well (ABI): functions, fields, what they mean.
+constexpr int64_t abi_number = 1;
+
+// What the functions return. `FAILED` stands for whatever nobody thought of: no exception leaves the library.
+enum Status : int { DONE = 0, NO_MEMORY = 1, UNFIT = 2, NOT_SAVED = 3, FAILED = -1 };
+
+// One call of the kernels, as Python packs it (unroll/engines/native/library.py: FIELDS): every field has 8 bytes. See
 // `Problem` in kernels.hpp for the shapes; `twice` asks for float64, x_time and the like are strides in elements.
 struct Call {
   int64_t kind, twice, reverse, projected, save, threads;
@@ -22,7 +28,7 @@ struct Call {
   void *d_x, *d_h0, *d_c0, *d_W, *d_U, *d_b;
 };
 
-// One step of Adam on parameters that lie end to end in theta (unroll/engines/native/eager.py: _AdamCall). Every field has
+// One step of Adam on parameters that lie end to end in theta (unroll/engines/native/library.py: AdamCall). Every field has
 // 8 bytes.
 struct AdamCall {
   int64_t twice, threads, tensors;
@@ -33,7 +39,7 @@ struct AdamCall {
   double penalty, keep, beta1, beta2, rate, eps;  // see `Update` in kernels.hpp
 };
 
-// Readout, cross-entropy and their gradients (unroll/engines/native/eager.py: _ReadoutCall); see `Readout` in kernels.hpp. Every
+// Readout, cross-entropy and their gradients (unroll/engines/native/library.py: ReadoutCall); see `Readout` in kernels.hpp. Every
 // field has 8 bytes.
 struct ReadoutCall {
   int64_t twice, rows, classes, features;
@@ -46,32 +52,39 @@ struct ReadoutCall {
 
 }  // namespace unroll
 
+// What Python compares with its own idea of them before it calls anything else: `abi_number`, and the bytes of a struct above by
+// its name, 0 for a name that is none.
+UNROLL_EXPORT int64_t unroll_abi();
+UNROLL_EXPORT int64_t unroll_size(const char* name);
+
 // The name of the instruction set in use; null if `name` is none that this machine has. Null or "" asks for the best.
 UNROLL_EXPORT const char* unroll_select(const char* name);
 
 // Lends us the threads of an OpenMP runtime, see threads.hpp.
 UNROLL_EXPORT void unroll_use_openmp(void* parallel, void* thread_num, void* num_threads, void* in_parallel);
 
-// Walks over time. Returns 0; 1 if there is not enough memory; 2 if a length is negative or longer than the sequences are.
-// With `save`, leaves in call->saved what the backward pass of an LSTM needs, there if it is not null, else in memory of
-// the library's own.
+// The functions below return a Status, and leave no memory behind unless it is `DONE`.
+
+// Walks over time. `UNFIT` if a length is negative or longer than the sequences are. With `save`, leaves in call->saved what
+// the backward pass of an LSTM needs, there if it is not null, else in memory of the library's own.
 UNROLL_EXPORT int unroll_forward(unroll::Call* call);
 
-// The gradients, of the same call with `saved`, whose contents it destroys. Same return values, or 3 if what lies in `saved`
-// was not saved by such a call.
+// The gradients, of the same call with `saved`, whose contents it destroys. `NOT_SAVED` if what lies there was not saved by
+// such a call.
 UNROLL_EXPORT int unroll_backward(unroll::Call* call);
 
 // Gives back what unroll_forward left in call->saved.
-UNROLL_EXPORT void unroll_release(void* saved);
+UNROLL_EXPORT int unroll_release(void* saved);
 
-// One step of Adam. Returns 0; 1 if there is not enough memory.
+// One step of Adam.
 UNROLL_EXPORT int unroll_adam(const unroll::AdamCall* call);
 
-// The cross-entropy of a batch, and its gradients. Returns 0; 1 if there is not enough memory; 2 if a target is no class.
+// The cross-entropy of a batch, and its gradients. `UNFIT` if a target is no class.
 UNROLL_EXPORT int unroll_readout(const unroll::ReadoutCall* call);
 
 // Frees all memory that is only kept for the next call.
-UNROLL_EXPORT void unroll_trim();
+UNROLL_EXPORT int unroll_trim();
 
 // Runs multiply-adds on `threads` threads and returns how many float32 operations it did: timed, the machine's peak.
+// `FAILED` if it could not.
 UNROLL_EXPORT int64_t unroll_multiply_add(int64_t rounds, int threads);

@@ -122,8 +122,8 @@ UNROLL_INLINE void dispatch_vectors(int64_t vectors, const Body& body) {
 // Splits [from, to) into the fewest tiles, all of nearly the same height: 32 rows are 6+6+5+5+5+5, not 5 x 6 + 2.
 struct Tiles {
   int64_t from, count, height, higher;
-  Tiles(int64_t from, int64_t to) : from(from) {
-    const int64_t rows = to - from;
+  Tiles(int64_t begin, int64_t end) : from(begin) {
+    const int64_t rows = end - begin;
     count = over(rows, UNROLL_ROWS);
     height = count ? rows / count : 0;
     higher = count ? rows % count : 0;
@@ -779,7 +779,7 @@ int64_t multiply_add(int64_t rounds, float* sink) {
   using S = Simd<float>;
   constexpr int chains = UNROLL_ROWS * 4;  // enough to hide the latency, few enough for the registers
   typename S::V sum[chains];
-  for (int n = 0; n < chains; ++n) sum[n] = splat<S>(sink[0] + n);
+  for (int n = 0; n < chains; ++n) sum[n] = splat<S>(sink[0] + float(n));
   const typename S::V factor = splat<S>(sink[1]);
   // Added to the sum itself, for NEON's multiply-add overwrites what it adds to: with any other addend it is a copy too.
   for (int64_t round = 0; round < rounds; ++round)

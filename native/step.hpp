@@ -6,6 +6,8 @@
 // Builtins, not std::, whose functions would be shared between the instruction sets.
 UNROLL_INLINE float log_of(float x) { return __builtin_logf(x); }
 UNROLL_INLINE double log_of(double x) { return __builtin_log(x); }
+UNROLL_INLINE float root_of(float x) { return __builtin_sqrtf(x); }
+UNROLL_INLINE double root_of(double x) { return __builtin_sqrt(x); }
 
 // Classes, rounded up to whole vectors.
 template <class S>
@@ -77,8 +79,7 @@ UNROLL_INLINE V square_root(V a) {
   if constexpr (sizeof(a[0]) == 4) return (V)_mm256_sqrt_ps((__m256)a);
   return (V)_mm256_sqrt_pd((__m256d)a);
 #else
-  for (size_t lane = 0; lane < sizeof(V) / sizeof(a[0]); ++lane)
-    a[lane] = sizeof(a[0]) == 4 ? __builtin_sqrtf(a[lane]) : __builtin_sqrt(a[lane]);
+  for (size_t lane = 0; lane < sizeof(V) / sizeof(a[0]); ++lane) a[lane] = root_of(a[lane]);
   return a;
 #endif
 }

@@ -18,7 +18,16 @@ from torch import Tensor
 from unroll.cells.base import State, joined, parts
 from unroll.engines import reference
 from unroll.engines.native.kernels import LSTM, RNN_RELU, Gradients, Task, cell_of, differentiable_backward, kernel_of
-from unroll.engines.native.library import available, library, recorded, transformed
+from unroll.engines.native.library import (
+    FIELDS,
+    SAVED,
+    AdamCall,
+    ReadoutCall,
+    available,
+    library,
+    recorded,
+    transformed,
+)
 from unroll.errors import InputError
 
 DTYPES = (torch.float32, torch.float64)
@@ -39,17 +48,10 @@ def refuses(tensor: Tensor) -> str | None:
 
 # --- calls into C -----------------------------------------------------------------------------------------------------
 
-# The fields of `Call` in native/engine.cpp, in its order; each 8 bytes.
-_FIELDS: Sequence[str] = """
-    kind double reverse projected save threads T B H D lengths x x_time x_batch h0 c0 W U b out h_last c_last saved
-    d_out d_out_time d_out_batch d_h_last d_c_last d_x d_h0 d_c0 d_W d_U d_b
-""".split()  # noqa: SIM905 (a list would take a line for every name)
-_SAVED = _FIELDS.index("saved")
-
 
 def _call(*fields: int) -> array[int]:
     """A `Call` that begins with these fields; the others are zero. An array: ctypes would take four times as long."""
-    return array("q", (*fields, *[0] * (len(_FIELDS) - len(fields))))
+    return array("q", (*fields, *[0] * (len(FIELDS) - len(fields))))
 
 
 class Saved:
@@ -134,7 +136,7 @@ def forward(task: Task, saved: Tensor | bool) -> tuple[Tensor, Tensor, Tensor | 
     )
     assert library is not None
     _check(library.unroll_forward(call.buffer_info()[0]))
-    return out, h_last, c_last, call[_SAVED]
+    return out, h_last, c_last, call[SAVED]
 
 
 def backward(
@@ -330,17 +332,6 @@ class _Scan(torch.autograd.Function):
 _MOST = 4_000_000  # products of a batch's readout; with more of them torch's threads are faster than our one
 
 
-class _ReadoutCall(ctypes.Structure):
-    """`ReadoutCall` of native/engine.hpp."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("double", "rows", "classes", "features")),
-        *((name, ctypes.c_void_p) for name in ("h", "W", "b", "targets", "class_weights")),
-        *((name, ctypes.c_double) for name in ("smoothing", "total")),
-        *((name, ctypes.c_void_p) for name in ("loss", "d_h", "d_W", "d_b")),
-    )
-
-
 def readout_loss(
     h: Tensor,
     W: Tensor,
@@ -415,7 +406,7 @@ def _compiled(
     """The loss, and its gradients by h, W and b."""
     given = [None if tensor is None else tensor.contiguous() for tensor in (h, W, b, y, weights)]
     loss, d_h, d_W, d_b = h.new_empty(()), h.new_empty(h.shape), W.new_empty(W.shape), b.new_empty(b.shape)
-    call = _ReadoutCall(
+    call = ReadoutCall(
         h.dtype == torch.float64,
         len(h),
         *W.shape,
@@ -539,16 +530,6 @@ class _ScanLoss(torch.autograd.Function):
 # --- updating ---------------------------------------------------------------------------------------------------------
 
 
-class _AdamCall(ctypes.Structure):
-    """`AdamCall` of native/engine.hpp."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("double", "threads", "tensors")),
-        *((name, ctypes.c_void_p) for name in ("gradients", "sizes", "theta", "m", "v", "norm")),
-        *((name, ctypes.c_double) for name in ("max_norm", "penalty", "keep", "beta1", "beta2", "rate", "eps")),
-    )
-
-
 def adam(
     theta: Tensor,
     m: Tensor,
@@ -578,7 +559,7 @@ def adam(
     count = len(sizes)
     pointers = (ctypes.c_void_p * count)(*(None if g is None else g.data_ptr() for g in gradients))
     lengths = (ctypes.c_int64 * count)(*sizes)
-    call = _AdamCall(
+    call = AdamCall(
         theta.dtype == torch.float64,
         torch.get_num_threads(),
         count,

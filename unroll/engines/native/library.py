@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -55,6 +56,57 @@ def _lend_openmp(library: ctypes.CDLL) -> None:
         return
 
 
+# The fields of `Call` in native/engine.hpp, in its order; each 8 bytes.
+FIELDS: Sequence[str] = """
+    kind double reverse projected save threads T B H D lengths x x_time x_batch h0 c0 W U b out h_last c_last saved
+    d_out d_out_time d_out_batch d_h_last d_c_last d_x d_h0 d_c0 d_W d_U d_b
+""".split()  # noqa: SIM905 (a list would take a line for every name)
+SAVED = FIELDS.index("saved")
+
+
+class ReadoutCall(ctypes.Structure):
+    """`ReadoutCall` of native/engine.hpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("double", "rows", "classes", "features")),
+        *((name, ctypes.c_void_p) for name in ("h", "W", "b", "targets", "class_weights")),
+        *((name, ctypes.c_double) for name in ("smoothing", "total")),
+        *((name, ctypes.c_void_p) for name in ("loss", "d_h", "d_W", "d_b")),
+    )
+
+
+class AdamCall(ctypes.Structure):
+    """`AdamCall` of native/engine.hpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("double", "threads", "tensors")),
+        *((name, ctypes.c_void_p) for name in ("gradients", "sizes", "theta", "m", "v", "norm")),
+        *((name, ctypes.c_double) for name in ("max_norm", "penalty", "keep", "beta1", "beta2", "rate", "eps")),
+    )
+
+
+ABI = 1  # `abi_number` of native/engine.hpp
+SIZES = {"Call": 8 * len(FIELDS), "AdamCall": ctypes.sizeof(AdamCall), "ReadoutCall": ctypes.sizeof(ReadoutCall)}
+
+
+def _fits(library: ctypes.CDLL) -> bool:
+    """Whether a library and this package mean the same by the calls they share."""
+    try:
+        abi, size = library.unroll_abi, library.unroll_size
+    except AttributeError:
+        return False
+    size.argtypes = [ctypes.c_char_p]
+    abi.restype = size.restype = ctypes.c_int64
+    return abi() == ABI and all(size(name.encode()) == expected for name, expected in SIZES.items())
+
+
+def _refuse_failure(status: int, *_: object) -> int:
+    """A status, unless it is the one that stands for whatever nobody thought of."""
+    if status < 0:
+        raise RuntimeError("the compiled kernels failed, and cannot say why")
+    return status
+
+
 def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
     path = _find_library()
     if path is None:
@@ -63,7 +115,7 @@ def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         return None, None, f"the compiled kernels do not load ({error})"
-    if not hasattr(library, "unroll_adam"):
+    if not _fits(library):
         return None, None, "the compiled kernels are older than the package; install it again"
     library.unroll_select.argtypes = [ctypes.c_char_p]
     library.unroll_select.restype = ctypes.c_char_p
@@ -77,12 +129,14 @@ def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
     ):
         function.argtypes = [ctypes.c_void_p]
         function.restype = ctypes.c_int
+        function.errcheck = _refuse_failure  # type: ignore[assignment]
     library.unroll_release.argtypes = [ctypes.c_void_p]
-    library.unroll_release.restype = None
+    library.unroll_release.restype = ctypes.c_int
     library.unroll_trim.argtypes = []
-    library.unroll_trim.restype = None
+    library.unroll_trim.restype = ctypes.c_int
     library.unroll_multiply_add.argtypes = [ctypes.c_int64, ctypes.c_int]
     library.unroll_multiply_add.restype = ctypes.c_int64
+    library.unroll_multiply_add.errcheck = _refuse_failure  # type: ignore[assignment]
     wanted = os.environ.get("UNROLL_ISA", "")
     chosen = library.unroll_select(wanted.encode())
     if chosen is None:
