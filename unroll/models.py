@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Integer
@@ -104,46 +105,57 @@ class SequenceModel(nn.Module):
     ) -> Float[Tensor, ""]:
         """The head's mean loss of a batch with targets y: `forward` and its loss in one.
 
-        Where one scan lies between x and a cross-entropy, as in the LSTM lab, an engine may compute both in one operation of
-        autograd (docs/decisions/0007); hooks on `layers` then see nothing.
-
         Args:
             total: what to divide by, where the batch is a share of a larger one.
         """
-        if self._is_one_scan(x):
-            cell = self.layers.cells[0][0]
-            self.layers.check_input(x)
-            weights, smoothing = self.head.cross_entropy or (None, 0.0)
-            loss: Tensor | None = choose(self.layers.engine, cell, x).scan_loss(
-                cell,
-                x,
-                self.layers.check_lengths(lengths, *x.shape[:2]),
-                self.W_out,
-                self.b_out,
-                y,
-                None if weights is None else weights.to(x),
-                smoothing,
-                total,
-            )
-            if loss is not None:
-                return loss
         h = self.represent(x, lengths)
         return self.head.loss(h, self.W_out, self.b_out, y, total, self.layers.engine == "reference")
 
-    def _is_one_scan(self, x: Tensor) -> bool:
-        """Whether the scan of one cell over features is all that comes before a cross-entropy."""
-        layers = self.layers
-        return (
+    def backward(
+        self,
+        x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"],
+        y: Tensor,
+        lengths: Integer[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """The `loss` of a batch; its gradients are added to the parameters', as ``loss(...).backward()`` does.
+
+        Where one scan lies between x and a cross-entropy, as in the LSTM lab, an engine may compute both without a recorded
+        graph, which takes longer than all arithmetic beside the scan. Loss and gradients are the same to the bit; hooks of
+        modules and parameters are not called then (docs/decisions/0007).
+        """
+        found = self._by_engine(x, y, lengths)
+        if found is None:
+            recorded = self.loss(x, y, lengths)
+            recorded.backward()
+            return recorded.detach()
+        loss, gradients = found
+        for parameter, gradient in gradients:
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return loss
+
+    def _by_engine(
+        self, x: Tensor, y: Tensor, lengths: Tensor | None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]] | None:
+        """What the engine's ``gradients`` gives, where a scan of one cell over features and a cross-entropy are all there is."""
+        layers, cross_entropy = self.layers, self.head.cross_entropy
+        alone = (
             type(layers) is Recurrent
             and type(self).represent is SequenceModel.represent
             and layers.num_layers == layers.directions == 1
-            and not layers.batch_first
             and self.head.pooling == "last"
-            and self.head.cross_entropy is not None
             and not (self.training and self.dropout)
             and x.dim() == 3
             and x.shape[0] > 0
+            and not x.requires_grad
         )
+        if not alone or cross_entropy is None:
+            return None
+        cell, (weights, smoothing) = layers.cells[0][0], cross_entropy
+        layers.check_input(x)
+        lengths = layers.check_lengths(lengths, *x.shape[:2])
+        weights = None if weights is None else weights.to(x)
+        by_engine: Any = choose(layers.engine, cell, x).gradients
+        return by_engine(cell, x, lengths, self.W_out, self.b_out, y, weights, smoothing)  # type: ignore[no-any-return]
 
     def represent(
         self, x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"], lengths: Integer[Tensor, " B"] | None = None

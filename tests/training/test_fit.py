@@ -86,6 +86,19 @@ def test_fit_trains_a_model_in_float64_on_data_in_float32(bars):
     assert training.losses[-1] < 1.0
 
 
+def test_callbacks_may_change_the_gradients(bars):
+    recipe, dataset, model = bars
+    before = model.b_out.detach().clone()
+
+    class Freeze(Callback):
+        def on_gradients(self, training):
+            assert training.model.b_out.grad.any()
+            training.model.b_out.grad.zero_()
+
+    fit(model, dataset, Settings.of(recipe), [Freeze()])
+    assert torch.equal(model.b_out, before)
+
+
 def test_fit_refuses_weights_that_are_no_numbers(bars):
     recipe, dataset, model = bars
 
@@ -128,14 +141,16 @@ def test_devices_are_found_by_name(bars):
         fit(model, dataset, dataclasses.replace(Settings.of(recipe), device="gpu"))
 
 
-def test_models_with_another_loss_are_trained_too():
+def test_models_of_another_kind_are_trained_too():
     class Fitted(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.w = torch.nn.Parameter(torch.zeros(()))
 
-        def loss(self, x, y, lengths):
-            return (self.w - 3) ** 2 + 0 * x.sum()
+        def backward(self, x, y, lengths):
+            loss = (self.w - 3) ** 2
+            loss.backward()
+            return loss
 
     data = prepare_pictures()
     training = fit(Fitted(), data, Settings(epochs=3, optimizer="sgd", learning_rate=0.1, batch_size=1))

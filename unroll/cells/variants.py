@@ -109,8 +109,7 @@ def unread(cell: Cell, removed: Removal) -> int:
 def hold_open(cell: CellParameters, gate: Removal) -> None:
     """Make i, f or o of an ordinary LSTM cell 1 for good: W and U of its block 0, its bias so large that σ(b) = 1 exactly.
 
-    The block's gradients are set to zero on their way into W, U and b, so training leaves it as it is: the cell computes
-    what `AblatedLSTMCell` does, but every engine can scan it. Weight decay alone still moves b; `OPEN` leaves it room.
+    The cell computes what `AblatedLSTMCell` does, but every engine can scan it. `keep_open` is for training.
 
     Raises:
         InputError: the gate is none of i, f, o, or the cell has no bias.
@@ -123,7 +122,14 @@ def hold_open(cell: CellParameters, gate: Removal) -> None:
     cell.W[rows] = 0
     cell.U[rows] = 0
     cell.b[rows] = OPEN
-    # σ' is 0 there, but kernels that approximate it leave 1e-10, which Adam would blow up to a step.
-    index = torch.arange(rows.start, rows.stop)
+
+
+def keep_open(cell: CellParameters, gate: Removal) -> None:
+    """Set the gradients of a gate that is held open to zero, so that an update leaves its block as it is.
+
+    σ' is 0 there, but kernels that approximate it leave 1e-10, which Adam would blow up to a step. Weight decay alone still
+    moves b; `OPEN` leaves it room.
+    """
     for parameter in (cell.W, cell.U, cell.b):
-        parameter.register_hook(lambda gradient: gradient.index_fill(0, index.to(gradient.device), 0))
+        if parameter is not None and parameter.grad is not None:
+            parameter.grad[cell.block(gate)] = 0

@@ -8,8 +8,9 @@ An engine is a module with
 
     why_not(cell, x) -> str | None                               the reason it cannot scan this cell over x
     scan(cell, x, state, lengths, reverse) -> outputs, state     `unroll.engines.reference.scan` has shapes and meaning
-    scan_loss(cell, x, lengths, W, b, y, …) -> loss | None       scan and cross-entropy of a linear readout in one
-                                                                 operation, where the engine has one
+    gradients(cell, x, lengths, W, b, y, …) -> … | None          cross-entropy of a linear readout of the last state, with
+                                                                 its gradients and no recorded graph; None where it has
+                                                                 no such call
 """
 
 from __future__ import annotations

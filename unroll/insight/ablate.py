@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from unroll.cells import cell_type
-from unroll.cells.variants import REMOVALS, Removal, check_removal, unread, without
+from unroll.cells.parameters import CellParameters
+from unroll.cells.variants import HELD_OPEN, REMOVALS, Removal, check_removal, keep_open, unread, without
 from unroll.data.batches import Dataset
 from unroll.errors import DataError, InputError
 from unroll.models import SequenceModel
 from unroll.training.callbacks import Listener
 from unroll.training.evaluate import evaluated
+from unroll.training.fit import Callback, Training
 from unroll.training.recipe import AnyRecipe
 from unroll.training.tasks import load_dataset
 from unroll.training.train import fit_recipe
@@ -37,6 +39,19 @@ def remove(model: SequenceModel, removed: Removal) -> None:
     for cells in model.layers.cells:
         for direction, cell in enumerate(cells):
             cells[direction] = without(cell, removed)  # type: ignore[index]
+
+
+class KeepOpen(Callback):
+    """Leave a gate that is held open as it is; other parts, and None, need nothing."""
+
+    def __init__(self, removed: Removal | None) -> None:
+        self._removed = removed
+
+    def on_gradients(self, training: Training) -> None:
+        if self._removed in HELD_OPEN:
+            for module in training.model.modules():
+                if isinstance(module, CellParameters):
+                    keep_open(module, self._removed)
 
 
 def count_parameters(model: SequenceModel, removed: Removal | None) -> int:
@@ -61,7 +76,7 @@ def retrain(recipe: AnyRecipe, dataset: Dataset, removed: Removal | None) -> dic
         raise DataError("the data of this run have no test part to measure with; give the recipe test or test_data")
     rows: list[dict[str, Any]] = []
     change = None if removed is None else lambda model: remove(model, removed)
-    training = fit_recipe(recipe, dataset, [Listener(rows.append)], change)
+    training = fit_recipe(recipe, dataset, [Listener(rows.append), KeepOpen(removed)], change)
     return {
         "accuracy": evaluated(training.model, dataset.test, dataset.encoder)["accuracy"],
         "loss": rows[-1]["loss"],

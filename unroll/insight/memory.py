@@ -38,6 +38,7 @@ from unroll.cells.variants import Removal, hold_open
 from unroll.data.batches import Batch
 from unroll.data.images import load_image_dataset
 from unroll.errors import InputError, TrainingError, nearest
+from unroll.insight.ablate import KeepOpen
 from unroll.layers import Recurrent, stack
 from unroll.optim import cosine
 from unroll.training.fit import Callback, Settings, Training, fit
@@ -240,9 +241,11 @@ class Rememberer(nn.Module):
         h: Tensor = self.layer(x)[0]
         return h[-self.task.answers :] @ self.W_out.T + self.b_out
 
-    def loss(self, x: Tensor, y: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The task's mean loss of a batch with targets y (answers, B)."""
-        return self.task.loss(self(x), y)
+    def backward(self, x: Tensor, y: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """The task's mean loss of a batch with targets y (answers, B); its gradients go into the parameters."""
+        loss = self.task.loss(self(x), y)
+        loss.backward()
+        return loss.detach()
 
 
 @torch.no_grad()
@@ -339,7 +342,7 @@ def learn(
     )
     test, diverged = Test(task, seed, report), False
     try:
-        fit(model, Stream(task, seed, every), settings, [test])
+        fit(model, Stream(task, seed, every), settings, [KeepOpen(held_open), test])
     except TrainingError:
         diverged = True
     return {

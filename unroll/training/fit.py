@@ -98,6 +98,9 @@ class Callback:
     def on_begin(self, training: Training) -> None:
         """Before the first epoch, or the first that is left."""
 
+    def on_gradients(self, training: Training) -> None:
+        """Before each update, when the gradients are in the parameters: to change them."""
+
     def on_step(self, training: Training, step: int, loss: float) -> None:
         """After each update; `step` counts from 1 within the epoch, `loss` is that before the update."""
 
@@ -204,8 +207,8 @@ class Training:
         if self._replica is not None:
             loss = self._replica.backward(batch)
         else:
-            loss = self.model.loss(batch.x, batch.y, batch.lengths)
-            loss.backward()
+            loss = self.model.backward(batch.x, batch.y, batch.lengths)
+        self._tell("on_gradients")
         norm = optimizer.step()
         return loss.item(), norm
 
@@ -228,7 +231,8 @@ def fit(model: nn.Module, data: Data, settings: Settings | None = None, callback
     """Train a model in memory; nothing is printed or written but by callbacks.
 
     Args:
-        model: its ``loss(x, y, lengths)`` is made smaller; it is moved to the settings' device.
+        model: its ``backward(x, y, lengths)`` returns the loss of a batch and leaves its gradients in the parameters, as
+            `unroll.models.SequenceModel` has it; it is moved to the settings' device.
         data: what to train on, and perhaps a held-out part that is evaluated after every epoch.
 
     Returns:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unroll.cells.base import Cell
 from unroll.engines.native import operators  # noqa: F401 - registers them
-from unroll.engines.native.eager import DTYPES, adam, readout_loss, refuses, scan, scan_loss
+from unroll.engines.native.eager import DTYPES, adam, gradients, readout_loss, refuses, scan
 from unroll.engines.native.kernels import kernel_of
 from unroll.engines.native.library import available, describe, instruction_set, multiply_add, transformed, trim
 
@@ -40,12 +40,12 @@ __all__ = [
     "adam",
     "available",
     "describe",
+    "gradients",
     "instruction_set",
     "multiply_add",
     "readout_loss",
     "refuses",
     "scan",
-    "scan_loss",
     "trim",
     "why_not",
 ]

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unroll.cells.base import State, joined, parts
-from unroll.engines import reference
-from unroll.engines.native.kernels import LSTM, RNN_RELU, Gradients, Task, cell_of, differentiable_backward, kernel_of
+from unroll.cells.base import State
+from unroll.engines.native.kernels import LSTM, RNN_RELU, Gradients, Task, differentiable_backward, kernel_of
 from unroll.engines.native.library import (
     FIELDS,
     SAVED,
@@ -457,7 +456,8 @@ class _ReadoutLoss(torch.autograd.Function):
         return *(gradient * d_loss for gradient in gradients), None, None, None, None
 
 
-def scan_loss(
+@torch.no_grad()
+def gradients(
     cell: Any,
     x: Tensor,
     lengths: Tensor | None,
@@ -466,65 +466,34 @@ def scan_loss(
     y: Tensor,
     weights: Tensor | None = None,
     smoothing: float = 0.0,
-    total: float | None = None,
-) -> Tensor | None:
-    """`readout_loss` of the last h of a `scan` from zeros, as one operation of autograd: less Python around the kernels.
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]] | None:
+    """`readout_loss` of the last h of a `scan` from zeros, and its gradients, without a recorded graph.
 
     Args:
         x: (T, B, D) features, T at least 1.
 
     Returns:
-        The loss, or None where only the two separate operations can do it.
+        The loss, and the parameters with their gradients; None where only autograd can do it.
     """
     kernel = kernel_of(cell)
-    if kernel is None or x.dim() != 3 or not x.is_floating_point() or torch.is_autocast_enabled("cpu"):
+    if kernel is None or torch.is_autocast_enabled("cpu") or torch.is_anomaly_enabled():
         return None
+    parameters = [cell.W, cell.U, W, b] if cell.b is None else [cell.W, cell.U, cell.b, W, b]
+    if not all(type(p) is torch.nn.Parameter and p.requires_grad for p in parameters):
+        return None  # frozen, or made from others
     if not _fits(x, (x.shape[1], cell.hidden_size), W, b, y, weights):
         return None
     h0 = x.new_zeros(x.shape[1], cell.hidden_size)
     task = Task(x, h0, h0 if kernel == LSTM else None, cell.W, cell.U, cell.b, lengths, False, False, kernel)
     check_tensors(task)
-    loss: Tensor = _ScanLoss.apply(*task, W, b, y, weights, smoothing, total)  # type: ignore[no-untyped-call]
-    return loss
-
-
-class _ScanLoss(torch.autograd.Function):
-    """Scan and readout loss. The readout's gradients are computed with the loss; the scan goes back when asked."""
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        task, (W, b, y, weights, smoothing, total) = Task(*arguments[:10]), arguments[10:]
-        out, h, _, saved = forward(task, task.kind == LSTM)
-        loss, gradients = _compiled(h, W, b, y, weights, smoothing, total)
-        ctx.save_for_backward(*task[:7], out, W, b, y, weights, *gradients)
-        ctx.saved, ctx.options = Saved(saved), (task[7:], smoothing, total)
-        return loss
-
-    @staticmethod
-    def backward(ctx: Any, d_loss: Tensor) -> Any:
-        tensors = ctx.saved_tensors
-        options, smoothing, total = ctx.options
-        task, (out, W, b, y, weights, d_h, d_W, d_b) = Task(*tensors[:7], *options), tensors[7:]
-        needed = ctx.needs_input_grad
-        if torch.is_grad_enabled():  # somebody will want the gradients' own gradients
-            # Aliases, so that only the way through this loss counts should one input depend on another.
-            inputs: list[Any] = [None if t is None else t.view_as(t) for t in (task.x, task.W, task.U, task.b, W, b)]
-            x, *weights_of_cell = inputs[:4]
-            _, last = reference.scan(cell_of(task.kind, *weights_of_cell), x, joined(task.states), task.lengths)
-            loss = _plain(parts(last)[0], inputs[4], inputs[5], y, weights, smoothing, total)
-            wanted = [n for n, place in enumerate((0, 3, 4, 5, 10, 11)) if needed[place]]
-            found = torch.autograd.grad(loss, [inputs[n] for n in wanted], d_loss, create_graph=True)
-            gradients: list[Tensor | None] = [None] * 6
-            for n, gradient in zip(wanted, found, strict=True):
-                gradients[n] = gradient
-            d_x, *of_cell = gradients[:4]
-            return d_x, None, None, *of_cell, None, None, None, None, *gradients[4:], None, None, None, None
-        saved, ctx.saved = ctx.saved, None
-        if saved is None:  # a second time through the same graph: the first has used up what was saved
-            saved = Saved(forward(task, task.kind == LSTM)[3])
-        of_scan = (None, d_h * d_loss, None)[: 3 if task.kind == LSTM else 2]
-        by_scan = backward(task, of_scan, out, saved.pointer, needed[:6])
-        return *by_scan, None, None, None, None, d_W * d_loss, d_b * d_loss, None, None, None, None
+    out, h, _, pointer = forward(task, kernel == LSTM)
+    saved = Saved(pointer)  # given back even if the loss is refused
+    loss, (d_h, d_W, d_b) = _compiled(h, W, b, y, weights, smoothing, None)
+    d_last = (None, d_h, None) if kernel == LSTM else (None, d_h)
+    of_cell = backward(task, d_last, out, saved.pointer, (False, False, False, True, True, True))[3:]
+    saved.release()
+    found = [gradient for gradient in (*of_cell, d_W, d_b) if gradient is not None]
+    return loss, list(zip(parameters, found, strict=True))
 
 
 # --- updating ---------------------------------------------------------------------------------------------------------
