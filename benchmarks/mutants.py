@@ -128,12 +128,14 @@ def mutations(source: str) -> Iterator[tuple[tuple[object, ...], MutationSpec]]:
                 yield place, MutationSpec(source, name, occurrence, start, end)
 
 
-def compiles(code: str | None) -> bool:
+def compiles(code: str, spec: MutationSpec) -> bool:
+    """Whether the tool can make this mutant, and Python can compile it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            return code is not None and compile(code, "mutant", "exec") is not None
-        except (SyntaxError, ValueError, Warning):
+            mutant = mutate_code(code, get_operator(spec.operator_name)(), spec.occurrence)
+            return mutant is not None and compile(mutant, "mutant", "exec") is not None
+        except (SyntaxError, ValueError, Warning, AttributeError):  # the last from exceptions with a dot in their name
             return False
 
 
@@ -152,7 +154,7 @@ def sample(seed: int, count: int) -> list[WorkItem]:
     for place in sorted(found, key=lambda place: rank(place)):
         code = read(str(place[0]))
         for spec in sorted(found[place], key=lambda spec: rank(spec.operator_name, spec.occurrence)):
-            if compiles(mutate_code(code, get_operator(spec.operator_name)(), spec.occurrence)):
+            if compiles(code, spec):
                 version = zlib.crc32(code.encode())
                 items.append(WorkItem.single(f"{place[0]} {version} {spec.operator_name} {spec.occurrence}", spec))
                 break

@@ -196,7 +196,10 @@ def class_order(labels: Any) -> list[str]:
 
 
 class Model(nn.Module):
-    """One torch layer for each layer of the recipe; of torch's two biases the second stays zero."""
+    """One torch layer for each layer of the recipe.
+
+    Of torch's two biases the second stays zero, but for the GRU's candidate, which has both.
+    """
 
     def __init__(self, recipe: Any, width: int, classes: int) -> None:
         super().__init__()
@@ -204,8 +207,8 @@ class Model(nn.Module):
         H, self.directions = recipe.hidden_size, 1 + recipe.bidirectional
         embedded = getattr(recipe, "embedding_size", None)
         widths = [embedded or width] + [H * self.directions] * (recipe.num_layers - 1)
-        kind = nn.LSTM if recipe.cell == "lstm" else nn.RNN
-        options = {} if recipe.cell == "lstm" else {"nonlinearity": recipe.nonlinearity}
+        kind: Any = {"lstm": nn.LSTM, "rnn": nn.RNN, "gru": nn.GRU}[recipe.cell]
+        options = {"nonlinearity": recipe.nonlinearity} if recipe.cell == "rnn" else {}
         self.layers = nn.ModuleList(kind(D, H, bidirectional=recipe.bidirectional, **options) for D in widths)
         self.W_out = nn.Parameter(torch.empty(classes, H * self.directions))
         self.b_out = nn.Parameter(torch.empty(classes))
@@ -221,7 +224,10 @@ class Model(nn.Module):
             D = layer.input_size
             for end in ("l0", "l0_reverse")[: self.directions]:
                 W, U, b = (getattr(layer, f"{name}_{end}") for name in ("weight_hh", "weight_ih", "bias_ih"))
-                getattr(layer, f"bias_hh_{end}").zero_().requires_grad_(False)
+                b_h = getattr(layer, f"bias_hh_{end}").zero_()
+                b_h.requires_grad_(recipe.cell == "gru")
+                if recipe.cell == "gru":
+                    b_h.register_hook(lambda d: d * (torch.arange(len(d)) >= 2 * len(d) // 3))
                 b.zero_()
                 if how == "normal":
                     W.copy_(torch.randn(W.shape) / math.sqrt(H))
@@ -232,6 +238,8 @@ class Model(nn.Module):
                 else:
                     for weights in (W, U, b):
                         weights.copy_(evenly(weights.shape, 1 / math.sqrt(H if how == "uniform" else D + H)))
+                    if recipe.cell == "gru":
+                        b_h[2 * H :] = evenly((H,), 1 / math.sqrt(H if how == "uniform" else D + H))
                 if recipe.cell == "lstm" and recipe.forget_bias is not None:
                     b[H : 2 * H] = recipe.forget_bias
         classes, features = self.W_out.shape
@@ -276,6 +284,8 @@ class Model(nn.Module):
             for direction, end in enumerate(("l0", "l0_reverse")[: self.directions]):
                 for ours, theirs in (("W", "weight_hh"), ("U", "weight_ih"), ("b", "bias_ih")):
                     found[f"layers.cells.{number}.{direction}.{ours}"] = getattr(layer, f"{theirs}_{end}")
+                if self.recipe.cell == "gru":
+                    found[f"layers.cells.{number}.{direction}.b_h"] = getattr(layer, f"bias_hh_{end}")
         return found
 
 
@@ -326,12 +336,14 @@ def train(recipe: Any) -> Outcome:
                 best_loss, best_epoch, best = tested["loss"], epoch, average
             if recipe.patience is not None and epoch - best_epoch >= recipe.patience:
                 break
-    outcome.weights = best or average
+    kept_weights = best or average
     for name, part in (("validation", data.validation), ("test", data.test)):
         if part is not None:
-            outcome.p = probabilities(model, outcome.weights, part, data)
+            outcome.p = probabilities(model, kept_weights, part, data)
             outcome.metrics[name] = measure(outcome.p, part.y) | {"class_names": data.class_names}
     outcome.p = None if data.test is None else outcome.p
+    ends = {"b_h": 2 * recipe.hidden_size}  # the part that is not zero
+    outcome.weights = {name: w[ends.get(name.rpartition(".")[2], 0) :] for name, w in kept_weights.items()}
     return outcome
 
 

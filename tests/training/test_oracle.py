@@ -30,6 +30,10 @@ RECIPES = {
             **{"standardise": False, "validation": 0.25, "epochs": 5, "seed": 3},
         },
         "in order": {"shuffle": False, "dropout": 0.4, "initialisation": "uniform", "forget_bias": 1.0},
+        "gru": {
+            **{"cell": "gru", "num_layers": 2, "bidirectional": True, "dropout": 0.2, "initialisation": "linear"},
+            **{"weight_decay": 0.1, "max_norm": 0.5},
+        },
         "in order and distorted": {"shuffle": False, "rotation": 20.0, "plain_epochs": 1},
     },
     "sentences": {
