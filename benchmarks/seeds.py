@@ -13,10 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from unroll.training.facts import facts
 from unroll.training.recipe import load_recipe
-from unroll.training.run import RunFolder
-from unroll.training.train import train
+from unroll.training.trials import finished_run
 
 RECIPES = ["lstm-mnist-template", "lstm-mnist-tuned", "lstm-mnist", "lstm-mnist-fast"]
 
@@ -29,7 +27,7 @@ def main() -> None:
     work = [(name, seed) for name in arguments.recipes for seed in range(arguments.seeds)]
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in arguments.recipes}
     for name, seed in tqdm(work, unit=" runs", disable=None):
-        metrics = run(name, seed)
+        metrics = finished_run(Path("runs/seeds") / f"{name}-{seed}", load_recipe(name, {"seed": seed})).metrics()
         row = {"accuracy": 100 * metrics["test"]["accuracy"], "seconds": metrics["seconds"]["training"]}
         measured[name].append(row)
     print("| recipe | test accuracy, mean | spread (standard deviation) | each seed | training |")
@@ -41,17 +39,6 @@ def main() -> None:
         seconds = statistics.median(row["seconds"] for row in rows)
         print(f"| `{name}` | {statistics.mean(accuracies):.2f}% | {spread:.2f} | {each} | {seconds:.1f} s |")
     print(json.dumps({"benchmark": "seeds", "measured": measured}))
-
-
-def run(name: str, seed: int) -> dict:
-    path = Path("runs/seeds") / f"{name}-{seed}"
-    if path.exists():
-        folder, resume = RunFolder(path), True
-        if folder.finished:
-            return folder.metrics()
-    else:
-        folder, resume = RunFolder.create(path, load_recipe(name, {"seed": seed}), facts()), False
-    return train(folder.recipe, folder, echo=lambda line: None, resume=resume)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unroll.data import idx as idx_files
+from unroll.data import images as idx_files
 from unroll.data.images import DTYPES, read_idx, read_idx_shape
 from unroll.errors import DataError
 

@@ -231,5 +231,7 @@ def test_what_is_wrong_with_a_set_whose_loading_was_begun_is_said_when_it_is_loa
 
 def test_a_set_is_read_without_torch(tmp_path: Path) -> None:
     # So that it can be read while torch is imported.
-    program = "import sys; from unroll.data import idx; idx.read_part(None, 'test'); sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys; from unroll.data import images; images.read_part(None, 'test'); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

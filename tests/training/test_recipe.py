@@ -54,7 +54,7 @@ def test_the_later_value_wins():
         ({"learning_rate": "fast"}, "learning_rate is 'fast'; expected a valid number"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"dropout": 1}, "dropout is 1; expected less than 1"),
-        ({"cell": "gru"}, "cell is 'gru'; expected 'rnn' or 'lstm'"),
+        ({"cell": "gruu"}, "cell is 'gruu'; expected 'rnn', 'lstm' or 'gru'"),
         ({"hiden_size": 3}, "images have no field 'hiden_size'; did you mean 'hidden_size'?"),
         ({"embedding_size": 3}, "images have no field 'embedding_size'"),
         ({"optimizer": "sgd", "nesterov": True}, "nesterov is true and momentum is 0; expected a momentum above 0"),

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from unroll.errors import InputError
+from unroll.training import callbacks
 from unroll.training.recipe import parse_recipe
-from unroll.training.trials import Trials, alone, signature
+from unroll.training.trials import Trials, alone, finished_run, signature
 
 FIELDS = {"name": str, "seed": int, "score": (float, type(None))}
 
@@ -69,6 +70,31 @@ def test_trials_refuse_a_file_that_holds_something_else(tmp_path, content, messa
     with pytest.raises(InputError, match=message):
         made(path)
     assert path.read_text() == content
+
+
+def test_a_finished_run_is_taken_as_it_is_and_a_broken_one_gone_on_with(bars_recipe, tmp_path, monkeypatch):
+    recipe = bars_recipe(epochs=3)
+    whole = finished_run(tmp_path / "whole", recipe)
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_SAVES", 0.0)
+
+    def broken(self, training, row):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.ProgressBar, "on_epoch", broken)
+        with pytest.raises(KeyboardInterrupt):
+            finished_run(tmp_path / "broken", recipe)
+    begun = []
+    monkeypatch.setattr(callbacks.ProgressBar, "on_begin", lambda self, training: begun.append(training.epoch))
+    monkeypatch.setattr(callbacks.ProgressBar, "on_step", lambda *_: None)
+    monkeypatch.setattr(callbacks.ProgressBar, "on_end", lambda *_: None)
+    again = finished_run(tmp_path / "broken", recipe)
+    assert begun == [2]
+    assert finished_run(tmp_path / "broken", recipe).metrics() == again.metrics()
+    assert begun == [2]
+    weights = [(folder.path / "model.safetensors").read_bytes() for folder in (whole, again)]
+    assert weights[0] == weights[1]
 
 
 def test_alone_keeps_others_out_until_it_has_ended(tmp_path):

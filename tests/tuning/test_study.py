@@ -279,7 +279,7 @@ def test_a_trial_beyond_the_planned_ones_gives_itself_up(plan, monkeypatch):
     study, storage = open_study(plan)
     for _ in range(plan.trials - 1):  # begun by other machines at the same moment
         study.add_trial(create_trial(state=TrialState.RUNNING))
-    monkeypatch.setattr(worker, "train", lambda *arguments, **options: {"validation": {"accuracy": 0.5}})
+    monkeypatch.setattr(worker, "score", lambda recipe, on_epoch: 0.5)
     worker.run_trial(plan, study, storage, worker.Leader())
     worker.run_trial(plan, study, storage, worker.Leader())
     assert [t.state.name for t in study.trials] == ["COMPLETE", "RUNNING", "RUNNING", "RUNNING", "FAIL"]
@@ -304,15 +304,15 @@ def test_a_trial_that_others_gave_up_meanwhile_stays_so_and_the_worker_goes_on(w
     study, _ = open_study(plan)
     slept = []
 
-    def training(recipe, folder, echo, test, dataset, on_epoch):
+    def training(recipe, on_epoch):
         if not slept:
             slept.append(True)
             study.tell(0, state=TrialState.FAIL)
         if when == "in an epoch":
             on_epoch({"epoch": 3, "validation_accuracy": 0.5})
-        return {"validation": {"accuracy": 0.5}}
+        return 0.5
 
-    monkeypatch.setattr(worker, "train", training)
+    monkeypatch.setattr(worker, "score", training)
     worker.work(plan, 0, worker.Leader())
     assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
 
@@ -325,11 +325,11 @@ def test_a_trial_is_not_left_running_whenever_its_worker_is_dismissed(when, stat
     study, storage = open_study(plan)
     leader = worker.Leader()
 
-    def training(*arguments, on_epoch, **options):
+    def training(recipe, on_epoch):
         if when == "train":
             leader.dismiss()
         on_epoch({"epoch": 1, "validation_accuracy": 0.5})
-        return {"validation": {"accuracy": 0.5}}
+        return 0.5
 
     def dismissed(call):
         def wrapped(*arguments, **options):
@@ -339,7 +339,7 @@ def test_a_trial_is_not_left_running_whenever_its_worker_is_dismissed(when, stat
 
         return wrapped
 
-    monkeypatch.setattr(worker, "train", training)
+    monkeypatch.setattr(worker, "score", training)
     if when == "report":
         monkeypatch.setattr(optuna.Trial, when, dismissed(optuna.Trial.report))
     elif when != "train":
@@ -366,16 +366,15 @@ def test_hopeless_trials_are_pruned_whatever_their_number_of_epochs(plan, monkey
     study.enqueue_trial({"epochs": epochs[0]})
     told = []
 
-    def training(recipe, folder, echo, test, dataset, on_epoch):
-        assert test is False
+    def training(recipe, on_epoch):
         top = 0.1 if len(told) >= 6 else 0.9
         told.append((recipe.epochs, 0))
         for epoch in range(1, recipe.epochs + 1):
             told[-1] = (recipe.epochs, epoch)
             on_epoch({"epoch": epoch, "validation_accuracy": top * epoch / recipe.epochs})
-        return {"validation": {"accuracy": top}}
+        return top
 
-    monkeypatch.setattr(worker, "train", training)
+    monkeypatch.setattr(worker, "score", training)
     for _ in epochs:
         worker.run_trial(plan, study, storage, worker.Leader())
     states = [t.state.name for t in study.trials if t.state != TrialState.FAIL]

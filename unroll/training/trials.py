@@ -1,4 +1,7 @@
-"""A resumable list of trainings in one JSON file: each finished one is written at once, and is not trained again."""
+"""Resumable lists of trainings: in one JSON file, where each finished one is written at once, or as run folders.
+
+What is finished is not trained again.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from filelock import FileLock, Timeout
 
 from unroll.errors import InputError
 from unroll.files import write_atomically
+from unroll.training.facts import facts
 from unroll.training.recipe import INDIFFERENT, TITLES, AnyRecipe
+from unroll.training.run import RunFolder
+from unroll.training.train import train
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -105,6 +111,15 @@ class Trials:
         """Write the file."""
         content = self.rows if self.about is None else {**self.about, "trainings": self.rows}
         write_atomically(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def finished_run(path: Path, recipe: AnyRecipe) -> RunFolder:
+    """The run of a recipe in a folder: taken as it is where it is finished, else gone on with, or begun."""
+    begun = path.exists()
+    folder = RunFolder(path) if begun else RunFolder.create(path, recipe, facts())
+    if not folder.finished:
+        train(folder.recipe, folder, echo=lambda line: None, resume=begun)
+    return folder
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError
 from unroll.errors import InputError, RecipeError, TrainingError, UnrollError
 from unroll.training.callbacks import Listener
 from unroll.training.evaluate import evaluated
-from unroll.training.recipe import parse_recipe
+from unroll.training.recipe import AnyRecipe, parse_recipe
 from unroll.training.train import fit_recipe, prepare
 from unroll.tuning.study import EVERY, GRACE, HEARTBEAT, Plan, count, open_study, usable
 
@@ -181,13 +181,18 @@ def train_trial(plan: Plan, trial: optuna.Trial, leader: Leader) -> float:
     try:
         recipe = parse_recipe({**plan.base, **fields}, f"trial {trial.number}")
         with leader.may_interrupt(True):
-            dataset = prepare(recipe)
-            assert dataset.validation is not None  # a plan holds something out
-            training = fit_recipe(recipe, dataset, [Listener(on_epoch)])
-            accuracy: float = evaluated(training.model, dataset.validation, dataset.encoder)["accuracy"]
+            return score(recipe, on_epoch)
     except (RecipeError, InputError, TrainingError) as error:  # values that do not go together, or diverge
         trial.set_user_attr("reason", str(error))
         raise optuna.TrialPruned from None
+
+
+def score(recipe: AnyRecipe, on_epoch: Callable[[dict[str, Any]], None]) -> float:
+    """Train a recipe in memory; its accuracy on the held-out sequences."""
+    dataset = prepare(recipe)
+    assert dataset.validation is not None  # a plan holds something out
+    training = fit_recipe(recipe, dataset, [Listener(on_epoch)])
+    accuracy: float = evaluated(training.model, dataset.validation, dataset.encoder)["accuracy"]
     return accuracy
 
 
