@@ -26,7 +26,8 @@ from unroll.data.images import ImageEncoder
 from unroll.data.sentences import SentenceEncoder
 from unroll.data.series import SeriesEncoder
 from unroll.errors import InputError, RunError
-from unroll.report.document import Parts, command, percent, wrapped
+from unroll.report.blocks import percent
+from unroll.report.document import command, title_of, wrapped
 from unroll.report.pdf import write_whole
 from unroll.training.run import Classifier, RunFolder, load
 
@@ -410,7 +411,7 @@ def card_text(folder: RunFolder, onnx: str | None = None) -> str:
     return CARD.format(
         metadata=_metadata(classifier, test, mnist),
         name=recipe.name,
-        title=Parts(folder).title(),
+        title=title_of(recipe),
         parameters=metrics["parameters"],
         sequences=metrics["training_sequences"],
         test="" if test is None else _test(test),
