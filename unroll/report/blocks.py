@@ -50,8 +50,9 @@ def table(label: str, caption: str, head: list[str], sides: str, rows: list[Any]
 def listing(text: str, caption: str, label: str) -> Block:
     numbers, lines = [], []
     for number, line in enumerate(text.expandtabs(4).splitlines(), start=1):
-        indent = min(len(line) - len(line.lstrip()), CODE_WIDTH // 2) + 8
-        pieces = textwrap.wrap(line, CODE_WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
+        indent = len(line) - len(line.lstrip()) + 8
+        again = " " * indent if indent < CODE_WIDTH // 2 else ""
+        pieces = textwrap.wrap(line, CODE_WIDTH, subsequent_indent=again, break_on_hyphens=False) or [""]
         lines += pieces
         numbers += [str(number)] + [""] * (len(pieces) - 1)
     block = {"t": "listing", "text": "\n".join(lines), "numbers": numbers}
