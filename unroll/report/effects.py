@@ -12,8 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from unroll.report.figures import ACCENT, INK
-from unroll.report.insight import styled
+from unroll.report.figures import ACCENT, INK, styled
 from unroll.tuning.effects import Effect, Effects, Estimate, estimate
 
 
