@@ -11,7 +11,8 @@ import pytest
 
 from unroll.cli import main
 from unroll.errors import InputError, RunError
-from unroll.report.document import command, record, report, wrapped
+from unroll.report.blocks import record
+from unroll.report.document import command, report, wrapped
 from unroll.report.markdown import parse_markdown
 from unroll.report.pdf import Document, typeset, write_pdf
 from unroll.training.recipe import load_recipe, parse_recipe

@@ -7,35 +7,22 @@ Two models that read the same test sequences are compared on those that only one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
-from numpy.typing import NDArray
+from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from unroll.errors import InputError
+from unroll.report.blocks import aligned, percent, shown
+from unroll.report.figures import save_figure, side_by_side, styled
 from unroll.training.run import RunFolder
 
 SKIPPED = ("name", "about", "log", "log_every")  # fields of a recipe that change nothing in a model
-
-
-@dataclass
-class RunRow:
-    """One run; accuracy, interval and loss are None where it was not tested."""
-
-    name: str
-    accuracy: float | None
-    interval95: tuple[float, float] | None
-    correct: int | None
-    total: int | None
-    loss: float | None
-    parameters: int
-    epochs: int
-    seconds: float
-    losses: list[float] = field(repr=False)
 
 
 @dataclass
@@ -51,9 +38,14 @@ class Pair:
 
 @dataclass
 class Comparison:
-    """Runs beside each other; `differences` holds the values of every recipe field that is not the same in all."""
+    """Runs beside each other.
 
-    runs: list[RunRow]
+    Attributes:
+        runs: name, size, times and losses of each; accuracy, its interval and loss are None where it was not tested.
+        differences: the values of every recipe field that is not the same in all.
+    """
+
+    runs: list[dict[str, Any]]
     differences: dict[str, list[Any]]
     pairs: list[Pair]
     notes: list[str]
@@ -85,19 +77,17 @@ def compare(folders: Sequence[RunFolder]) -> Comparison:
 
     pairs: list[Pair] = []
     notes: list[str] = []
-    tested = [
-        (name, *_right(folder)) for folder, name, row in zip(folders, names, rows, strict=True) if row.total is not None
-    ]
-    for (first, y_first, right_first), (second, y_second, right_second) in combinations(tested, 2):
-        if not np.array_equal(y_first, y_second):
+    tested = {
+        row["name"]: folder.predictions() for folder, row in zip(folders, rows, strict=True) if row["total"] is not None
+    }
+    for (first, a), (second, b) in combinations(tested.items(), 2):
+        if not np.array_equal(a["y"], b["y"]):
             notes.append(f"{first} and {second} were tested on different sequences; their accuracies cannot be paired")
             continue
-        only_first = int((right_first & ~right_second).sum())
-        only_second = int((right_second & ~right_first).sum())
+        right_a, right_b = (saved["p"].argmax(1) == saved["y"] for saved in (a, b))
+        only_first, only_second = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
         pairs.append(Pair(first, second, only_first, only_second, mcnemar(only_first, only_second)))
-    for name, row in zip(names, rows, strict=True):
-        if row.total is None:
-            notes.append(f"{name} was not tested")
+    notes += [f"{name} was not tested" for name in names if name not in tested]
     if len(pairs) > 1:
         notes.append(f"p is not corrected for making {len(pairs)} comparisons; multiply it by {len(pairs)} to be safe")
     return Comparison(rows, differences, pairs, notes)
@@ -113,87 +103,54 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return 1.0 if total == 0 else float(binomtest(only_first, total).pvalue)
 
 
-def _row(folder: RunFolder, name: str) -> RunRow:
+def _row(folder: RunFolder, name: str) -> dict[str, Any]:
     metrics = folder.metrics()
     test = metrics.get("test", {})
-    interval = test.get("interval95")
-    return RunRow(
-        name=name,
-        accuracy=test.get("accuracy"),
-        interval95=None if interval is None else (interval[0], interval[1]),
-        correct=test.get("correct"),
-        total=test.get("total"),
-        loss=test.get("loss"),
-        parameters=metrics["parameters"],
-        epochs=metrics["epochs"],
-        seconds=metrics["seconds"]["training"],
-        losses=[row["loss"] for row in folder.history()],
-    )
-
-
-def _right(folder: RunFolder) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """True classes (N,) of the test sequences, and which of them the model reads correctly (N,)."""
-    saved = folder.predictions()
-    return saved["y"], saved["p"].argmax(1) == saved["y"]
-
-
-# -------------------------------------------------------------------------------------------------------------- text
+    return {
+        "name": name,
+        **{key: test.get(key) for key in ("accuracy", "interval95", "correct", "total", "loss")},
+        "parameters": metrics["parameters"],
+        "epochs": metrics["epochs"],
+        "seconds": metrics["seconds"]["training"],
+        "losses": [row["loss"] for row in folder.history()],
+    }
 
 
 def lines(comparison: Comparison) -> list[str]:
     """The comparison as text tables."""
     rows = [["run", "accuracy", "95% interval", "loss", "parameters", "epochs", "training"]]
     for run in comparison.runs:
-        if run.accuracy is None or run.interval95 is None:
-            tested = ["–", "–", "–"]
-        else:
-            low, high = run.interval95
-            tested = [f"{100 * run.accuracy:.2f}%", f"{100 * low:.2f} to {100 * high:.2f}%", f"{run.loss:.4f}"]
-        rows.append([run.name, *tested, f"{run.parameters:,}", str(run.epochs), f"{run.seconds:.1f} s"])
-    found = [*_columns(rows), ""]
+        tested = ["–", "–", "–"]
+        if run["accuracy"] is not None:
+            low, high = run["interval95"]
+            tested = [percent(run["accuracy"]), f"{100 * low:.2f} to {percent(high)}", f"{run['loss']:.4f}"]
+        rows.append([run["name"], *tested, f"{run['parameters']:,}", str(run["epochs"]), f"{run['seconds']:.1f} s"])
+    found = [*aligned(rows, ">"), ""]
     if comparison.differences:
-        header = ["recipe", *(run.name for run in comparison.runs)]
-        table = [[name.replace("_", " "), *map(_shown, values)] for name, values in comparison.differences.items()]
-        found += [*_columns([header, *table]), ""]
+        rows = [["recipe", *(run["name"] for run in comparison.runs)]]
+        rows += [[name.replace("_", " "), *map(shown, values)] for name, values in comparison.differences.items()]
+        found += [*aligned(rows, ">"), ""]
     else:
         found += ["The recipes are the same.", ""]
     if comparison.pairs:
-        header = ["McNemar test", "only the first right", "only the second right", "p"]
-        table = [
-            [f"{pair.first} / {pair.second}", str(pair.only_first), str(pair.only_second), _p(pair.p)]
-            for pair in comparison.pairs
-        ]
-        found += [*_columns([header, *table]), ""]
+        rows = [["McNemar test", "only the first right", "only the second right", "p"]]
+        for pair in comparison.pairs:
+            p = f"{pair.p:.3f}" if pair.p >= 0.01 else f"{pair.p:.2g}" if pair.p >= 1e-300 else "< 1e-300"
+            rows.append([f"{pair.first} / {pair.second}", str(pair.only_first), str(pair.only_second), p])
+        found += [*aligned(rows, ">"), ""]
     return found + comparison.notes if comparison.notes else found[:-1]
 
 
-def _columns(rows: list[list[str]]) -> list[str]:
-    """Rows of words -> lines with the first column flush left, all others flush right."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return [
-        "  ".join(
-            word.ljust(width) if k == 0 else word.rjust(width)
-            for k, (word, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _p(p: float) -> str:
-    if p < 1e-300:
-        return "< 1e-300"
-    return f"{p:.2g}" if p < 0.01 else f"{p:.3f}"
-
-
 # ------------------------------------------------------------------------------------------------------------ figure
+
+STYLES: list[tuple[str, Any, str]] = [  # colour, line, marker
+    ("#1f4e8c", "-", "o"),
+    ("#c1440e", (0, (5, 2)), "s"),
+    ("#2b7a5b", (0, (1, 1.2)), "^"),
+    ("#6a3d9a", (0, (6, 2, 1, 2)), "D"),
+    ("#8a6d00", (0, (3, 1)), "v"),
+    ("#1a1a1a", "-", "x"),
+]
 
 
 def draw_comparison(comparison: Comparison, path: Path) -> Path:
@@ -204,48 +161,33 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
     """
     if path.suffix.lower() not in (".png", ".svg"):
         raise InputError(f"the figure is {path}; expected a name that ends in .png")
-    import matplotlib
-
-    from unroll.report.figures import STYLE, save_figure
-
-    with matplotlib.rc_context(STYLE):
-        figure = _draw(comparison)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return save_figure(figure, path.with_suffix(""))
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror}; choose another with --figure") from None
+    figure = _draw(comparison.runs)
+    try:
+        return save_figure(figure, path.with_suffix(""))
+    except OSError as error:
+        plt.close(figure)
+        raise InputError(f"{path} cannot be written: {error.strerror}; choose another with --figure") from None
 
 
-def _draw(comparison: Comparison) -> Any:
-    import matplotlib.pyplot as plt
-
-    colours = ["#1f4e8c", "#c1440e", "#2b7a5b", "#6a3d9a", "#8a6d00", "#1a1a1a"]
-    strokes: list[Any] = ["-", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1)), "-"]
-    markers = ["o", "s", "^", "D", "v", "x"]
-    count = len(comparison.runs)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, max(3.6, 1.6 + 0.4 * count)), layout="constrained")
-    for k, run in enumerate(comparison.runs):
-        colour, stroke, marker = colours[k % 6], strokes[k % 6], markers[k % 6]
-        epochs = range(1, len(run.losses) + 1)
-        dots = marker if len(run.losses) <= 30 else None
-        left.plot(epochs, run.losses, color=colour, linestyle=stroke, marker=dots, markersize=4, label=run.name)
-        if run.accuracy is not None and run.interval95 is not None:
-            low, high = run.interval95
-            reach = [[100 * (run.accuracy - low)], [100 * (high - run.accuracy)]]
-            right.errorbar(100 * run.accuracy, k, xerr=reach, color=colour, marker=marker, capsize=3, linestyle="none")
-            right.annotate(
-                f"{100 * run.accuracy:.2f}%", (100 * run.accuracy, k), xytext=(0, 7), textcoords="offset points",
-                ha="center", fontsize=9, color=colour,
-            )  # fmt: skip
-    left.set(title="Training loss", xlabel="Epoch", ylabel="Loss (cross-entropy, nats)")
-    left.set_ylim(bottom=0)
+@styled
+def _draw(runs: list[dict[str, Any]]) -> Figure:
+    figure, (left, right) = side_by_side(9.6, max(3.6, 1.6 + 0.4 * len(runs)))
+    right.grid(False, axis="y")
+    for k, run in enumerate(runs):
+        colour, stroke, marker = STYLES[k % len(STYLES)]
+        epochs = range(1, len(run["losses"]) + 1)
+        dots = marker if len(epochs) <= 30 else None
+        left.plot(epochs, run["losses"], color=colour, linestyle=stroke, marker=dots, markersize=4, label=run["name"])
+        if run["accuracy"] is not None:
+            share, low, high = (100 * value for value in (run["accuracy"], *run["interval95"]))
+            reach = [[share - low], [high - share]]
+            right.errorbar(share, k, xerr=reach, color=colour, marker=marker, capsize=3, linestyle="none")
+            above: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+            right.annotate(f"{share:.2f}%", (share, k), fontsize=9, color=colour, **above)
+    left.set(title="Training loss", xlabel="Epoch", ylabel="Loss (cross-entropy, nats)", ylim=(0, None))
     left.xaxis.get_major_locator().set_params(integer=True)
-    left.grid(True)
-    left.legend(frameon=False)
-    right.set(title="Test accuracy with 95% interval", xlabel="Accuracy (%)")
-    right.set_yticks(range(count), [run.name for run in comparison.runs])
-    right.set_ylim(count - 0.4, -0.7)
+    left.legend()
+    right.set(title="Test accuracy with 95% interval", xlabel="Accuracy (%)", ylim=(len(runs) - 0.4, -0.7))
+    right.set_yticks(range(len(runs)), [run["name"] for run in runs])
     right.margins(x=0.15)
-    right.grid(True, axis="x")
     return figure

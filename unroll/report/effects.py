@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from unroll.report.figures import ACCENT, INK
-from unroll.report.insight import styled
+from unroll.report.blocks import aligned
+from unroll.report.figures import ACCENT, INK, side_by_side, styled
 from unroll.tuning.effects import Effect, Effects, Estimate, estimate
 
 
@@ -35,10 +33,10 @@ def cells(effect: Effect) -> dict[str, str]:
     }
 
 
-def _signed(value: Estimate) -> str:
+def _signed(value: Estimate, sign: str = "+z", unit: str = "") -> str:
     if value.mean is None:
         return "–"
-    return f"{value.mean:+z.2f}" + ("" if value.deviation is None else f" ± {value.deviation:.2f}")
+    return f"{value.mean:{sign}.2f}{unit}" + ("" if value.deviation is None else f" ± {value.deviation:.2f}")
 
 
 def _interval(value: Estimate) -> str:
@@ -46,22 +44,14 @@ def _interval(value: Estimate) -> str:
 
 
 def recipe_rows(effects: Effects) -> list[list[str]]:
-    """What the two recipes themselves reach: name, accuracy, time; for the header of a table."""
-    rows = []
+    """A table's header, and what the two recipes themselves reach: name, accuracy, time."""
+    rows = [["recipe", "test accuracy", "training"]]
     for name, outcomes in effects.outcomes.items():
-        accuracy, seconds = estimate(outcomes.accuracy), estimate(outcomes.seconds)
         lost = int(np.isnan(outcomes.accuracy).sum())
         note = f" ({lost} of {effects.seeds} diverged)" if lost else ""
-        words = [
-            "–" if found.mean is None else f"{found.mean:.2f}{unit}" + _deviation(found)
-            for found, unit in ((accuracy, "%"), (seconds, " s"))
-        ]
-        rows.append([name, words[0] + note, words[1]])
+        accuracy = _signed(estimate(outcomes.accuracy), "", "%") + note
+        rows.append([name, accuracy, _signed(estimate(outcomes.seconds), "", " s")])
     return rows
-
-
-def _deviation(value: Estimate) -> str:
-    return "" if value.deviation is None else f" ± {value.deviation:.2f}"
 
 
 def adding_up(effects: Effects) -> str:
@@ -70,14 +60,13 @@ def adding_up(effects: Effects) -> str:
         return "What all changes are worth together is not known, as trainings diverged."
     words = []
     for (made, total), base in zip(effects.sums.items(), (effects.first, effects.second), strict=True):
+        verb = "made" if made == "alone" else "undone"
         if total is None:
-            words.append(f"not all of them can be {'made' if made == 'alone' else 'undone'} alone from {base}")
+            words.append(f"not all of them can be {verb} alone from {base}")
         elif total.points.mean is None:
             words.append(f"what those {made} from {base} add up to is not known, as trainings diverged")
         else:
-            words.append(
-                f"{'made' if made == 'alone' else 'undone'} alone from {base} they add up to {total.points.mean:+z.2f}"
-            )
+            words.append(f"{verb} alone from {base} they add up to {total.points.mean:+z.2f}")
     return (
         f"Together the changes are worth {effects.together.points.mean:+z.2f} points; {', '.join(words)}. They need not add "
         "up: what a change is worth depends on those around it."
@@ -86,56 +75,56 @@ def adding_up(effects: Effects) -> str:
 
 def text_table(effects: Effects) -> list[str]:
     """The study as lines of text."""
-    lines = _aligned([["recipe", "test accuracy", "training"], *recipe_rows(effects)])
+    lines = aligned(recipe_rows(effects))
     columns = [name for name in cells(effects.together) if name != "95% interval "]  # a terminal is only so wide
     rows = [[words[name] for name in columns if name in words] for words in map(cells, effects.all())]
     header = [name.rstrip() for name in columns]
-    return [*lines, "", *_aligned([header, *rows]), "", adding_up(effects)]
+    return [*lines, "", *aligned([header, *rows]), "", adding_up(effects)]
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Rows of words -> lines; a row that is shorter than the first ends with a remark that may run on."""
-    full = [row for row in rows if len(row) == len(rows[0])]
-    widths = [max(len(row[k]) for row in full) for k in range(len(rows[0]))]
-    widths[0] = max(len(row[0]) for row in rows)
-    return ["  ".join(word.ljust(width) for word, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+MARKDOWN = """\
+# From {first} to {second}: what each change is worth
+
+    {command}
+
+Mean ± standard deviation over {seeds} seeds.
+
+{recipes}
+
+Each change *alone* from {first}, and *undone* alone from {second}; more than 0 (a factor above 1) means that there is \
+more with the change than without it. The differences are taken seed by seed; their 95% intervals are Student's. In the \
+rows of sums the factors of time are multiplied.
+
+{changes}
+
+{adding_up}
+
+![What each change is worth](effects.png)
+
+Seeds 0 to {last} take the place of the recipes' own; the engine is the first recipe's; what is printed while training \
+plays no part. Measured with unroll {unroll} and torch {torch} on {processor}, {threads} of {cores} cores, engine {engine}.
+"""
 
 
 def markdown(effects: Effects, command: str, facts: dict[str, Any]) -> str:
     """effects.md: the study, how it was measured, and where."""
 
-    def table(rows: Sequence[Sequence[str]]) -> list[str]:
-        escaped = [[word.replace("|", "\\|") for word in row] for row in rows]
-        lines = [f"| {' | '.join(row)} |" for row in escaped]
-        return [lines[0], f"| {' | '.join('---' for _ in rows[0])} |", *lines[1:]]
+    def table(rows: list[list[str]]) -> str:
+        head, *body = [f"| {' | '.join(word.replace('|', chr(92) + '|') for word in row)} |" for row in rows]
+        return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
 
     columns = list(cells(effects.together))
     rows = [[words.get(name, "") for name in columns] for words in map(cells, effects.all())]
-    return "\n".join(
-        [
-            f"# From {effects.first} to {effects.second}: what each change is worth",
-            "",
-            f"    {command}",
-            "",
-            f"Mean ± standard deviation over {effects.seeds} seeds.",
-            "",
-            *table([["recipe", "test accuracy", "training"], *recipe_rows(effects)]),
-            "",
-            f"Each change *alone* from {effects.first}, and *undone* alone from {effects.second}; more than 0 (a factor above 1) "
-            "means that there is more with the change than without it. The differences are taken seed by seed; their 95% "
-            "intervals are Student's. In the rows of sums the factors of time are multiplied.",
-            "",
-            *table([[name.rstrip() for name in columns], *rows]),
-            "",
-            adding_up(effects),
-            "",
-            "![What each change is worth](effects.png)",
-            "",
-            f"Seeds 0 to {effects.seeds - 1} take the place of the recipes' own; the engine is the first recipe's; what is "
-            f"printed while training plays no part. Measured with unroll {facts['unroll']} and torch {facts['torch']} on "
-            f"{facts['processor']}, {facts['threads']} of {facts['cores']} cores, engine {facts['engine']}.",
-            "",
-        ]
+    return MARKDOWN.format(
+        first=effects.first,
+        second=effects.second,
+        command=command,
+        seeds=effects.seeds,
+        last=effects.seeds - 1,
+        recipes=table(recipe_rows(effects)),
+        changes=table([[name.rstrip() for name in columns], *rows]),
+        adding_up=adding_up(effects),
+        **facts,
     )
 
 
@@ -172,20 +161,16 @@ def draw_effects(effects: Effects) -> Figure:
     """
     changes = list(dict.fromkeys(effect.change for effect in effects.single))
     places = {change: place for place, change in enumerate(changes)} | {effects.together.change: len(changes)}
-    figure, pair = plt.subplots(
-        1, 2, figsize=(11, 0.78 * len(places) + 1.5), sharey=True, layout="constrained", width_ratios=(1.25, 1)
-    )
-    left, right = pair
+    options = {"sharey": True, "width_ratios": (1.25, 1)}
+    figure, (left, right) = side_by_side(11, 0.78 * len(places) + 1.5, "x", **options)
     right.set_xscale("log")
     for effect in (*effects.single, effects.together):
         y = places[effect.change] + OFFSETS[effect.made]
         _mark(left, effect, effect.points, y, "{:+z.2f}")
         _mark(right, effect, effect.factor, y, "{:.2f}")
-    left.axvline(0, color="#8a8a8a", linewidth=0.9, zorder=0)
-    right.axvline(1, color="#8a8a8a", linewidth=0.9, zorder=0)
-    for axes in pair:
+    for axes, none in ((left, 0), (right, 1)):
+        axes.axvline(none, color="#8a8a8a", linewidth=0.9, zorder=0)
         axes.axhline(len(changes) - 0.5, color="#8a8a8a", linewidth=0.9, linestyle=":", zorder=0)
-        axes.grid(True, axis="x")
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
         axes.margins(x=0.3)  # room for the words at the outermost marks
@@ -196,12 +181,9 @@ def draw_effects(effects: Effects) -> Figure:
     right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     right.xaxis.set_minor_formatter(NullFormatter())
-    handles = [
-        left.errorbar([], [], xerr=[], capsize=3, linestyle="none", **MARKS[made])
-        for made in ("alone", "undone", "together")
-    ]
+    handles = [left.errorbar([], [], xerr=[], capsize=3, linestyle="none", **mark) for mark in MARKS.values()]
     words = [f"made alone from {effects.first}", f"undone alone from {effects.second}", "all together"]
-    figure.legend(handles, words, frameon=False, loc="outside lower center", ncol=3)
+    figure.legend(handles, words, loc="outside lower center", ncol=3)
     return figure
 
 

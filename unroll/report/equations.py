@@ -63,6 +63,17 @@ EQUATIONS = {
     ),
 }
 
+# What the readout reads, by the recipe's pooling: LaTeX, what is read out in its place, and in words; given the state.
+POOLED: dict[str, Callable[[str], tuple[str, str, str]]] = {
+    "last": lambda s: (f"{s}_T", f"{s} T", "the last hidden state"),
+    "mean": lambda s: (f"\\overline{{{s}}}", f"mean of {s}", f"the mean of ${s}_t$ over all steps"),
+    "max": lambda s: (
+        f"\\max_t {s}_t",
+        f"maximum over t of {s} t",
+        f"the greatest value of each unit of ${s}_t$ over all steps",
+    ),
+}
+
 
 def _dotted(shape: str) -> str:
     """$W ...$ -> $W_\\bullet ...$: one for each block."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from numpy.typing import NDArray
 
 import unroll
@@ -24,8 +26,9 @@ from unroll.data.images import ImageEncoder
 from unroll.data.sentences import SentenceEncoder
 from unroll.data.series import SeriesEncoder
 from unroll.errors import InputError, RunError
+from unroll.report.blocks import percent
+from unroll.report.document import command, title_of, wrapped
 from unroll.report.pdf import write_whole
-from unroll.training.recipe import ImageRecipe, SentenceRecipe
 from unroll.training.run import Classifier, RunFolder, load
 
 OPSET, IR_VERSION = 17, 8  # understood by ONNX Runtime 1.12 and later
@@ -63,219 +66,157 @@ def export_onnx(folder: RunFolder, path: Path) -> float | None:
     return difference
 
 
-class Graph:
-    """Nodes and constants under construction; every method returns the name of what it made."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
-
-    def constant(self, name: str, values: Any) -> str:
-        from onnx import numpy_helper
-
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def add(self, kind: str, inputs: list[str], outputs: list[str] | str, **attributes: Any) -> str:
-        from onnx import helper
-
-        names = [outputs] if isinstance(outputs, str) else outputs
-        self.nodes.append(helper.make_node(kind, inputs, names, name=f"{kind}_{len(self.nodes)}", **attributes))
-        return names[0]
-
-
 def build_graph(classifier: Classifier) -> Any:
-    """The model as an onnx ModelProto."""
-    from onnx import TensorProto, helper
+    """The model as an onnx ModelProto: its nodes in ONNX's textual syntax, and the constants that they name."""
+    from onnx import helper, numpy_helper, parser
 
-    encoder, model = classifier.encoder, classifier.model
-    graph = Graph()
-    ragged = not isinstance(encoder, ImageEncoder)
-    if isinstance(encoder, SentenceEncoder):
-        inputs = [helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", "time"])]
-    else:
-        inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "time", encoder.input_size])]
-    lengths = ""
-    if ragged:
-        inputs.append(helper.make_tensor_value_info("lengths", TensorProto.INT64, ["batch"]))
-        lengths = graph.add("Cast", ["lengths"], "lengths_int32", to=TensorProto.INT32)
-
-    h = _input(graph, classifier)  # (T, B, D)
-    looked_up = isinstance(encoder, SentenceEncoder) and model.embedding is None
-    layers = list(model.layers.cells)
-    last = ""
+    encoder, layers = classifier.encoder, list(classifier.model.layers.cells)
+    constants: dict[str, Any] = {
+        "W_out": classifier.model.W_out.detach().numpy().T,
+        "b_out": classifier.model.b_out.detach().numpy(),
+        "keep_two": np.array([0, 0, -1]),
+        "keep_one": np.array([0, -1]),
+    }
+    inputs = "int64[batch,time] tokens"
+    if not isinstance(encoder, SentenceEncoder):
+        inputs = f"float[batch,time,{encoder.input_size}] x"
+    nodes = _input(classifier, constants)
+    if _ragged(classifier):
+        inputs += ", int64[batch] lengths"
+        nodes.append("steps_read = Cast<to = 6>(lengths)")  # 6: int32
     for number, cells in enumerate(layers):
-        h, last = _layer(graph, number, list(cells), h, lengths, looked_up and number == 0)
-    read = _pool(graph, classifier, h, last)
-    W_out = graph.constant("W_out", model.W_out.detach().numpy().T)
-    b_out = graph.constant("b_out", model.b_out.detach().numpy())
-    graph.add("MatMul", [read, W_out], "readout")
-    graph.add("Add", ["readout", b_out], "logits")
-    graph.add("Softmax", ["logits"], "probabilities", axis=-1)
-
-    classes = len(encoder.class_names)
-    outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", classes])
-        for name in ("logits", "probabilities")
+        nodes += _layer(classifier, number, list(cells), constants)
+    read, pooling = _pool(classifier, f"h_{len(layers)}", constants)
+    nodes += [
+        *pooling,
+        f"readout = MatMul({read}, W_out)",
+        "logits = Add(readout, b_out)",
+        "probabilities = Softmax<axis = -1>(logits)",
     ]
-    made = helper.make_model(
-        helper.make_graph(graph.nodes, "unroll", inputs, outputs, graph.constants),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        producer_name="unroll",
-        producer_version=unroll.__version__,
-        doc_string=input_note(classifier),
-    )
-    made.ir_version = IR_VERSION
-    helper.set_model_props(made, _properties(classifier))
+    outputs = ", ".join(f"float[batch,{len(encoder.class_names)}] {name}" for name in ("logits", "probabilities"))
+    head = f'<ir_version: {IR_VERSION}, opset_import: ["" : {OPSET}], producer_name: "unroll">'
+    made = parser.parse_model("\n".join([head, f"unroll ({inputs}) => ({outputs}) {{", *nodes, "}"]))
+    made.producer_version = unroll.__version__
+    made.doc_string = input_words(classifier)["note"]
+    for name, values in constants.items():
+        made.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+    properties: dict[str, Any] = {"labels": encoder.class_names}
+    if isinstance(encoder, SentenceEncoder):
+        properties["vocabulary"] = encoder.words
+    if isinstance(encoder, SeriesEncoder):
+        properties["features"] = encoder.feature_names
+    found = {name: json.dumps(values, ensure_ascii=False) for name, values in properties.items()}
+    helper.set_model_props(made, {"input": made.doc_string, **found})
     return made
 
 
-def _properties(classifier: Classifier) -> dict[str, str]:
-    encoder = classifier.encoder
-    found = {"labels": json.dumps(encoder.class_names, ensure_ascii=False), "input": input_note(classifier)}
-    if isinstance(encoder, SentenceEncoder):
-        found["vocabulary"] = json.dumps(encoder.words, ensure_ascii=False)
-    if isinstance(encoder, SeriesEncoder):
-        found["features"] = json.dumps(encoder.feature_names, ensure_ascii=False)
-    return found
+def _ragged(classifier: Classifier) -> bool:
+    """Whether the model's sequences have lengths of their own."""
+    return not isinstance(classifier.encoder, ImageEncoder)
 
 
-def input_note(classifier: Classifier) -> str:
-    """What goes in, in a sentence."""
-    encoder = classifier.encoder
-    if isinstance(encoder, ImageEncoder):
-        return (
-            f"x (batch, time, {encoder.columns}) float32: pictures row by row, pixels from 0 to 255, ink bright on dark; "
-            "the normalisation is part of the model."
-        )
-    if isinstance(encoder, SentenceEncoder):
-        unknown = f"{encoder.words[0]!r} (0) stands for unknown ones" if encoder.unknown else "leave out unknown ones"
-        case = "lower case" if encoder.lowercase else "as written"
-        return (
-            f"tokens (batch, time) int64: numbers of words in the vocabulary, {case}; {unknown}; pad with 0. "
-            "lengths (batch) int64: words in each sentence."
-        )
-    return (
-        f"x (batch, time, {encoder.input_size}) float32: measurements in their own units; the standardisation is part of "
-        "the model. lengths (batch) int64: steps in each series."
-    )
-
-
-def _input(graph: Graph, classifier: Classifier) -> str:
-    """The graph's input -> (T, B, D): normalised, embedded, or with U looked up."""
+def _input(classifier: Classifier, constants: dict[str, Any]) -> list[str]:
+    """The graph's input -> h_0 (T, B, D): normalised, embedded, or with U looked up."""
     encoder, model = classifier.encoder, classifier.model
     if isinstance(encoder, SentenceEncoder):
-        tokens = graph.add("Transpose", ["tokens"], "tokens_by_time", perm=[1, 0])
         if model.embedding is not None:
-            table = model.embedding.detach().numpy()  # (V, E)
+            constants["words"] = model.embedding.detach().numpy()  # (V, E)
         else:
             # A one-hot word picks a column of U. The columns are looked up, and the node's input weights are the
             # identity: no one-hot vector over the whole vocabulary is ever made.
-            columns = [_blocks(cell, cell.U).T for cell in model.layers.cells[0]]  # (V, G·H) for each direction
-            table = np.concatenate(columns, axis=1)
-        return graph.add("Gather", [graph.constant("words", table), tokens], "x_by_time", axis=0)
-    if isinstance(encoder, ImageEncoder):
-        scale, shift = np.float32(1 / (255 * encoder.std)), np.float32(encoder.mean / encoder.std)
-        scaled = graph.add("Mul", ["x", graph.constant("scale", scale)], "x_scaled")
-        normalised = graph.add("Sub", [scaled, graph.constant("shift", shift)], "x_normalised")
-    else:
-        assert isinstance(encoder, SeriesEncoder)
-        mean, deviation = np.array(encoder.mean, np.float32), np.array(encoder.deviation, np.float32)
-        centred = graph.add("Sub", ["x", graph.constant("mean", mean)], "x_centred")
-        normalised = graph.add("Div", [centred, graph.constant("deviation", deviation)], "x_normalised")
-    return graph.add("Transpose", [normalised], "x_by_time", perm=[1, 0, 2])
-
-
-def _layer(graph: Graph, number: int, cells: list[Any], x: str, lengths: str, looked_up: bool) -> tuple[str, str]:
-    """One layer -> its outputs (T, B, H·directions) and its last states (B, H·directions)."""
-    H, directions = cells[0].hidden_size, len(cells)
-    G = len(cells[0].gate_names) * H
-    if looked_up:
-        U = np.zeros((directions, G, directions * G), np.float32)
-        for d in range(directions):
-            U[d, :, d * G : (d + 1) * G] = np.eye(G)
-    else:
-        U = np.stack([_blocks(cell, cell.U) for cell in cells])
-    W = np.stack([_blocks(cell, cell.W) for cell in cells])
-    b = np.stack([np.zeros(G, np.float32) if cell.b is None else _blocks(cell, cell.b) for cell in cells])
-    inputs = [
-        x,
-        graph.constant(f"U_{number}", U),
-        graph.constant(f"W_{number}", W),
-        graph.constant(f"b_{number}", np.concatenate([b, np.zeros_like(b)], axis=1)),  # ONNX has two biases, as torch
-        lengths,
+            columns = [
+                _blocks(classifier, cell, "U").T for cell in model.layers.cells[0]
+            ]  # (V, G·H) for each direction
+            constants["words"] = np.concatenate(columns, axis=1)
+        return ["by_time = Transpose<perm = [1, 0]>(tokens)", "h_0 = Gather<axis = 0>(words, by_time)"]
+    constants["mean"], constants["deviation"] = _moments(encoder)
+    return [
+        "centred = Sub(x, mean)",
+        "normalised = Div(centred, deviation)",
+        "h_0 = Transpose<perm = [1, 0, 2]>(normalised)",
     ]
-    attributes: dict[str, Any] = {"hidden_size": H, "direction": "bidirectional" if directions == 2 else "forward"}
-    outputs = [f"Y_{number}", f"Y_h_{number}"]
-    name, _ = operator_of(cells[0])
+
+
+def _moments(encoder: Any) -> tuple[Any, Any]:
+    """Mean and deviation of raw pictures or series."""
+    if isinstance(encoder, ImageEncoder):
+        return np.float32(255 * encoder.mean), np.float32(255 * encoder.std)
+    return np.array(encoder.mean, np.float32), np.array(encoder.deviation, np.float32)
+
+
+def _layer(classifier: Classifier, number: int, cells: list[Any], constants: dict[str, Any]) -> list[str]:
+    """One layer: h_number (T, B, D) -> the next h (T, B, H·directions) and its last states (B, H·directions)."""
+    H, directions = cells[0].hidden_size, len(cells)
+    W, b = (np.stack([_blocks(classifier, cell, name) for cell in cells]) for name in ("W", "b"))
+    if number == 0 and isinstance(classifier.encoder, SentenceEncoder) and classifier.model.embedding is None:
+        G = b.shape[1]
+        U = np.eye(directions * G, dtype=np.float32).reshape(directions, G, directions * G)
+    else:
+        U = np.stack([_blocks(classifier, cell, "U") for cell in cells])
+    two = np.concatenate([b, np.zeros_like(b)], axis=1)  # ONNX has two biases, as torch
+    constants |= {f"U_{number}": U, f"W_{number}": W, f"b_{number}": two}
+    attributes = f'hidden_size = {H}, direction = "{"bidirectional" if directions == 2 else "forward"}"'
     if hasattr(cells[0], "nonlinearity"):
-        activation = {"tanh": "Tanh", "relu": "Relu"}[cells[0].nonlinearity]
-        attributes["activations"] = [activation] * directions
-    graph.add(name, inputs, outputs, **attributes)
-    flat = graph.constant(f"shape_{number}", np.array([0, 0, -1], np.int64))
-    by_batch = graph.add("Transpose", [outputs[0]], f"Y_by_batch_{number}", perm=[0, 2, 1, 3])  # (T, B, directions, H)
-    h = graph.add("Reshape", [by_batch, flat], f"h_{number}")
-    last = graph.add("Transpose", [outputs[1]], f"last_by_batch_{number}", perm=[1, 0, 2])  # (B, directions, H)
-    return h, graph.add(
-        "Reshape", [last, graph.constant(f"flat_{number}", np.array([0, -1], np.int64))], f"last_{number}"
-    )
+        attributes += f", activations = {json.dumps([cells[0].nonlinearity.capitalize()] * directions)}"
+    inputs = f"h_{number}, U_{number}, W_{number}, b_{number}" + ", steps_read" * _ragged(classifier)
+    return [
+        f"Y_{number}, last_{number} = {_operator(classifier)[0]}<{attributes}>({inputs})",
+        f"Y_by_batch_{number} = Transpose<perm = [0, 2, 1, 3]>(Y_{number})",
+        f"h_{number + 1} = Reshape(Y_by_batch_{number}, keep_two)",
+        f"last_by_batch_{number} = Transpose<perm = [1, 0, 2]>(last_{number})",
+        f"last_h_{number + 1} = Reshape(last_by_batch_{number}, keep_one)",
+    ]
 
 
-class Operator(NamedTuple):
-    """ONNX's operator for a cell, and the order in which it wants the gates' blocks."""
-
-    name: str
-    gates: tuple[str, ...]
+# ONNX's operator for a cell, and the order in which it wants the gates' blocks.
+OPERATORS = {"rnn": ("RNN", ("s",)), "lstm": ("LSTM", ("i", "o", "f", "c_tilde"))}
 
 
-OPERATORS = {"rnn": Operator("RNN", ("s",)), "lstm": Operator("LSTM", ("i", "o", "f", "c_tilde"))}
+def _operator(classifier: Classifier) -> tuple[str, tuple[str, ...]]:
+    cell = classifier.recipe.cell
+    if cell not in OPERATORS:
+        title = cell_type(cell).title
+        raise InputError(f"ONNX has no operator for the cell {title!r}; export runs of cell {' or '.join(OPERATORS)}")
+    return OPERATORS[cell]
 
 
-def operator_of(cell: CellParameters) -> Operator:
-    """ONNX's operator for a cell.
-
-    Raises:
-        InputError: ONNX has none.
-    """
-    for name, operator in OPERATORS.items():
-        if type(cell) is cell_type(name):
-            return operator
-    raise InputError(f"ONNX has no operator for the cell {cell.title!r}; export runs of cell {' or '.join(OPERATORS)}")
-
-
-def _blocks(cell: CellParameters, parameter: Any) -> Array:
-    """The gates' blocks in ONNX's order."""
-    values = parameter.detach().cpu()
-    found: Array = torch.cat([values[cell.block(gate)] for gate in operator_of(cell).gates]).numpy()
+def _blocks(classifier: Classifier, cell: CellParameters, name: str) -> Array:
+    """W, U or b of a cell, the gates' blocks in ONNX's order; zeros for a bias that it does not have."""
+    values = getattr(cell, name)
+    if values is None:
+        return np.zeros(len(cell.W), np.float32)
+    found: Array = torch.cat([values.detach().cpu()[cell.block(gate)] for gate in _operator(classifier)[1]]).numpy()
     return found
 
 
-def _pool(graph: Graph, classifier: Classifier, h: str, last: str) -> str:
-    """h (T, B, F), last (B, F) -> what the readout reads (B, F)."""
-    from onnx import TensorProto
-
+def _pool(classifier: Classifier, h: str, constants: dict[str, Any]) -> tuple[str, list[str]]:
+    """What the readout reads (B, F), of the states h (T, B, F) and the last ones; and the nodes that make it."""
     how = classifier.model.head.pooling
-    ragged = not isinstance(classifier.encoder, ImageEncoder)
     if how == "last":
-        return last
-    if not ragged:
-        return graph.add("ReduceMean" if how == "mean" else "ReduceMax", [h], "pooled", axes=[0], keepdims=0)
+        return f"last_{h}", []
+    if not _ragged(classifier):
+        return "pooled", [f"pooled = Reduce{how.capitalize()}<axes = [0], keepdims = 0>({h})"]
+    constants |= {"zero": np.array(0), "one": np.array(1), "padding": np.float32(0 if how == "mean" else -np.inf)}
+    constants |= {f"axis_{k}": np.array([k]) for k in range(3)}
     # Which steps belong to a sequence: number of the step < its length, (T, B, 1).
-    shape = graph.add("Shape", [h], "h_shape")
-    T = graph.add("Gather", [shape, graph.constant("first", np.array(0, np.int64))], "T", axis=0)
-    zero, one = graph.constant("zero", np.array(0, np.int64)), graph.constant("one", np.array(1, np.int64))
-    steps = graph.add("Range", [zero, T, one], "steps")
-    column = graph.add("Unsqueeze", [steps, graph.constant("axis_1", np.array([1], np.int64))], "steps_column")
-    inside = graph.add("Less", [column, "lengths"], "inside")
-    mask = graph.add("Unsqueeze", [inside, graph.constant("axis_2", np.array([2], np.int64))], "mask")
-    padding = np.float32(0 if how == "mean" else -np.inf)
-    masked = graph.add("Where", [mask, h, graph.constant("padding", padding)], "h_masked")
+    masked = [
+        f"h_shape = Shape({h})",
+        "T = Gather<axis = 0>(h_shape, zero)",
+        "steps = Range(zero, T, one)",
+        "column = Unsqueeze(steps, axis_1)",
+        "inside = Less(column, lengths)",
+        "mask = Unsqueeze(inside, axis_2)",
+        f"masked = Where(mask, {h}, padding)",
+    ]
     if how == "max":
-        return graph.add("ReduceMax", [masked], "pooled", axes=[0], keepdims=0)
-    total = graph.add("ReduceSum", [masked, graph.constant("axis_0", np.array([0], np.int64))], "h_sum", keepdims=0)
-    counts = graph.add("Cast", ["lengths"], "lengths_float", to=TensorProto.FLOAT)
-    per = graph.add("Unsqueeze", [counts, graph.constant("axis_last", np.array([1], np.int64))], "lengths_column")
-    return graph.add("Div", [total, per], "pooled")
+        return "pooled", [*masked, "pooled = ReduceMax<axes = [0], keepdims = 0>(masked)"]
+    return "pooled", [
+        *masked,
+        "total = ReduceSum<keepdims = 0>(masked, axis_0)",
+        "lengths_float = Cast<to = 1>(lengths)",
+        "lengths_column = Unsqueeze(lengths_float, axis_1)",
+        "pooled = Div(total, lengths_column)",
+    ]
 
 
 def check(classifier: Classifier, content: bytes) -> float | None:
@@ -291,15 +232,13 @@ def check(classifier: Classifier, content: bytes) -> float | None:
     options.log_severity_level = 3  # not its remarks on constants that it folds
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
-    encoder = classifier.encoder
     largest = 0.0
-    for T in (7, 28):
-        for B in (1, 5):
-            feeds, expected = _sample(classifier, random, B, T)
-            (found,) = session.run(["logits"], feeds)
-            difference = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
-            largest = max(largest, float(difference.max()))
-            assert found.shape == (B, len(encoder.class_names))
+    for T, B in product((7, 28), (1, 5)):
+        feeds, expected = _sample(classifier, random, B, T)
+        (found,) = session.run(["logits"], feeds)
+        assert found.shape == (B, len(classifier.class_names))
+        difference = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
+        largest = max(largest, float(difference.max()))
     return largest
 
 
@@ -308,29 +247,137 @@ def _sample(
     classifier: Classifier, random: np.random.Generator, B: int, T: int
 ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
     """Random inputs for ONNX Runtime, and the logits that the model itself gives for them."""
-    encoder, model = classifier.encoder, classifier.model
-    if isinstance(encoder, ImageEncoder):
-        pixels = random.integers(0, 256, (B, T, encoder.columns)).astype(np.uint8)
-        expected = model(encoder.features(torch.from_numpy(pixels)))
-        return {"x": pixels.astype(np.float32)}, expected.numpy()
+    encoder, name = classifier.encoder, "x"
+    raw: Any
+    values: Any
+    if isinstance(encoder, SentenceEncoder):
+        name = "tokens"
+        raw = values = random.integers(0, encoder.input_size, (B, T))
+    elif isinstance(encoder, ImageEncoder):
+        raw = values = random.integers(0, 256, (B, T, encoder.columns)).astype(np.float32)
+    else:
+        mean, deviation = _moments(encoder)
+        raw = random.standard_normal((B, T, encoder.input_size)).astype(np.float32) * deviation + mean
+        values = (raw - mean) / deviation
+    x = encoder.features(torch.from_numpy(values))
+    if not _ragged(classifier):
+        return {name: raw}, classifier.model(x).numpy()
     lengths = random.integers(1, T + 1, B)
     lengths[0] = T
-    if isinstance(encoder, SentenceEncoder):
-        tokens = random.integers(0, encoder.input_size, (B, T))
-        expected = model(torch.from_numpy(tokens).T, torch.from_numpy(lengths))
-        return {"tokens": tokens, "lengths": lengths}, expected.numpy()
-    assert isinstance(encoder, SeriesEncoder)
-    mean, deviation = np.array(encoder.mean, np.float32), np.array(encoder.deviation, np.float32)
-    standard = random.standard_normal((B, T, encoder.input_size)).astype(np.float32)
-    raw = (standard * deviation + mean).astype(np.float32)
-    again = torch.from_numpy((raw - mean) / deviation)
-    expected = model(again.transpose(0, 1), torch.from_numpy(lengths))
-    return {"x": raw, "lengths": lengths}, expected.numpy()
+    return {name: raw, "lengths": lengths}, classifier.model(x, torch.from_numpy(lengths)).numpy()
 
 
 # --------------------------------------------------------------------------------------------------------------- card
 
+
+def input_words(classifier: Classifier) -> dict[str, str]:
+    """What goes in, in words: of the ONNX file (`note`, `feed`), of the layers in torch, of `predict`; and the task."""
+    encoder, size = classifier.encoder, classifier.encoder.input_size
+    if isinstance(encoder, ImageEncoder):
+        return {
+            "task": "image-classification",
+            "example": '"digit.png"',
+            "each": "picture files or uint8 arrays (T, D)",
+            "note": f"x (batch, time, {size}) float32: pictures row by row, pixels from 0 to 255, ink bright on dark; "
+            "the normalisation is part of the model.",
+            "feed": '{"x": x}',
+            "torch": f"(time, batch, {size}): pixels / 255, minus {encoder.mean:.6g}, over {encoder.std:.6g}",
+        }
+    if isinstance(encoder, SentenceEncoder):
+        unknown = f"{encoder.words[0]!r} (0) stands for unknown ones" if encoder.unknown else "leave out unknown ones"
+        case = "lower case" if encoder.lowercase else "as written"
+        one_hot = f"(time, batch, {size}): one-hot vectors over the vocabulary"
+        return {
+            "task": "text-classification",
+            "example": '"The movie is good"',
+            "each": "sentences",
+            "note": f"tokens (batch, time) int64: numbers of words in the vocabulary, {case}; {unknown}; pad with 0. "
+            "lengths (batch) int64: words in each sentence.",
+            "feed": '{"tokens": tokens, "lengths": lengths}',
+            "torch": one_hot if classifier.model.embedding is None else '(time, batch, E): rows of `w["embedding"]`',
+        }
+    return {
+        "task": "time-series-classification",
+        "example": "series",
+        "each": "arrays (T, D)",
+        "note": f"x (batch, time, {size}) float32: measurements in their own units; the standardisation is part of the "
+        "model. lengths (batch) int64: steps in each series.",
+        "feed": '{"x": x, "lengths": lengths}',
+        "torch": f"(time, batch, {size}), standardised with the training part's mean and deviation",
+    }
+
+
 MARK = "library_name: unroll-rnn"
+CARD = """\
+---
+{metadata}---
+
+# {name}
+
+{title}: {parameters:,} parameters, trained on {sequences:,} sequences.
+{test}
+## Use
+
+With `unroll` (raw inputs, labels and normalisation included):
+
+```python
+import unroll
+
+classifier = unroll.load("model.safetensors")
+print(classifier.predict([{example}]))  # {each}
+```
+
+The recurrent layers alone, in plain PyTorch:
+
+```python
+import torch
+from safetensors.torch import load_file
+
+w = load_file("model.safetensors")
+names = {{"weight_ih": "U", "weight_hh": "W", "bias_ih": "b", "bias_hh": "b"}}
+{layer} = torch.nn.{operator}({options})
+{layer}.load_state_dict({{
+    f"{{theirs}}_l{{n}}{{'_reverse' * d}}": w[f"layers.cells.{{n}}.{{d}}.{{ours}}"] * (theirs != "bias_hh")
+    for theirs, ours in names.items() for n in range({layers}) for d in range({directions})
+}})
+```
+
+torch keeps two biases where the equations have one; the second is zero. The input is {torch}.
+{onnx}
+Labels, in the order of the outputs: {labels}.
+
+## Training
+
+```sh
+{command}
+```
+
+Seed {seed}; {versions}; {seconds:.0f} s of training.
+
+## Limits
+
+The model knows the {classes} classes that it was trained on and always names one of them, whatever it is shown. The \
+accuracy above holds for sequences like those of {data}, and for no others.
+"""
+TEST = """
+**Test accuracy {accuracy}** ({correct:,} of {total:,}; 95% interval {low} to {high}).
+
+| class | correct | of | accuracy |
+| --- | ---: | ---: | ---: |
+{rows}
+"""
+ONNX = """
+With ONNX Runtime:
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{file}")
+(probabilities,) = session.run(["probabilities"], {feed})
+```
+
+{note}
+"""
 
 
 def write_card(folder: RunFolder, onnx: Path | None = None) -> list[Path]:
@@ -353,149 +400,65 @@ def write_card(folder: RunFolder, onnx: Path | None = None) -> list[Path]:
 
 def card_text(folder: RunFolder, onnx: str | None = None) -> str:
     """The model card as Markdown, its metadata first."""
-    from unroll.report.document import Parts, command, percent, wrapped
+    classifier, metrics, recipe, facts = load(folder.path), folder.metrics(), folder.recipe, folder.facts
+    words, layers, test = input_words(classifier), classifier.model.layers, metrics.get("test")
+    mnist = recipe.task == "images" and recipe.data is None
+    operator, _ = _operator(classifier)
+    options = f"{layers.input_size}, {layers.hidden_size}, num_layers={layers.num_layers}"
+    options += f", bidirectional={layers.bidirectional}"
+    if recipe.cell == "rnn":
+        options += f', nonlinearity="{recipe.nonlinearity}"'
+    return CARD.format(
+        metadata=_metadata(classifier, test, mnist),
+        name=recipe.name,
+        title=title_of(recipe),
+        parameters=metrics["parameters"],
+        sequences=metrics["training_sequences"],
+        test="" if test is None else _test(test),
+        layer=operator.lower(),
+        operator=operator,
+        options=options,
+        layers=layers.num_layers,
+        directions=layers.directions,
+        onnx="" if onnx is None else ONNX.format(file=onnx, **words),
+        labels=", ".join(f"`{name}`" for name in classifier.class_names),
+        command="\n".join(wrapped(command(recipe))),
+        seed=recipe.seed,
+        versions=", ".join(f"{key} {facts[key]}" for key in ("unroll", "torch", "python") if key in facts),
+        seconds=metrics["seconds"]["training"],
+        classes=len(classifier.class_names),
+        data="the MNIST digits" if mnist else "the data named above",
+        **words,
+    )
 
-    parts = Parts(folder)
-    classifier, metrics, recipe = load(folder.path), folder.metrics(), folder.recipe
-    test = metrics.get("test")
-    task = {"images": "image-classification", "sentences": "text-classification"}.get(
-        recipe.task, "time-series-classification"
-    )
-    name = (
-        "MNIST"
-        if isinstance(recipe, ImageRecipe) and recipe.data is None
-        else Path(recipe.data or "the lab's sentences").name
-    )
-    metadata: dict[str, Any] = {"library_name": "unroll-rnn", "pipeline_tag": task}
-    if task == "time-series-classification":
-        metadata.pop("pipeline_tag")  # none of Hugging Face's own
-    metadata["tags"] = ["unroll", recipe.cell, "recurrent-neural-network", task]
-    if isinstance(recipe, ImageRecipe) and recipe.data is None:
-        metadata["datasets"] = ["ylecun/mnist"]
+
+def _metadata(classifier: Classifier, test: dict[str, Any] | None, mnist: bool) -> str:
+    recipe, task = classifier.recipe, input_words(classifier)["task"]
+    name = "MNIST" if mnist else Path(recipe.data or "the lab's sentences").name
+    found: dict[str, Any] = {"library_name": "unroll-rnn"}
+    if task != "time-series-classification":  # none of Hugging Face's own
+        found["pipeline_tag"] = task
+    found["tags"] = ["unroll", recipe.cell, "recurrent-neural-network", task]
+    if mnist:
+        found["datasets"] = ["ylecun/mnist"]
     if test is not None:
-        metadata["metrics"] = ["accuracy"]
+        found["metrics"] = ["accuracy"]
         result = {
             "task": {"type": task},
             "dataset": {"name": name, "type": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")},
             "metrics": [{"type": "accuracy", "value": test["accuracy"], "name": "Test accuracy"}],
         }
-        metadata["model-index"] = [{"name": recipe.name, "results": [result]}]
-    import yaml
+        found["model-index"] = [{"name": recipe.name, "results": [result]}]
+    return str(yaml.safe_dump(found, sort_keys=False, allow_unicode=True))
 
-    lines = [
-        "---",
-        yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).rstrip(),
-        "---",
-        "",
-        f"# {recipe.name}",
-        "",
-    ]
-    lines += [
-        f"{parts.title()}: {metrics['parameters']:,} parameters, trained on {metrics['training_sequences']:,} sequences."
-    ]
-    if test is not None:
-        low, high = test["interval95"]
-        lines += [
-            "",
-            f"**Test accuracy {percent(test['accuracy'])}** ({test['correct']:,} of {test['total']:,}; 95% interval "
-            f"{percent(low)} to {percent(high)}).",
-            "",
-            "| class | correct | of | accuracy |",
-            "| --- | ---: | ---: | ---: |",
-        ]
-        for label, row in test["per_class"].items():
-            shown = percent(row["accuracy"]) if row["total"] else "–"
-            lines.append(f"| {_cell(label)} | {row['correct']} | {row['total']} | {shown} |")
-    lines += ["", "## Use", "", "With `unroll` (raw inputs, labels and normalisation included):", "", "```python"]
-    example = {"images": "digit.png", "sentences": "The movie is good"}.get(recipe.task)
-    lines += ["import unroll", "", 'classifier = unroll.load("model.safetensors")']
-    lines += [
-        f'print(classifier.predict(["{example}"]))' if example else "print(classifier.predict([series]))  # (T, D) each"
-    ]
-    lines += [
-        "```",
-        "",
-        "The recurrent layers alone, in plain PyTorch:",
-        "",
-        "```python",
-        *torch_snippet(classifier),
-        "```",
-        "",
-    ]
-    lines += [_torch_note(classifier), ""]
-    if onnx is not None:
-        feed = (
-            '{"tokens": tokens, "lengths": lengths}'
-            if isinstance(recipe, SentenceRecipe)
-            else ('{"x": x}' if isinstance(recipe, ImageRecipe) else '{"x": x, "lengths": lengths}')
+
+def _test(test: dict[str, Any]) -> str:
+    rows = []
+    for label, row in test["per_class"].items():
+        name, shown = (
+            re.sub(r"(?=\|)", r"\\", label.replace("\n", " ")),
+            percent(row["accuracy"]) if row["total"] else "–",
         )
-        lines += ["With ONNX Runtime:", "", "```python", "import onnxruntime", ""]
-        lines += [f'session = onnxruntime.InferenceSession("{onnx}")']
-        lines += [f'(probabilities,) = session.run(["probabilities"], {feed})', "```", "", input_note(classifier), ""]
-    lines += [
-        "Labels, in the order of the outputs: " + ", ".join(f"`{name}`" for name in classifier.class_names) + ".",
-        "",
-    ]
-    facts = folder.facts
-    lines += ["## Training", "", "```sh", *wrapped(command(recipe)), "```", ""]
-    versions = ", ".join(f"{key} {facts[key]}" for key in ("unroll", "torch", "python") if key in facts)
-    lines += [f"Seed {recipe.seed}; {versions}; {metrics['seconds']['training']:.0f} s of training.", ""]
-    lines += ["## Limits", "", _limits(classifier), ""]
-    return "\n".join(lines)
-
-
-def torch_snippet(classifier: Classifier) -> list[str]:
-    """Python that loads the recurrent layers of model.safetensors into torch.nn.LSTM or torch.nn.RNN."""
-    layers = classifier.model.layers
-    kind = operator_of(layers.cells[0][0]).name
-    options = "".join(
-        [
-            f", num_layers={layers.num_layers}" if layers.num_layers > 1 else "",
-            ', nonlinearity="relu"' if getattr(layers.cells[0][0], "nonlinearity", "tanh") == "relu" else "",
-            ", bidirectional=True" if layers.bidirectional else "",
-        ]
-    )
-    names = '{"weight_ih": "U", "weight_hh": "W", "bias_ih": "b", "bias_hh": "b"}'
-    several = layers.num_layers > 1 or layers.bidirectional
-    key = "{theirs}_l{n}{'_reverse' * d}" if several else "{theirs}_l0"
-    value = 'w[f"layers.cells.{n}.{d}.{ours}"]' if several else 'w[f"layers.cells.0.0.{ours}"]'
-    loops = f" for n in range({layers.num_layers}) for d in range({layers.directions})" if several else ""
-    return [
-        "import torch",
-        "from safetensors.torch import load_file",
-        "",
-        'w = load_file("model.safetensors")',
-        f"lstm = torch.nn.{kind}({layers.input_size}, {layers.hidden_size}{options})".replace(
-            "lstm =", f"{kind.lower()} ="
-        ),
-        f'{kind.lower()}.load_state_dict({{f"{key}": {value} * (theirs != "bias_hh")',
-        f"    for theirs, ours in {names}.items(){loops}}})",
-    ]
-
-
-def _torch_note(classifier: Classifier) -> str:
-    note = "torch keeps two biases where the equations have one; the second is zero."
-    encoder = classifier.encoder
-    if isinstance(encoder, ImageEncoder):
-        return (
-            f"{note} The input is (time, batch, {encoder.columns}): pixels / 255, minus {encoder.mean:.6g}, "
-            f"over {encoder.std:.6g}."
-        )
-    if isinstance(encoder, SentenceEncoder):
-        if classifier.model.embedding is not None:
-            return f'{note} The input is (time, batch, E): rows of `w["embedding"]`.'
-        return f"{note} The input is (time, batch, {encoder.input_size}): one-hot vectors over the vocabulary."
-    return f"{note} The input is (time, batch, {encoder.input_size}), standardised with the training part's mean and deviation."
-
-
-def _limits(classifier: Classifier) -> str:
-    recipe = classifier.recipe
-    where = "the MNIST digits" if isinstance(recipe, ImageRecipe) and recipe.data is None else "the data named above"
-    return (
-        f"The model knows the {len(classifier.class_names)} classes that it was trained on and always names one of them, "
-        f"whatever it is shown. The accuracy above holds for sequences like those of {where}, and for no others."
-    )
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+        rows.append(f"| {name} | {row['correct']} | {row['total']} | {shown} |")
+    low, high = map(percent, test["interval95"])
+    return TEST.format(**{**test, "accuracy": percent(test["accuracy"])}, low=low, high=high, rows="\n".join(rows))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib
 
@@ -19,6 +21,8 @@ from matplotlib.ticker import MaxNLocator
 from unroll.files import write_atomically
 from unroll.training.run import RunFolder
 
+P = ParamSpec("P")
+
 INK, PAPER, ACCENT, WRONG = "#1a1a1a", "#ffffff", "#1f4e8c", "#c1440e"
 STYLE: Any = {
     "figure.facecolor": PAPER,
@@ -31,9 +35,29 @@ STYLE: Any = {
     "axes.grid": False,
     "grid.color": "#d9d9d9",
     "grid.linewidth": 0.6,
+    "legend.frameon": False,
     "svg.hashsalt": "unroll",  # the same run gives the same bytes
     "svg.fonttype": "path",
 }
+
+
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """The house style for everything that `draw` makes."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def side_by_side(width: float, height: float, grid: Any = "both", **options: Any) -> tuple[Figure, Any]:
+    """A figure, and its two axes with a grid."""
+    figure, pair = plt.subplots(1, 2, figsize=(width, height), layout="constrained", **options)
+    for axes in pair:
+        axes.grid(True, axis=grid)
+    return figure, pair
 
 
 def draw_figures(folder: RunFolder) -> list[Path]:
@@ -41,27 +65,21 @@ def draw_figures(folder: RunFolder) -> list[Path]:
     from unroll.report.examples import draw_examples
     from unroll.report.paths import draw_paths
 
-    drawn = []
     with matplotlib.rc_context(STYLE):
         figures: dict[str, Figure] = {"loss": draw_loss(folder)}
         metrics = folder.metrics()
         if "test" in metrics:
-            figures["confusion"] = draw_confusion(metrics["test"])
-            figures |= draw_examples(folder)
-            figures |= draw_paths(folder)
-        for name, figure in figures.items():
-            drawn.append(save_figure(figure, folder.path / "figures" / name))
-    return drawn
+            figures |= {"confusion": draw_confusion(metrics["test"]), **draw_examples(folder), **draw_paths(folder)}
+        return [save_figure(figure, folder.path / "figures" / name) for name, figure in figures.items()]
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write `path`.svg and `path`.png, and close the figure; the PNG."""
-    path.parent.mkdir(exist_ok=True)
-    metadata: dict[str, dict[str, Any]] = {"svg": {"Date": None, "Creator": "unroll"}, "png": {"Software": "unroll"}}
-    for suffix in ("svg", "png"):
+    """Write `path`.svg and `path`.png, making the folder, and close the figure; the PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix, metadata in (("svg", {"Date": None, "Creator": "unroll"}), ("png", {"Software": "unroll"})):
         content = io.BytesIO()
         with matplotlib.rc_context(STYLE):  # the style of an SVG's text and names is asked for here, not while drawing
-            figure.savefig(content, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata[suffix])
+            figure.savefig(content, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata)
         write_atomically(path.with_suffix(f".{suffix}"), content.getvalue())
     plt.close(figure)
     return path.with_suffix(".png")
@@ -88,11 +106,10 @@ def draw_loss(folder: RunFolder) -> Figure:
             held_out = [row["validation_loss"] for row in history]
             axes.plot(epochs, held_out, color=WRONG, marker="s", markersize=4, linestyle="--", label="held-out part")
         axes.set(title="Training Loss Curve", xlabel="Epoch", ylabel="Loss (cross-entropy, nats)")
-        axes.legend(frameon=False)
+        axes.legend()
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(True)
-    axes.set_ylim(bottom=0)
-    axes.set_xlim(left=0)
+    axes.set(xlim=(0, None), ylim=(0, None))
     return figure
 
 
@@ -111,16 +128,14 @@ def draw_confusion(test: dict[str, Any]) -> Figure:
         for row, column in np.ndindex(counts.shape):
             if counts[row, column]:
                 weight = "bold" if row == column else "normal"
-                axes.text(
-                    column,
-                    row,
-                    str(counts[row, column]),
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                    fontweight=weight,
-                    color=INK,
-                )
+                said: dict[str, Any] = {
+                    "ha": "center",
+                    "va": "center",
+                    "fontsize": 8,
+                    "fontweight": weight,
+                    "color": INK,
+                }
+                axes.text(column, row, str(counts[row, column]), **said)
     rotation = 0 if max(map(len, names)) <= 3 else 45
     axes.set_xticks(range(len(names)), names, rotation=rotation, ha="center" if rotation == 0 else "right")
     axes.set_yticks(range(len(names)), names)

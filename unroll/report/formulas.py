@@ -8,6 +8,7 @@ unknown command, a fraction with one part) is told to the caller, who shows the 
 from __future__ import annotations
 
 import html
+from itertools import groupby
 from typing import Any
 from xml.etree.ElementTree import Element
 
@@ -47,30 +48,16 @@ def parse_formula(latex: str) -> Node:
 def _sequence(elements: list[Element]) -> Node:
     """Elements side by side; pairs of growing fences around what is between them."""
     nodes: list[Node] = []
-    upright = ""
-
-    def flush() -> None:
-        nonlocal upright
+    for upright, group in groupby(elements, lambda e: e.tag == "mi" and e.get("mathvariant") == "normal"):
         if upright:
-            nodes.append(["text", upright])
-            upright = ""
-
-    for element in elements:
-        if element.tag == "mi" and element.get("mathvariant") == "normal":
-            upright += _text(element)  # \mathrm{diag} is one word, not four letters
-            continue
-        flush()
-        node = _node(element)
-        if node is not None:
-            nodes.append(node)
-    flush()
+            nodes.append(["text", "".join(map(_text, group))])  # \mathrm{diag} is one word, not four letters
+        else:
+            nodes += [node for node in map(_node, group) if node is not None]
     for k, node in enumerate(nodes):
         if node[0] == "binom" and nodes[k - 1 : k + 2 : 2] == [["symbol", "("], ["symbol", ")"]]:
             nodes[k - 1 : k + 2] = [node]  # it brings parentheses of its own
             break
-    if len(nodes) == 1:
-        return nodes[0]
-    return ["sequence", nodes]
+    return nodes[0] if len(nodes) == 1 else ["sequence", nodes]
 
 
 def _node(element: Element) -> Node | None:
@@ -110,15 +97,17 @@ def _node(element: Element) -> Node | None:
 
 def _row(children: list[Element]) -> Node:
     r"""A row; where it begins with a fence it is \left … \right, cases or a matrix."""
-    first, last = (children[0], children[-1]) if children else (None, None)
     tables = any(child.tag == "mtable" for child in children)
-    if first is not None and first.tag == "mo" and (first.get("form") == "prefix" or tables):
-        body = children[1:]
-        close = ""
-        if last is not first and last is not None and last.tag == "mo" and (last.get("form") == "postfix" or tables):
-            body, close = children[1:-1], _text(last)
-        return ["fenced", _text(first).replace(".", ""), _sequence(body), close.replace(".", "")]
-    return _sequence(children)
+
+    def fence(place: int, form: str) -> str | None:
+        mark = children[place]
+        return _text(mark).replace(".", "") if mark.tag == "mo" and (tables or mark.get("form") == form) else None
+
+    opening = fence(0, "prefix") if children else None
+    if opening is None:
+        return _sequence(children)
+    closing = fence(-1, "postfix") if len(children) > 1 else None
+    return ["fenced", opening, _sequence(children[1 : None if closing is None else -1]), closing or ""]
 
 
 def _leaf(element: Element) -> Node | None:
@@ -148,18 +137,11 @@ def _attached(tag: str, children: list[Element]) -> Node:
             return ["brace", "under" if mark == "⏟" else "over", _one(children[0])]
         if tag == "munder" and mark in ("_", "̲", "―"):
             return ["underline", _one(children[0])]
-    if tag in ("msub", "munder"):
-        base, below = children
-        return ["attach", _one(base), _one(below), None, _has_limits(tag, base)]
-    if tag in ("msup", "mover"):
-        base, above = children
-        return ["attach", _one(base), None, _one(above), _has_limits(tag, base)]
-    base, below, above = children
-    return ["attach", _one(base), _one(below), _one(above), _has_limits(tag, base)]
-
-
-def _has_limits(tag: str, base: Element) -> bool:
-    return tag in ("munder", "mover", "munderover") or _text(base) in LIMITS
+    base, *marks = children
+    below = None if tag in ("msup", "mover") else _one(marks.pop(0))
+    above = None if tag in ("msub", "munder") else _one(marks.pop(0))
+    limits = tag in ("munder", "mover", "munderover") or _text(base) in LIMITS
+    return ["attach", _one(base), below, above, limits]
 
 
 def _one(element: Element) -> Node:

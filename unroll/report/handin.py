@@ -14,9 +14,10 @@ from typing import Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from unroll.errors import InputError, RunError, nearest
-from unroll.report.document import Parts, listing, paragraph, section
-from unroll.report.markdown import Block, inline, parse_markdown, plain
+from unroll.errors import InputError, nearest
+from unroll.report.blocks import listing, note, paragraph, section
+from unroll.report.document import Parts
+from unroll.report.markdown import Block, parse_markdown, plain
 from unroll.report.pdf import typeset, write_whole
 from unroll.training.run import RunFolder
 
@@ -100,12 +101,7 @@ def read_answers(path: Path, lab: Lab) -> dict[int, list[Block]]:
     Raises:
         InputError: the file cannot be read, has no such heading, has one twice, or names a question that is not asked.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise InputError(f"answers file {path} cannot be read: {reason}") from None
-    blocks = parse_markdown(text)
+    blocks = parse_markdown(_read(path, "answers")[1])
     level = next((b["level"] for b in blocks if b["t"] == "h" and _number(b) is not None), None)
     asked = len(lab.questions)
     if level is None:
@@ -163,40 +159,48 @@ def handin(
     if not STUDENT_ID.fullmatch(student_id):
         raise InputError(f"student id is {student_id!r}; expected letters, digits, - and _, as in 313513054")
     parts = Parts(folder, draft)
-    if parts.missing and not draft:
-        raise RunError(parts.complaint())
     if lab.cell is not None and parts.recipe.cell != lab.cell:
         raise InputError(
             f"{folder.path} trained a cell of kind {parts.recipe.cell}, but the lab asks for {lab.cell}; choose another run"
         )
     file_name = lab.file_name(student_id)
+    code_name = f"{file_name}{code.suffix.lower()}"
     content, source = read_code(code)
     answered = {} if answers is None else read_answers(answers, lab)
     body = [
-        *parts.cell(),
-        *parts.hyperparameters(),
-        *parts.training(),
-        *parts.test(),
-        *parts.further(),
+        *parts.results(),
         *_answers(lab, answered, parts, answers),
         {"t": "flush"},
         section("The complete code", "sec-code"),
-        paragraph(f"[](#lst-code) is the file `{file_name}{code.suffix.lower()}` that comes with this report."),
-        listing(source, f"The code, `{file_name}{code.suffix.lower()}`.", "lst-code"),
+        paragraph(f"[](#lst-code) is the file `{code_name}` that comes with this report."),
+        listing(source, f"The code, `{code_name}`.", "lst-code"),
         *parts.again(),
     ]
-    byline = [[{"t": "text", "v": name}]] if name else []
-    byline.append([{"t": "text", "v": f"Student {student_id}"}])
-    document = parts.document(lab.title, body, author=name or student_id, byline=byline)
+    lines = [*([name] if name else []), f"Student {student_id}"]
+    byline = [[{"t": "text", "v": line}] for line in lines]
+    document = parts.document(lab.title, body, name or student_id, byline)
     document.running = (lab.title, student_id)
     pdf = typeset(document)
 
     target = out if out is not None else Path(file_name)
-    written = target / f"{file_name}{code.suffix.lower()}"
-    write_whole(written, content)
+    write_whole(target / code_name, content)
     write_whole(target / f"{file_name}.pdf", pdf)
     unanswered = [number for number in range(1, len(lab.questions) + 1) if number not in answered]
-    return Handin(target / f"{file_name}.pdf", written, unanswered)
+    return Handin(target / f"{file_name}.pdf", target / code_name, unanswered)
+
+
+def _read(path: Path, what: str) -> tuple[bytes, str]:
+    """A person's file: its bytes, and its text.
+
+    Raises:
+        InputError: it cannot be read, or is no UTF-8 text.
+    """
+    try:
+        content = path.read_bytes()
+        return content, content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise InputError(f"{what} file {path} cannot be read: {reason}") from None
 
 
 def read_code(path: Path) -> tuple[bytes, str]:
@@ -208,26 +212,17 @@ def read_code(path: Path) -> tuple[bytes, str]:
     suffix = path.suffix.lower()
     if suffix not in (".py", ".ipynb"):
         raise InputError(f"code file {path} ends in {suffix or 'nothing'}; expected .py or .ipynb")
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
-        raise InputError(f"code file {path} cannot be read: {reason}") from None
+    content, text = _read(path, "code")
     if suffix == ".ipynb":
-        text = _notebook_code(path, text)
+        try:
+            cells = json.loads(text)["cells"]
+            sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"code file {path} is no Jupyter notebook; expected JSON with a list of cells") from None
+        text = "\n\n".join(f"# %% [{n}]\n{source}" for n, source in enumerate(sources, start=1) if source.strip())
     if not text.strip():
         raise InputError(f"code file {path} holds no code")
     return content, text.rstrip()
-
-
-def _notebook_code(path: Path, text: str) -> str:
-    try:
-        cells = json.loads(text)["cells"]
-        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"code file {path} is no Jupyter notebook; expected JSON with a list of cells") from None
-    return "\n\n".join(f"# %% [{number}]\n{source}" for number, source in enumerate(sources, start=1) if source.strip())
 
 
 def _answers(lab: Lab, answered: dict[int, list[Block]], parts: Parts, path: Path | None) -> list[Block]:
@@ -240,7 +235,7 @@ def _answers(lab: Lab, answered: dict[int, list[Block]], parts: Parts, path: Pat
             assert path is not None
             blocks += [_placed(block, parts, path) for block in answered[number]]
         else:
-            blocks.append({"t": "missing", "c": inline("**Not answered.**")})
+            blocks.append(note("**Not answered.**"))
     return blocks
 
 
@@ -267,10 +262,10 @@ def _placed(block: Block, parts: Parts, path: Path) -> Block:
 
 def unanswered_line(lab: Lab, unanswered: list[int]) -> str | None:
     """What the command says about questions without an answer; None where there are none."""
+    asked = len(lab.questions)
     if not unanswered:
         return None
-    if len(unanswered) == len(lab.questions):
-        return f"None of the {len(lab.questions)} questions is answered; the report lists them as not answered."
-    which = ", ".join(map(str, unanswered))
-    noun = "Question" if len(unanswered) == 1 else "Questions"
-    return f"{noun} {which} of {len(lab.questions)} not answered; the report lists {'it' if len(unanswered) == 1 else 'them'} so."
+    if len(unanswered) == asked:
+        return f"None of the {asked} questions is answered; the report lists them as not answered."
+    noun, them = ("Question", "it") if len(unanswered) == 1 else ("Questions", "them")
+    return f"{noun} {', '.join(map(str, unanswered))} of {asked} not answered; the report lists {them} so."

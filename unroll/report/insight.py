@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, ParamSpec
+from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,10 +14,9 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from unroll.insight.trace import Trace, decided
-from unroll.report.figures import ACCENT, INK, STYLE, WRONG, save_figure
+from unroll.report.figures import ACCENT, INK, WRONG, save_figure, side_by_side, styled
 
 Array = NDArray[Any]
-P = ParamSpec("P")
 
 # Both maps grow steadily in lightness, so that a grey print keeps their order.
 SHARE, SIGNED = "Greys", "cividis"
@@ -32,6 +29,7 @@ TITLES = {
     "h": "hidden state h: what the next step and the readout see",
     "s": "hidden state s",
 }
+BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend right of its axes
 LINES: list[dict[str, Any]] = [
     {"color": INK, "linestyle": "-"},
     {"color": ACCENT, "linestyle": "--"},
@@ -42,23 +40,7 @@ LINES: list[dict[str, Any]] = [
 ]
 
 
-def save_insight(figure: Figure, path: Path) -> Path:
-    """Write `path`.png and `path`.svg, making the folder; the PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return save_figure(figure, path)
-
-
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """The house style for everything that `draw` makes."""
-
-    style: Any = STYLE
-
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with plt.rc_context(style):
-            return draw(*args, **kwargs)
-
-    return drawn
+save_insight = save_figure
 
 
 def unit_order(values: Array) -> Array:
@@ -97,34 +79,38 @@ def draw_look(
     found: dict[str, Array] = {name: trace(name, layer, direction)[:T, sequence] for name in names}
     state = "c" if "c" in found else known[-1]
     order = unit_order(found[state])
-    rows = -(-len(names) // 2) if len(names) > 1 else 1
-    heights = [1.45 if picture else 0.5 if words else 1.1, 1.9, *[1.9] * rows, 2.1]
+    columns = min(2, len(names))
+    heights = [1.45 if picture else 0.5 if words else 1.1, 1.9, *[1.9] * -(-len(names) // columns), 2.1]
     step = "row read, t" if picture else "word read, t" if words else "time step, t"
     figure = plt.figure(figsize=(11, sum(heights) + 0.55 * len(heights)), layout="constrained")
     bands: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
 
     x = trace.x[:T, sequence]
+    p = None if trace.p is None else trace.p[:T, sequence]
     if picture:
-        _filmstrip(bands[0], x, None if trace.p is None else trace.p[:T, sequence], trace.class_names)
+        _filmstrip(bands[0], x, p, trace.class_names)
     elif words:
         bands[0].text(0.5, 0.35, " ".join(words[:40]), ha="center", fontsize=12)
     else:
         axes = bands[0].subplots()
-        axes.imshow(x.T, cmap="Greys", extent=(0.5, T + 0.5, -0.5, x.shape[1] - 0.5), **_MAP)
+        _image(axes, x, words, 0, cmap="Greys")
         axes.set(title="input x", ylabel="feature")
-        _time_axis(axes, T, words)
-    if trace.p is not None:
-        _probabilities(bands[1].subplots(), trace.p[:T, sequence], trace.class_names, words, step, truth)
-    columns = 2 if len(names) > 1 else 1
-    for number, name in enumerate(names):
-        if number % columns == 0:
-            pair = bands[2 + number // columns].subplots(1, columns, squeeze=False)[0]
-        _heat_map(bands[2 + number // columns], pair[number % columns], name, found[name][:, order], words, step)
+    if p is not None:
+        _probabilities(bands[1].subplots(), p, trace.class_names, words, step, truth)
+    panels = [axes for band in bands[2:-1] for axes in band.subplots(1, columns, squeeze=False)[0]]
+    for axes, name in zip(panels, names, strict=False):
+        _heat_map(axes, name, found[name][:, order], words, step)
     _busiest(bands[-1].subplots(), found[state], state, words, step)
     return figure
 
 
-_MAP: dict[str, Any] = {"aspect": "auto", "interpolation": "nearest", "origin": "lower"}
+def _image(axes: Axes, values: Array, words: Sequence[str] | None, first: int, **options: Any) -> Any:
+    """values (T, K) as a picture, time from left to right, K from `first` on upwards."""
+    T, K = values.shape
+    extent = (0.5, T + 0.5, first - 0.5, first + K - 0.5)
+    image = axes.imshow(values.T, extent=extent, aspect="auto", interpolation="nearest", origin="lower", **options)
+    _time_axis(axes, T, words)
+    return image
 
 
 def _filmstrip(figure: Any, x: Array, p: Array | None, names: Sequence[str]) -> None:
@@ -158,7 +144,7 @@ def _probabilities(
     axes: Axes, p: Array, names: Sequence[str], words: Sequence[str] | None, step: str, truth: str | None
 ) -> None:
     T, C = p.shape
-    image = axes.imshow(p.T, cmap=SHARE, vmin=0, vmax=1, extent=(0.5, T + 0.5, -0.5, C - 0.5), **_MAP)
+    image = _image(axes, p, words, 0, cmap=SHARE, vmin=0, vmax=1)
     leader = p.argmax(1)
     axes.plot(range(1, T + 1), leader, linestyle="none", marker="o", markersize=4, color=WRONG, markeredgecolor="white")
     axes.axvline(decided(p) - 0.5, color=ACCENT, linewidth=1.5, linestyle="--")
@@ -171,26 +157,18 @@ def _probabilities(
     if C <= 30:
         axes.set_yticks(range(C), list(names) if names else None)
     axes.set(xlabel=step, ylabel="class")
-    _time_axis(axes, T, words)
     axes.figure.colorbar(image, ax=axes, label="probability", pad=0.01)
 
 
-def _heat_map(figure: Any, axes: Axes, name: str, values: Array, words: Sequence[str] | None, step: str) -> None:
-    T, H = values.shape
-    gate = bool(values.min() >= 0 and values.max() <= 1)  # a share of something; all others have signs
+def _heat_map(axes: Axes, name: str, values: Array, words: Sequence[str] | None, step: str) -> None:
+    H = values.shape[1]
     bound = max(1.0, float(np.abs(values).max()))
-    image = axes.imshow(
-        values.T,
-        cmap=SHARE if gate else SIGNED,
-        vmin=0 if gate else -bound,
-        vmax=bound,
-        extent=(0.5, T + 0.5, 0.5, H + 0.5),
-        **_MAP,
-    )
+    gate = bool(values.min() >= 0 and values.max() <= 1)  # a share of something; all others have signs
+    scale: dict[str, Any] = {"cmap": SHARE, "vmin": 0} if gate else {"cmap": SIGNED, "vmin": -bound}
+    image = _image(axes, values, words, 1, vmax=bound, **scale)
     axes.set(title=TITLES.get(name, name), xlabel=step, ylabel="unit (similar ones together)")
     axes.set_yticks([1, H] if H > 8 else range(1, H + 1))
-    _time_axis(axes, T, words)
-    figure.colorbar(image, ax=axes, pad=0.01)
+    axes.figure.colorbar(image, ax=axes, pad=0.01)
 
 
 def _busiest(axes: Axes, values: Array, name: str, words: Sequence[str] | None, step: str, shown: int = 5) -> None:
@@ -203,7 +181,7 @@ def _busiest(axes: Axes, values: Array, name: str, words: Sequence[str] | None, 
     axes.set(title=f"The {min(shown, values.shape[1])} units whose {name} changes most", xlabel=step, ylabel=name)
     axes.set_xlim(0.5, T + 0.5)
     _time_axis(axes, T, words)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend(**BESIDE)
 
 
 # ----------------------------------------------------------------------------------------------- gradients through time
@@ -223,9 +201,11 @@ def draw_gradients(curves: Sequence[dict[str, Any]], clipped: Sequence[dict[str,
         groups.setdefault((curve["reading"], curve["trained"]), []).append(curve)
     rows = len(groups) + bool(clipped)
     figure, grid = plt.subplots(rows, 2, figsize=(11, 3.1 * rows), squeeze=False, layout="constrained")
+    for axes in grid.flat:
+        axes.grid(True)
     for (left, right), ((reading, trained), members) in zip(grid, groups.items(), strict=False):
         T = members[0]["T"]
-        what = {"rows": f"{T} rows", "pixels": f"{T} pixels"}.get(reading, f"{T} steps")
+        what = f"{T} {reading if reading in ('rows', 'pixels') else 'steps'}"
         for number, curve in enumerate(members):
             style = _curve_style(curve, [other["cell"] for other in members[:number]].count(curve["cell"]))
             for name, norms in curve["norms"].items():
@@ -238,13 +218,11 @@ def draw_gradients(curves: Sequence[dict[str, Any]], clipped: Sequence[dict[str,
             jacobian = curve["jacobian"]
             right.plot(jacobian["t"], jacobian["largest"], label=curve["label"], markevery=5, **style)
         left.set_ylim(bottom=max(left.get_ylim()[0], 1e-30))
-        left.set_title(f"{what}, {'trained' if trained else 'untrained'}: gradient that arrives at step t")
-        left.set(xlabel="step t", ylabel="‖∂loss/∂hₜ‖ (thin: ∂cₜ), median")
+        title = f"{what}, {'trained' if trained else 'untrained'}: gradient that arrives at step t"
+        left.set(title=title, xlabel="step t", ylabel="‖∂loss/∂hₜ‖ (thin: ∂cₜ), median")
         right.axhline(1, color="#999999", linewidth=0.8, zorder=0)
         right.set(title="what one step does to it", xlabel="step t", ylabel="largest singular value", ylim=(0, None))
-        right.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-        for axes in (left, right):
-            axes.grid(True)
+        right.legend(fontsize=9, **BESIDE)
     if clipped:
         _clipping(grid[-1], clipped)
     return figure
@@ -266,9 +244,7 @@ def _clipping(pair: Any, clipped: Sequence[dict[str, Any]]) -> None:
         pair[1].plot(steps, np.minimum(run["loss"], 10), label=label, linewidth=1.1, **style)
     pair[0].set(title="clipping on and off: the RNN on 28 rows", xlabel="update", ylabel="length of the update")
     pair[1].set(title="the loss meanwhile", xlabel="update", ylabel="loss (nats; cut off at 10)")
-    pair[1].legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    for axes in pair:
-        axes.grid(True)
+    pair[1].legend(fontsize=9, **BESIDE)
 
 
 # -------------------------------------------------------------------------------------------------------------- memory
@@ -279,6 +255,7 @@ TASK_TITLES = {
     "copy": ("copy", "pause before the symbols are repeated (steps)"),
     "rows": ("MNIST rows, then blank rows", "blank rows after the digit (steps)"),
 }
+MEMORY_LABELS = ("trainings that solved it (%)", "right answers, median (%)", "sequences needed, median")
 PUBLISHED = {"adding": (100, 74_000, "LSTM in 1997: 74,000")}
 CELLS: dict[str, dict[str, Any]] = {
     "lstm": {"color": INK, "linestyle": "-", "marker": "o", "label": "LSTM"},
@@ -295,14 +272,15 @@ def draw_memory(rows: Sequence[dict[str, Any]]) -> Figure:
         rows: what `unroll.insight.memory.summary` returned.
     """
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    figure, grid = plt.subplots(
-        3, len(tasks), figsize=(3.9 * len(tasks) + 0.6, 8.4), squeeze=False, layout="constrained"
-    )
+    size = (3.9 * len(tasks) + 0.6, 8.4)
+    figure, grid = plt.subplots(3, len(tasks), figsize=size, squeeze=False, layout="constrained")
     for column, task in enumerate(tasks):
         members = [row for row in rows if row["task"] == task]
         lengths = sorted({row["length"] for row in members})
         place = {length: k for k, length in enumerate(lengths)}
         success, right, needed = grid[:, column]
+        for axes in grid[:, column]:
+            axes.grid(True)
         for cell, style in CELLS.items():
             own = sorted((row for row in members if row["cell"] == cell), key=lambda row: row["length"])
             x = [place[row["length"]] for row in own]
@@ -310,26 +288,20 @@ def draw_memory(rows: Sequence[dict[str, Any]]) -> Figure:
             right.plot(x, [100 * row["right"] for row in own], **style)
             solved = [row for row in own if row["sequences"] is not None]
             needed.semilogy([place[row["length"]] for row in solved], [row["sequences"] for row in solved], **style)
-        needed.set_ylim(500, 300_000)
         if task in PUBLISHED and PUBLISHED[task][0] in place:
             length, count, text = PUBLISHED[task]
             needed.plot(place[length], count, marker="*", markersize=11, color="#7a7a7a", linestyle="none", label=text)
-        success.set_title(TASK_TITLES[task][0])
-        for axes in (success, right, needed):
-            axes.set_xticks(range(len(lengths)), [str(length) for length in lengths])
+        title, unit = TASK_TITLES[task]
+        success.set(title=title, ylim=(-5, 105))
+        right.set(ylim=(0, 105))
+        needed.set(xlabel=unit, ylim=(500, 300_000))
+        for axes in grid[:, column]:
+            axes.set_xticks(range(len(lengths)), map(str, lengths))
             axes.set_xlim(-0.4, len(lengths) - 0.6)
-            axes.grid(True)
-        success.set_ylim(-5, 105)
-        right.set_ylim(0, 105)
-        needed.set_xlabel(TASK_TITLES[task][1])
-    grid[0, 0].set_ylabel("trainings that solved it (%)")
-    grid[1, 0].set_ylabel("right answers, median (%)")
-    grid[2, 0].set_ylabel("sequences needed, median")
-    seen: dict[str, Any] = {}
-    for axes in grid[2]:
-        handles, labels = axes.get_legend_handles_labels()
-        seen |= dict(zip(labels, handles, strict=True))
-    figure.legend(seen.values(), seen.keys(), frameon=False, loc="outside lower center", ncol=len(seen))
+    for axes, label in zip(grid[:, 0], MEMORY_LABELS, strict=True):
+        axes.set_ylabel(label)
+    seen = {handle.get_label(): handle for axes in grid[2] for handle in axes.get_legend_handles_labels()[0]}
+    figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncol=len(seen))
     return figure
 
 
@@ -343,7 +315,7 @@ def draw_states(found: dict[str, dict[str, Any]], step: str = "row read, t") -> 
     Args:
         found: by model ("lstm", "rnn"): a ``label``, ``right`` of `unroll.insight.states.knowing`, ``recall`` of `recall`.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, (left, right) = side_by_side(10, 3.8)
     for cell, values in found.items():
         style = {**CELLS[cell], "markersize": 4, "label": values.get("label", CELLS[cell]["label"])}
         t = range(1, len(values["right"]) + 1)
@@ -357,9 +329,8 @@ def draw_states(found: dict[str, dict[str, Any]], step: str = "row read, t") -> 
         title="What does the last state still hold?",
         ylim=(min(0, right.get_ylim()[0]), 1),
     )
-    for axes in (left, right):
-        axes.grid(True)
-        axes.legend(frameon=False)
+    left.legend()
+    right.legend()
     return figure
 
 
@@ -370,19 +341,18 @@ def draw_gates(found: dict[str, Any], step: str = "row read, t") -> Figure:
     Args:
         found: what `unroll.insight.states.gate_use` returned.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, (left, right) = side_by_side(10, 3.8)
     titles = {"f": "forget gate f", "i": "input gate i", "o": "output gate o"}
     for name, style in zip(titles, LINES, strict=False):
         values = found[name]["by_step"]
         left.plot(range(1, len(values) + 1), values, label=titles[name], linewidth=1.6, **style)
     left.set(xlabel=step, ylabel="mean over units and pictures", title="How far the gates are open", ylim=(0, 1))
-    left.legend(frameon=False)
+    left.legend()
     t = range(1, len(found["left"]) + 1)
     right.bar(t, [100 * share for share in found["left"]], color="#9a9a9a", edgecolor=INK, linewidth=0.5)
     right.set(xlabel=step, ylabel="share of what is left at the end (%)", title="When was it written?")
-    for axes in (left, right):
-        axes.grid(True)
-        axes.set_axisbelow(True)
+    left.set_axisbelow(True)
+    right.set_axisbelow(True)
     return figure
 
 
@@ -396,9 +366,9 @@ def draw_ablation(rows: Sequence[dict[str, Any]]) -> Figure:
     figure, axes = plt.subplots(figsize=(7.6, 0.52 * len(rows) + 1.2), layout="constrained")
     for place, row in enumerate(rows):
         shares = [100 * accuracy for accuracy in row["accuracies"]]
-        whole = row["removed"] is None
-        axes.plot(shares, [place] * len(shares), "o", color=ACCENT if whole else INK, markersize=5, alpha=0.75)
-        axes.plot([100 * row["mean"]] * 2, [place - 0.28, place + 0.28], color=ACCENT if whole else INK, linewidth=2)
+        color = ACCENT if row["removed"] is None else INK
+        axes.plot(shares, [place] * len(shares), "o", color=color, markersize=5, alpha=0.75)
+        axes.plot([100 * row["mean"]] * 2, [place - 0.28, place + 0.28], color=color, linewidth=2)
     axes.axvline(100 * rows[0]["mean"], color=ACCENT, linewidth=0.8, linestyle="--", zorder=0)
     axes.set_yticks(range(len(rows)), [row["what"] for row in rows])
     axes.invert_yaxis()
@@ -414,7 +384,7 @@ def draw_sizes(rows: Sequence[dict[str, Any]]) -> Figure:
     Args:
         rows: ``name``, ``cell``, ``accuracies``, ``parameters``, ``milliseconds`` of each model.
     """
-    figure, pair = plt.subplots(1, 2, figsize=(9.4, 3.6), layout="constrained", sharey=True)
+    figure, pair = side_by_side(9.4, 3.6, sharey=True)
     units = (("parameters", "parameters"), ("milliseconds", "time of a training step (ms, batch of 64)"))
     for axes, (key, label) in zip(pair, units, strict=True):
         for row in rows:
@@ -424,6 +394,5 @@ def draw_sizes(rows: Sequence[dict[str, Any]]) -> Figure:
             axes.annotate(row["name"], (row[key], max(shares)), textcoords="offset points", xytext=(0, 8), ha="center")
         axes.set(xlabel=label, xlim=(0, 1.25 * max(row[key] for row in rows)))
         axes.margins(y=0.25)
-        axes.grid(True)
     pair[0].set_ylabel("test accuracy (%), each training a mark")
     return figure

@@ -6,13 +6,14 @@ with a text alternative. HTML is shown as it was written, comments are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from unroll.report.formulas import NotUnderstoodError, parse_formula
 
 if TYPE_CHECKING:
-    from markdown_it.token import Token
+    from markdown_it.tree import SyntaxTreeNode as Node
 
 Block = dict[str, Any]
 Inline = dict[str, Any]
@@ -25,11 +26,12 @@ def parse_markdown(text: str) -> list[Block]:
     [{'t': 'p', 'c': [{'t': 'text', 'v': 'a '}, {'t': 'emph', 'c': [{'t': 'text', 'v': 'b'}]}]}]
     """
     from markdown_it import MarkdownIt
+    from markdown_it.tree import SyntaxTreeNode
     from mdit_py_plugins.dollarmath import dollarmath_plugin
 
     parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
     parser.use(dollarmath_plugin, double_inline=True, allow_space=False, allow_digits=False)
-    return _blocks(iter(parser.parse(text.removeprefix("\ufeff"))), "")
+    return _blocks(SyntaxTreeNode(parser.parse(text.removeprefix("\ufeff"))).children)
 
 
 def inline(text: str) -> list[Inline]:
@@ -55,116 +57,83 @@ def plain(nodes: list[Inline]) -> str:
     return "".join(node.get("v", "") or node.get("alt", "") or plain(node.get("c", [])) for node in nodes)
 
 
-def _blocks(tokens: Iterator[Token], until: str) -> list[Block]:
-    found: list[Block] = []
-    for token in tokens:
-        kind = token.type
-        if kind == until:
-            break
-        if kind == "paragraph_open":
-            found += _paragraph(next(tokens))
-            next(tokens)
-        elif kind == "heading_open":
-            title = next(tokens)
-            next(tokens)
-            found.append({"t": "h", "level": int(token.tag[1]), "c": _inline(title.children or [])})
-        elif kind in ("bullet_list_open", "ordered_list_open"):
-            closing = kind.replace("open", "close")
-            block: Block = {"t": "ul" if kind.startswith("bullet") else "ol", "items": _items(tokens, closing)}
-            if block["t"] == "ol":
-                block["start"] = int(token.attrs.get("start", 1))
-            found.append(block)
-        elif kind == "blockquote_open":
-            found.append({"t": "quote", "c": _blocks(tokens, "blockquote_close")})
-        elif kind in ("fence", "code_block"):
-            found.append({"t": "pre", "v": token.content.rstrip("\n"), "lang": token.info.strip().split(" ")[0]})
-        elif kind in ("math_block", "math_block_label"):
-            found.append(formula(token.content))
-        elif kind == "table_open":
-            found.append(_table(tokens))
-        elif kind == "hr":
-            found.append({"t": "hr"})
-        elif kind == "html_block" and not _is_comment(token.content):
-            found.append({"t": "p", "c": [{"t": "text", "v": token.content.strip()}]})
-    return found
+def _blocks(nodes: Sequence[Node]) -> list[Block]:
+    return [block for node in nodes for block in _block(node)]
 
 
-def _items(tokens: Iterator[Token], closing: str) -> list[list[Block]]:
-    items = []
-    for token in tokens:
-        if token.type == closing:
-            break
-        if token.type == "list_item_open":
-            items.append(_blocks(tokens, "list_item_close"))
-    return items
+def _block(node: Node) -> list[Block]:
+    match node.type:
+        case "paragraph":
+            return _paragraph(_inline(node.children))
+        case "heading":
+            return [{"t": "h", "level": int(node.tag[1]), "c": _inline(node.children)}]
+        case "bullet_list":
+            return [{"t": "ul", "items": [_blocks(item.children) for item in node.children]}]
+        case "ordered_list":
+            items = [_blocks(item.children) for item in node.children]
+            return [{"t": "ol", "items": items, "start": int(node.attrs.get("start", 1))}]
+        case "blockquote":
+            return [{"t": "quote", "c": _blocks(node.children)}]
+        case "fence" | "code_block":
+            return [{"t": "pre", "v": node.content.rstrip("\n"), "lang": node.info.strip().split(" ")[0]}]
+        case "math_block" | "math_block_label":
+            return [formula(node.content)]
+        case "table":
+            rows = [row.children for part in node.children for row in part.children]
+            head, *body = [[_inline(cell.children) for cell in row] for row in rows]
+            align = [str(cell.attrs.get("style", "")).removeprefix("text-align:") or "left" for cell in rows[0]]
+            return [{"t": "grid", "align": align, "head": head, "rows": body}]
+        case "hr":
+            return [{"t": "hr"}]
+        case "html_block" if not _is_comment(node.content):
+            return [{"t": "p", "c": [{"t": "text", "v": node.content.strip()}]}]
+    return []
 
 
-def _table(tokens: Iterator[Token]) -> Block:
-    rows: list[list[list[Inline]]] = []
-    align: list[str] = []
-    for token in tokens:
-        if token.type == "table_close":
-            break
-        if token.type == "tr_open":
-            rows.append([])
-        elif token.type == "th_open":
-            align.append(str(token.attrs.get("style", "")).removeprefix("text-align:") or "left")
-        elif token.type == "inline":
-            rows[-1].append(_inline(token.children or []))
-    return {"t": "grid", "align": align, "head": rows[0], "rows": rows[1:]}
-
-
-def _paragraph(token: Token) -> list[Block]:
+def _paragraph(nodes: list[Inline]) -> list[Block]:
     """A paragraph; a displayed formula or a picture in it becomes a block of its own."""
     found: list[Block] = []
-    run: list[Inline] = []
-
-    def flush() -> None:
-        nonlocal run
-        if plain(run).strip():
+    for alone, group in groupby(nodes, lambda node: node["t"] in ("equation", "pre", "picture")):
+        run = list(group)
+        if alone:
+            found += run
+        elif plain(run).strip():
             found.append({"t": "p", "c": run})
-        run = []
-
-    for node in _inline(token.children or []):
-        if node["t"] in ("equation", "pre", "picture"):
-            flush()
-            found.append(node)
-        else:
-            run.append(node)
-    flush()
     return found
 
 
-def _inline(tokens: list[Token]) -> list[Inline]:
-    wrappers = {"strong_open": "strong", "em_open": "emph", "s_open": "strike", "link_open": "link"}
-    stack: list[list[Inline]] = [[]]
-    for token in tokens:
-        if token.type in wrappers:
-            node: Inline = {"t": wrappers[token.type], "c": []}
-            if node["t"] == "link":
-                node["url"] = str(token.attrs.get("href", ""))
-            stack[-1].append(node)
-            stack.append(node["c"])
-        elif token.type.endswith("_close"):
-            stack.pop()
-        elif token.type in ("text", "html_inline", "text_special"):
-            if token.content and not (token.type == "html_inline" and _is_comment(token.content)):
-                stack[-1].append({"t": "text", "v": token.content})
-        elif token.type == "code_inline":
-            stack[-1].append({"t": "code", "v": token.content})
-        elif token.type == "math_inline":
-            stack[-1].append(formula(token.content, display=False))
-        elif token.type == "math_inline_double":
-            stack[-1].append(formula(token.content))
-        elif token.type == "image":
-            stack[-1].append({"t": "picture", "file": str(token.attrs.get("src", "")), "alt": token.content})
-        elif token.type == "softbreak":
-            stack[-1].append({"t": "text", "v": " "})
-        elif token.type == "hardbreak":
-            stack[-1].append({"t": "break"})
-    return stack[0]
+def _inline(nodes: Sequence[Node]) -> list[Inline]:
+    return [inner for node in nodes for inner in _inline_node(node)]
+
+
+def _inline_node(node: Node) -> list[Inline]:
+    match node.type:
+        case "inline":
+            return _inline(node.children)
+        case "strong":
+            return [{"t": "strong", "c": _inline(node.children)}]
+        case "em":
+            return [{"t": "emph", "c": _inline(node.children)}]
+        case "s":
+            return [{"t": "strike", "c": _inline(node.children)}]
+        case "link":
+            return [{"t": "link", "c": _inline(node.children), "url": str(node.attrs.get("href", ""))}]
+        case "html_inline" if _is_comment(node.content):
+            return []
+        case "text" | "html_inline" | "text_special":
+            return [{"t": "text", "v": node.content}] if node.content else []
+        case "code_inline":
+            return [{"t": "code", "v": node.content}]
+        case "math_inline" | "math_inline_double":
+            return [formula(node.content, display=node.type.endswith("double"))]
+        case "image":
+            return [{"t": "picture", "file": str(node.attrs.get("src", "")), "alt": node.content}]
+        case "softbreak":
+            return [{"t": "text", "v": " "}]
+        case "hardbreak":
+            return [{"t": "break"}]
+    return []
 
 
 def _is_comment(html: str) -> bool:
-    html = html.strip()
-    return html.startswith("<!--") and html.endswith("-->")
+    return html.strip().startswith("<!--") and html.strip().endswith("-->")

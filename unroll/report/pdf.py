@@ -52,23 +52,9 @@ class Document:
     replace_missing: bool = False
 
     def to_json(self) -> str:
-        when = self.when
-        return json.dumps(
-            {
-                "title": self.title,
-                "author": self.author,
-                "description": self.description,
-                "keywords": self.keywords,
-                "date": None if when is None else [when.year, when.month, when.day],
-                "dateline": None if when is None else f"{when.day} {when:%B %Y}",
-                "running": list(self.running),
-                "byline": self.byline,
-                "summary": self.summary,
-                "body": self.body,
-                "fonts": FONTS,
-            },
-            ensure_ascii=False,
-        )
+        said = {name: value for name, value in vars(self).items() if name not in ("when", "files", "replace_missing")}
+        date = None if self.when is None else [self.when.year, self.when.month, self.when.day]
+        return json.dumps({**said, "date": date, "fonts": FONTS}, ensure_ascii=False)
 
 
 def write_pdf(document: Document, path: Path) -> Path:
@@ -77,8 +63,7 @@ def write_pdf(document: Document, path: Path) -> Path:
     Raises:
         InputError: the folder cannot be written, or no font has a character that the text needs.
     """
-    content = typeset(document)
-    write_whole(path, content)
+    write_whole(path, typeset(document))
     return path
 
 
@@ -112,31 +97,25 @@ def typeset(document: Document) -> bytes:
             shutil.copyfile(item, root / item.name)
         for target, source in document.files.items():
             shutil.copyfile(source, root / target)
-        (root / "data.json").write_text(document.to_json(), encoding="utf-8")
         settings: dict[str, Any] = {"root": str(root), "pdf_standards": ["ua-1"], "timestamp": timestamp}
-        source = root / "report.typ"
-
-        def compiled(own_fonts_only: bool) -> bytes:
-            return bytes(typst.compile(str(source), ignore_system_fonts=own_fonts_only, **settings))
-
-        try:
-            return compiled(True)
-        except typst.TypstError as error:
-            if not _lacks_glyph(error):
-                raise _explained(error, document) from None
-        try:
-            return compiled(False)
-        except typst.TypstError as error:
-            if not (_lacks_glyph(error) and document.replace_missing):
-                raise _explained(error, document) from None
-            missing = _missing(error)
-        for name in ("summary", "body"):
-            setattr(document, name, _without(getattr(document, name), missing))
-        (root / "data.json").write_text(document.to_json(), encoding="utf-8")
-        try:
-            return compiled(False)
-        except typst.TypstError as error:
-            raise _explained(error, document) from None
+        failed: Any = None
+        for attempt in ("own fonts", "all fonts", "replaced"):
+            if attempt == "replaced":
+                if not document.replace_missing:
+                    break
+                document.summary, document.body = (
+                    _without(p, _missing(failed)) for p in (document.summary, document.body)
+                )
+            (root / "data.json").write_text(document.to_json(), encoding="utf-8")
+            try:
+                return bytes(
+                    typst.compile(str(root / "report.typ"), ignore_system_fonts=attempt == "own fonts", **settings)
+                )
+            except typst.TypstError as error:
+                failed = error
+                if not _lacks_glyph(error):
+                    break
+        raise _explained(failed, document)
 
 
 def _missing(error: Any) -> set[str]:

@@ -11,8 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unroll.report.figures import ACCENT, INK, PAPER, WRONG
-from unroll.report.insight import save_insight, styled
+from unroll.report.figures import ACCENT, INK, PAPER, WRONG, save_figure, styled
 from unroll.training.recipe import parse_recipe, value_text
 from unroll.tuning.space import Choice, Range, read_space
 
@@ -29,7 +28,7 @@ def draw_study(found: dict[str, Any], folder: Path) -> list[Path]:
         figures["importance"] = draw_importance(found)
     if len(found["space"]) > 1:
         figures["parallel"] = draw_parallel(found)
-    return [save_insight(figure, folder / name) for name, figure in figures.items()]
+    return [save_figure(figure, folder / name) for name, figure in figures.items()]
 
 
 @styled
@@ -46,24 +45,15 @@ def draw_history(found: dict[str, Any]) -> Figure:
     below = [n for n, v in zip(numbers, values, strict=True) if v < low - room]
     ax.plot(numbers, values, "o", color=INK, markersize=4, label="trial", clip_on=True)
     ax.step(numbers, np.maximum.accumulate(values), where="post", color=ACCENT, label="best so far")
-    for marked, mark, label in (
-        (below, "v", "below the scale"),
-        ([t["number"] for t in found["trials"] if t["state"] == "pruned"], "x", "pruned"),
-    ):
+    pruned = [t["number"] for t in found["trials"] if t["state"] == "pruned"]
+    for marked, mark, label in ((below, "v", "below the scale"), (pruned, "x", "pruned")):
         if marked:
-            ax.plot(
-                marked,
-                [0.02] * len(marked),
-                mark,
-                color=WRONG,
-                markersize=5,
-                label=label,
-                transform=ax.get_xaxis_transform(),
-            )
+            foot: Any = {"transform": ax.get_xaxis_transform(), "color": WRONG, "markersize": 5}
+            ax.plot(marked, [0.02] * len(marked), mark, label=label, **foot)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="trial", ylabel="held-out accuracy (%)", title=f"Search over {found['recipe']['name']}")
     ax.grid(axis="y")
-    ax.legend(frameon=False, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    ax.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.18))
     return figure
 
 
