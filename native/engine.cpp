@@ -1,29 +1,19 @@
-// The engine behind the kernels: which instruction set, which thread walks which sequences, which memory.
+// The engine behind the kernels: which instruction set, and which thread walks which sequences.
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <iterator>
-#include <mutex>
 #include <new>
 #include <numeric>
 #include <stdexcept>
-#include <utility>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
-
 #include "engine.hpp"
-#include "faults.hpp"
 #include "kernels.hpp"
+#include "memory.hpp"
 #include "threads.hpp"
 
 namespace unroll {
@@ -81,134 +71,6 @@ template <>
 const Kernels<double>& kernels_of<double>(const InstructionSet& set) {
   return set.twice;
 }
-
-// --- memory ---------------------------------------------------------------------------------------------------------
-
-// Buffers go back to a shelf instead of to the system: fresh megabytes cost a page fault for every 4 KiB, a good part of
-// a training step. The shelf keeps what the last few steps used, never more than was once in use at the same time, and
-// frees the rest.
-class Shelf {
- public:
-  void* take(size_t bytes) {
-    bytes = std::max<size_t>((bytes + line - 1) / line * line, line);
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      size_t best = free_.size();
-      for (size_t n = 0; n < free_.size(); ++n)
-        if (free_[n].bytes >= bytes && free_[n].bytes <= bytes + bytes / 4 &&
-            (best == free_.size() || free_[n].bytes < free_[best].bytes))
-          best = n;
-      if (best < free_.size()) {
-        const Buffer buffer = free_[best];
-        lend(buffer);
-        free_.erase(free_.begin() + static_cast<std::ptrdiff_t>(best));
-        bytes_free_ -= buffer.bytes;
-        return buffer.memory;
-      }
-    }
-    const size_t alignment = bytes >= huge ? huge : line;
-    void* memory = nullptr;
-    if (refuses_memory() || posix_memalign(&memory, alignment, bytes)) throw std::bad_alloc();
-    advise(memory, bytes);
-    try {
-      std::lock_guard<std::mutex> lock(mutex_);
-      lend({memory, bytes});
-    } catch (...) {
-      std::free(memory);
-      throw;
-    }
-    return memory;
-  }
-
-  // Asks for no memory: a failed call gives back what it had.
-  void give(void* memory) {
-    if (!memory) return;
-    void* dropped[kept + 1];
-    size_t drops = 0;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      auto found = std::find_if(taken_.rbegin(), taken_.rend(), [&](const Buffer& b) { return b.memory == memory; });
-      if (found == taken_.rend()) return;
-      free_.push_back(*found);
-      bytes_free_ += found->bytes;
-      bytes_taken_ -= found->bytes;
-      taken_.erase(std::next(found).base());
-      while (free_.size() > kept || bytes_free_ > most_taken_) {
-        bytes_free_ -= free_.front().bytes;
-        dropped[drops++] = free_.front().memory;
-        free_.erase(free_.begin());
-      }
-    }
-    while (drops) std::free(dropped[--drops]);
-  }
-
-  void clear() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    for (const Buffer& buffer : free_) std::free(buffer.memory);
-    free_.clear();
-    bytes_free_ = 0;
-    most_taken_ = bytes_taken_;
-  }
-
-  // Around a fork, for the child would wait for ever for a lock that a thread of its parent holds.
-  void lock() { mutex_.lock(); }
-  void unlock() { mutex_.unlock(); }
-
-  // Huge pages for what is large enough; the kernel takes it as a hint.
-  static void advise(void* memory, size_t bytes) {
-#if defined(__linux__)
-    if (bytes < 2 * huge) return;
-    const uintptr_t from = (reinterpret_cast<uintptr_t>(memory) + huge - 1) / huge * huge;
-    const uintptr_t to = (reinterpret_cast<uintptr_t>(memory) + bytes) / huge * huge;
-    if (to > from) madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
-#else
-    (void)memory, (void)bytes;
-#endif
-  }
-
- private:
-  struct Buffer {
-    void* memory;
-    size_t bytes;
-  };
-  void lend(const Buffer& buffer) {
-    free_.reserve(kept + 1);  // for `give`
-    taken_.push_back(buffer);
-    bytes_taken_ += buffer.bytes;
-    most_taken_ = std::max(most_taken_, bytes_taken_);
-  }
-
-  static constexpr size_t line = 64, huge = size_t(2) << 20, kept = 16;
-  std::mutex mutex_;
-  std::vector<Buffer> free_, taken_;
-  size_t bytes_free_ = 0, bytes_taken_ = 0, most_taken_ = 0;
-};
-
-// Never destroyed: a daemon thread may still be walking while the process ends.
-alignas(Shelf) unsigned char shelf_place[sizeof(Shelf)];
-Shelf& shelf = *new (shelf_place) Shelf;
-
-#if defined(__unix__) || defined(__APPLE__)
-[[maybe_unused]] const int at_fork =
-    pthread_atfork([] { shelf.lock(); }, [] { shelf.unlock(); }, [] { shelf.unlock(); });
-#endif
-
-// A buffer for the time of one call, or until the caller of `keep` gives it back.
-class Scratch {
- public:
-  explicit Scratch(size_t bytes) : memory_(bytes ? shelf.take(bytes) : nullptr) {}
-  ~Scratch() { shelf.give(memory_); }
-  void* keep() { return std::exchange(memory_, nullptr); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  template <class T>
-  T* as() const {
-    return static_cast<T*>(memory_);
-  }
-
- private:
-  void* memory_;
-};
 
 // --- the plan -------------------------------------------------------------------------------------------------------
 

@@ -52,8 +52,8 @@ struct ReadoutCall {
 
 }  // namespace unroll
 
-// What Python compares with its own idea of them before it calls anything else: `abi_number`, and the bytes of a struct above by
-// its name, 0 for a name that is none.
+// What Python compares with its own idea of them before it calls anything else: `abi_number`, and the bytes of a struct
+// above by its name, 0 for a name that is none.
 UNROLL_EXPORT int64_t unroll_abi();
 UNROLL_EXPORT int64_t unroll_size(const char* name);
 

@@ -90,13 +90,13 @@ UNROLL_INLINE void store(typename S::Scalar* to, typename S::V value, int64_t co
 // The larger of two numbers, and b if it is NaN. Compilers make a comparison and a blend of it, so x86 is told.
 template <class V>
 UNROLL_INLINE V larger(V a, V b) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && UNROLL_VECTOR_BYTES == 64
   if constexpr (sizeof(a[0]) == 4) return (V)_mm512_maskz_max_ps(0xffff, (__m512)a, (__m512)b);
   return (V)_mm512_maskz_max_pd(0xff, (__m512d)a, (__m512d)b);
-#elif defined(__AVX__)
+#elif defined(__AVX__) && UNROLL_VECTOR_BYTES == 32
   if constexpr (sizeof(a[0]) == 4) return (V)_mm256_max_ps((__m256)a, (__m256)b);
   return (V)_mm256_max_pd((__m256d)a, (__m256d)b);
-#elif defined(__SSE2__)
+#elif defined(__SSE2__) && UNROLL_VECTOR_BYTES == 16
   if constexpr (sizeof(a[0]) == 4) return (V)_mm_max_ps((__m128)a, (__m128)b);
   return (V)_mm_max_pd((__m128d)a, (__m128d)b);
 #else

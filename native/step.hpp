@@ -72,10 +72,10 @@ double readout(const Readout<T>& r, T* room) {
 
 template <class V>
 UNROLL_INLINE V square_root(V a) {
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && UNROLL_VECTOR_BYTES == 64
   if constexpr (sizeof(a[0]) == 4) return (V)_mm512_maskz_sqrt_ps(0xffff, (__m512)a);
   return (V)_mm512_maskz_sqrt_pd(0xff, (__m512d)a);
-#elif defined(__AVX__)
+#elif defined(__AVX__) && UNROLL_VECTOR_BYTES == 32
   if constexpr (sizeof(a[0]) == 4) return (V)_mm256_sqrt_ps((__m256)a);
   return (V)_mm256_sqrt_pd((__m256d)a);
 #else

@@ -421,17 +421,41 @@ def test_extreme_inputs_come_out_as_torch_has_them(H, kind, extreme, dtype, inst
 
 @pytest.mark.parametrize("instruction_set", SETS, indirect=True)
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_weight_that_is_not_finite_counts_from_the_first_step_on_though_h0_is_zero(kind, bad, instruction_set):
+def test_a_weight_that_is_not_finite_counts_from_the_first_step_on_though_h0_is_zero(kind, dtype, bad, instruction_set):
     # 0 times infinity is NaN: the product that the kernels would leave out has something to say.
     D, H, B = 3, 37, 9
     for row, column in ((0, 0), (20, 36), (H - 1, 17)):
-        cell = make_cell(kind, D, H)
+        cell = make_cell(kind, D, H, dtype=dtype)
         with torch.no_grad():
             cell.W[row - H, column] = bad  # of the last gate
-        x, state = torch.randn(1, B, D, dtype=torch.float64), cell.initial_state(B)
+        x, state = torch.randn(1, B, D, dtype=dtype), cell.initial_state(B)
         expected, found = reference.scan(cell, x, state)[0], native.scan(cell, x, state)[0]
         assert expected[0, :, row].isnan().all()
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("instruction_set", SETS, indirect=True)
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_derivative_that_is_not_finite_counts_in_the_first_step_though_h0_is_zero(kind, dtype, bad, instruction_set):
+    # The same on the way back: what da h_0^T adds to the gradient of W is 0 only if da is finite.
+    D, H, B = 3, 37, 9
+    for steps, sequence, unit in ((1, 0, 0), (1, 4, 20), (3, 4, 36), (3, B - 1, 0)):
+        cell = make_cell(kind, D, H, dtype=dtype)
+        with torch.no_grad():
+            cell.b[-H:] = 4  # so that every relu is open
+        x, state = torch.randn(steps, B, D, dtype=dtype), cell.initial_state(B)
+        gradients = []
+        for engine in (reference, native):
+            out = engine.walk(cell, x, state)[0]
+            d_out = torch.ones_like(out)
+            d_out[0, sequence, unit] = bad
+            gradients.append(torch.autograd.grad(out, [cell.W], d_out)[0])
+        expected, found = gradients
+        assert expected[unit - H].isnan().all()
         torch.testing.assert_close(found, expected, equal_nan=True)
 
 
