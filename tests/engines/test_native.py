@@ -450,7 +450,7 @@ def test_a_derivative_that_is_not_finite_counts_in_the_first_step_though_h0_is_z
         x, state = torch.randn(steps, B, D, dtype=dtype), cell.initial_state(B)
         gradients = []
         for engine in (reference, native):
-            out = engine.walk(cell, x, state)[0]
+            out = engine.scan(cell, x, state)[0]
             d_out = torch.ones_like(out)
             d_out[0, sequence, unit] = bad
             gradients.append(torch.autograd.grad(out, [cell.W], d_out)[0])
