@@ -13,20 +13,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 import unroll
 from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest
-from unroll.options import RecipeCommand, given_fields, not_empty
+from unroll.options import RecipeCommand, given_fields, made_folder, out_option, progress, with_places
 from unroll.training import distributed
 
 if TYPE_CHECKING:
     from unroll.training.run import RunFolder
-
-HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class TrainCommand(RecipeCommand):
@@ -37,7 +35,7 @@ class TrainCommand(RecipeCommand):
         return super().parse_args(ctx, args)
 
 
-@click.group(context_settings=HELP, no_args_is_help=True)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
 @click.version_option(unroll.__version__, message="unroll %(version)s")
 def cli() -> None:
     """Recurrent networks written out from their equations: train, test, predict, look inside.
@@ -46,9 +44,9 @@ def cli() -> None:
     """
 
 
-@cli.command(cls=TrainCommand, short_help="Train a recipe and test it.", context_settings=HELP)
+@cli.command(cls=TrainCommand, short_help="Train a recipe and test it.")
 @click.argument("recipe", required=False)
-@click.option("--out", metavar="RUN", help="run folder to make; runs/RECIPE if left out", callback=not_empty)
+@out_option("run folder to make; runs/RECIPE if left out", metavar="RUN")
 @click.option("--resume", metavar="RUN", help="go on with an interrupted run")
 @click.option("--no-test", is_flag=True, help="do not look at the test set (while choosing between recipes)")
 @click.option("--no-figures", is_flag=True, help="do not draw")
@@ -96,9 +94,7 @@ def train(
         dataset = prepare(chosen)
     else:
         dataset = prepare(chosen, reading)  # before the folder is made: bad data leave nothing behind
-        # The run shall find its data again from any other folder.
-        places = {name: getattr(chosen, name, None) for name in ("data", "test_data")}
-        chosen = chosen.model_copy(update={k: str(Path(v).resolve()) for k, v in places.items() if v is not None})
+        chosen = with_places(chosen)
         folder = distributed.lead(lambda: RunFolder.create(out or _free_folder(chosen.name), chosen, facts()))
     try:
         with distributed.connected():
@@ -132,7 +128,7 @@ def train(
     click.echo(f"Run folder: {folder.path}")
 
 
-@cli.command(short_help="Test a trained model on a data set.", context_settings=HELP)
+@cli.command(short_help="Test a trained model on a data set.")
 @click.argument("run")
 @click.option("--data", metavar="PATH", help="test on this data; the run's own test set if left out")
 @click.option("--json", "as_json", is_flag=True, help="print everything measured, as JSON")
@@ -154,7 +150,7 @@ def evaluate(run: str, data: str | None, as_json: bool) -> None:
             click.echo(f"  {name}: {100 * row['accuracy']:.2f}% of {row['total']}")
 
 
-@cli.command(short_help="Name the class of pictures, sentences or series.", context_settings=HELP)
+@cli.command(short_help="Name the class of pictures, sentences or series.")
 @click.argument("run")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
@@ -202,7 +198,7 @@ def predict(run: str, inputs: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"{name}: {prediction.label}  ({listed})")
 
 
-@cli.command(short_help="Backpropagation through time by hand, beside autograd.", context_settings=HELP)
+@cli.command(short_help="Backpropagation through time by hand, beside autograd.")
 @click.argument("run", required=False)
 def bptt(run: str | None) -> None:
     """Show backpropagation through time by hand, beside autograd.
@@ -212,22 +208,16 @@ def bptt(run: str | None) -> None:
     """
     from unroll.insight.bptt import demonstrate
 
-    for line in demonstrate(run):
-        click.echo(line)
+    click.echo("\n".join(demonstrate(run)))
 
 
-@cli.command(short_help="Draw every gate and state while an input is read.", context_settings=HELP)
+@cli.command(short_help="Draw every gate and state while an input is read.")
 @click.argument("run")
 @click.argument("given", metavar="[INPUT]", required=False)
 @click.option("--number", type=int, metavar="N", help="look at test sequence N, counted from 0")
 @click.option("--layer", type=int, default=-1, metavar="L", help="layer to draw, from 0; the top one if left out")
 @click.option("--direction", default="forward", metavar="WAY", help="of two directions: forward or backward")
-@click.option(
-    "--out",
-    metavar="FOLDER",
-    help="where to put the figure and the numbers; RUN/figures if left out",
-    callback=not_empty,
-)
+@out_option("where to put the figure and the numbers; RUN/figures if left out")
 def look(run: str, given: str | None, number: int | None, layer: int, direction: str, out: str | None) -> None:
     """Draw what every gate and state of RUN does while it reads INPUT, a picture file or a sentence.
 
@@ -237,7 +227,7 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
     from unroll.insight.trace import decided
     from unroll.report.insight import draw_look, save_insight
 
-    folder = _folder(out) if out is not None else Path(run) / "figures"
+    folder = made_folder(out) if out is not None else Path(run) / "figures"
     seen = run_look(run, given, number)
     trace = seen.trace
     figure = draw_look(trace, seen.words, seen.picture, seen.truth, layer=layer, direction=direction)
@@ -255,50 +245,37 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
     click.echo(f"Numbers: {folder / 'look.npz'}")
 
 
-@cli.command(short_help="Measure how far gradients reach back in time.", context_settings=HELP)
+@cli.command(short_help="Measure how far gradients reach back in time.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--inputs", type=int, default=200, metavar="N", help="test sequences to measure on; 200 if left out")
 @click.option("--no-pixels", is_flag=True, help="do not read pictures pixel by pixel as well")
-@click.option(
-    "--out",
-    metavar="FOLDER",
-    help="where to put figure and numbers; the first RUN's figures if left out",
-    callback=not_empty,
-)
+@out_option("where to put figure and numbers; the first RUN's figures if left out")
 def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | None) -> None:
     """Measure how much of the loss's gradient reaches every time step: each RUN untrained and trained.
 
     Beside them stand untrained RNNs and LSTMs of the same size: recurrent weights small and large, forget biases 0, 1, 3.
     """
-    from tqdm import tqdm
-
     from unroll.files import write_atomically
     from unroll.insight.gradients import measure_runs, text_table
     from unroll.report.insight import draw_gradients, save_insight
 
-    def progress(items: Any) -> Any:
-        return tqdm(items, unit=" models", leave=False, disable=not sys.stderr.isatty())
-
-    folder = _folder(out) if out is not None else Path(runs[0]) / "figures"
-    curves = measure_runs(runs, inputs, not no_pixels, progress)
+    folder = made_folder(out) if out is not None else Path(runs[0]) / "figures"
+    curves = measure_runs(runs, inputs, not no_pixels, progress("models"))
     png = save_insight(draw_gradients(curves), folder / "gradients")
     write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
-    for line in text_table(curves):
-        click.echo(line)
+    click.echo("\n".join(text_table(curves)))
     click.echo(f"Figure: {png}")
     click.echo(f"Numbers: {folder / 'gradients.json'}")
 
 
-@cli.command(short_help="Take one gate away at a time, and train again.", context_settings=HELP)
+@cli.command(short_help="Take one gate away at a time, and train again.")
 @click.argument("run")
 @click.option("--gate", "gates", multiple=True, metavar="NAME", help="f, i, o, c_tilde or coupled; all if left out")
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each variant; 3 if left out")
 @click.option("--epochs", type=int, metavar="N", help="epochs of each training; the run's own if left out")
-@click.option("--out", metavar="FOLDER", help="where to put the numbers; RUN if left out", callback=not_empty)
+@out_option("where to put the numbers; RUN if left out")
 def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out: str | None) -> None:
     """Take one gate at a time away from the LSTM of RUN, train again, and see what it was worth."""
-    from tqdm import tqdm
-
     from unroll.insight.ablate import ablate as run_ablation
     from unroll.insight.ablate import plan, text_table
     from unroll.training.recipe import parse_recipe
@@ -309,57 +286,41 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     if epochs is not None:
         recipe = parse_recipe({**recipe.model_dump(), "epochs": epochs}, run)
     plan(gates, seeds)  # a wrong name shall not wait for the data
-    folder = _folder(out or run)
-
-    def progress(items: Any) -> Any:
-        return tqdm(items, unit=" trainings", leave=False, disable=not sys.stderr.isatty())
+    folder = made_folder(out or run)
 
     with alone(folder, "unroll ablate"):
-        rows = run_ablation(recipe, folder / "ablate.json", gates, seeds, progress)
-    for line in text_table(rows):
-        click.echo(line)
+        rows = run_ablation(recipe, folder / "ablate.json", gates, seeds, progress("trainings"))
+    click.echo("\n".join(text_table(rows)))
     click.echo(f"Numbers: {folder / 'ablate.json'}")
 
 
-@cli.command(short_help="Find out how long RNN and LSTM can remember.", context_settings=HELP)
+@cli.command(short_help="Find out how long RNN and LSTM can remember.")
 @click.argument("tasks", metavar="[TASK]...", nargs=-1)
 @click.option(
     "--length", "lengths", type=int, multiple=True, metavar="T", help="steps to remember; growing ones if left out"
 )
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each kind; 3 if left out")
-@click.option(
-    "--out",
-    default="memory",
-    metavar="FOLDER",
-    help="where to put figure and numbers; memory if left out",
-    callback=not_empty,
-)
+@out_option("where to put figure and numbers; memory if left out", default="memory")
 def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: str) -> None:
     """Find out for how many steps RNN and LSTM can keep something.
 
     The tasks: order (temporal order), adding, copy, rows (MNIST rows, then blank ones); all if left out. What FOLDER
     already holds is not trained again.
     """
-    from tqdm import tqdm
-
     from unroll.insight.memory import measure, plan, summary, text_table
     from unroll.report.insight import draw_memory, save_insight
     from unroll.training.trials import alone
 
-    def progress(items: Any) -> Any:
-        return tqdm(items, unit=" trainings", leave=False, disable=not sys.stderr.isatty())
-
-    todo, folder = plan(tasks, lengths, seeds), _folder(out)
+    todo, folder = plan(tasks, lengths, seeds), made_folder(out)
     file = folder / "memory.json"
     with alone(folder, "unroll memory"):
-        rows = summary(measure(todo, file, progress))
-    for line in text_table(rows):
-        click.echo(line)
+        rows = summary(measure(todo, file, progress("trainings")))
+    click.echo("\n".join(text_table(rows)))
     click.echo(f"Figure: {save_insight(draw_memory(rows), folder / 'memory')}")
     click.echo(f"Numbers: {file}")
 
 
-@cli.command(short_help="List the recipes that come with the package.", context_settings=HELP)
+@cli.command(short_help="List the recipes that come with the package.")
 def recipes() -> None:
     """List the recipes that come with the package."""
     from unroll.training.recipe import known_recipes, load_recipe
@@ -370,7 +331,7 @@ def recipes() -> None:
         click.echo(f"{name:{width}}  {load_recipe(name).about}")
 
 
-@cli.command(short_help="Name versions, machine and engine in use.", context_settings=HELP)
+@cli.command(short_help="Name versions, machine and engine in use.")
 def info() -> None:
     """Say which versions, which machine and which engine are in use."""
     from unroll.training.facts import facts
@@ -381,15 +342,6 @@ def info() -> None:
 
 for command in commands_report.COMMANDS + commands_tuning.COMMANDS:
     cli.add_command(command)
-
-
-def _folder(path: str) -> Path:
-    """The folder at `path`, made where there is none."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{path} cannot be a folder: a file stands in the way; name another with --out") from None
-    return Path(path)
 
 
 def _free_folder(name: str) -> Path:

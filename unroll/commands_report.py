@@ -8,14 +8,12 @@ from pathlib import Path
 import click
 
 from unroll.errors import InputError
-from unroll.options import not_empty
-
-HELP = {"help_option_names": ["-h", "--help"]}
+from unroll.options import not_empty, out_option
 
 
-@click.command(short_help="Write a PDF about a run.", context_settings=HELP)
+@click.command(short_help="Write a PDF about a run.")
 @click.argument("run")
-@click.option("--out", metavar="FILE", help="PDF to write; RUN/report.pdf if left out", callback=not_empty)
+@out_option("PDF to write; RUN/report.pdf if left out", metavar="FILE")
 @click.option("--title", metavar="TEXT", help="title of the report")
 @click.option("--author", metavar="NAME", help="who stands under the title")
 @click.option("--draft", is_flag=True, help="build from an unfinished run too, and say what is missing")
@@ -38,16 +36,14 @@ def report(run: str, out: str | None, title: str | None, author: str | None, dra
     click.echo(f"Report: {target}")
 
 
-@click.command(short_help="Make the two files of a lab's hand-in.", context_settings=HELP)
+@click.command(short_help="Make the two files of a lab's hand-in.")
 @click.argument("run", required=False)
 @click.option("--lab", required=True, metavar="NAME", help="homework, inclass, or a YAML file of your course")
 @click.option("--student-id", metavar="ID", help="your number")
 @click.option("--name", metavar="NAME", help="your name, for the title page")
 @click.option("--answers", metavar="FILE.md", help="your answers: Markdown, a heading such as '## 1' for each question")
 @click.option("--code", metavar="FILE", help="your own script (.py) or notebook (.ipynb)")
-@click.option(
-    "--out", metavar="FOLDER", help="where to put both files; a folder of their name if left out", callback=not_empty
-)
+@out_option("where to put both files; a folder of their name if left out")
 @click.option("--draft", is_flag=True, help="build from an unfinished run too, and say what is missing")
 @click.option("--questions", is_flag=True, help="only print the lab's questions, as a file to write the answers into")
 def handin(
@@ -94,7 +90,7 @@ def handin(
         click.echo(line, err=True)
 
 
-@click.command(short_help="Set several runs beside each other.", context_settings=HELP)
+@click.command(short_help="Set several runs beside each other.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @click.option(
     "--figure",
@@ -116,13 +112,12 @@ def compare(runs: tuple[str, ...], figure: str, no_figure: bool, as_json: bool) 
     if as_json:
         click.echo(json.dumps(comparison.to_json(), indent=2, ensure_ascii=False))
         return
-    for line in lines(comparison):
-        click.echo(line)
+    click.echo("\n".join(lines(comparison)))
     if drawn is not None:
         click.echo(f"Figure: {drawn}")
 
 
-@click.command(short_help="Make ONNX and a model card of a run.", context_settings=HELP)
+@click.command(short_help="Make ONNX and a model card of a run.")
 @click.argument("run")
 @click.option("--onnx", metavar="FILE", help="write the model as ONNX, normalisation included", callback=not_empty)
 @click.option("--card", is_flag=True, help="write a model card (README.md) beside it, and the weights")

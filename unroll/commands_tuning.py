@@ -7,20 +7,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from unroll.errors import InputError, UnrollError
-from unroll.options import RecipeCommand, given_fields, not_empty
+from unroll.options import RecipeCommand, given_fields, made_folder, out_option, progress, with_places
 
 if TYPE_CHECKING:
     from unroll.tuning.effects import Training
 
-HELP = {"help_option_names": ["-h", "--help"]}
 
-
-@click.command(cls=RecipeCommand, short_help="Search for better hyperparameters.", context_settings=HELP)
+@click.command(cls=RecipeCommand, short_help="Search for better hyperparameters.")
 @click.argument("recipe")
 @click.option("--trials", type=click.IntRange(min=1), default=40, metavar="N", help="trials in all; 40 if left out")
 @click.option(
@@ -31,9 +29,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 )
 @click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="processes on this machine")
 @click.option("--storage", metavar="URL", help="postgresql://… to share the study with other machines")
-@click.option(
-    "--out", metavar="FOLDER", help="the study's folder and name; tuning/RECIPE if left out", callback=not_empty
-)
+@out_option("the study's folder and name; tuning/RECIPE if left out")
 def tune(
     recipe: str,
     trials: int,
@@ -50,7 +46,7 @@ def tune(
     """
     from unroll.training.recipe import load_recipe, read_recipe
     from unroll.tuning.space import read_space
-    from unroll.tuning.study import HELD_OUT, Plan, storage_url, summary, write_results
+    from unroll.tuning.study import HELD_OUT, Plan, storage_url, summary, text_summary, write_results
     from unroll.tuning.study import tune as run_search
 
     changes = given_fields(fields)
@@ -62,29 +58,18 @@ def tune(
     folder = Path(out if out is not None else Path("tuning") / base.name)
     if not folder.name:
         raise InputError(f"--out is {out!r}; expected a folder that has a name")
-    from tqdm import tqdm
-
     from unroll.training.train import prepare
 
     prepare(base)  # bad data shall be found before anything is made
-    places = {name: getattr(base, name, None) for name in ("data", "test_data")}
-    base = base.model_copy(update={k: str(Path(v).resolve()) for k, v in places.items() if v is not None})
+    base = with_places(base)
     url = storage_url(storage, folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{folder} cannot be a folder: a file stands in the way; name another with --out") from None
+    made_folder(folder)
     plan = Plan(
         url, folder.name, base.model_dump(), {name: values.written for name, values in searched.items()}, trials
     )
 
-    def progress(**settings: Any) -> Any:
-        return tqdm(unit=" trials", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty(), **settings)
-
-    from unroll.tuning.study import text_summary
-
     try:
-        study = run_search(plan, workers, progress)
+        study = run_search(plan, workers, progress("trials", dynamic_ncols=True))
         found = summary(study, plan)
         best = write_results(folder, found, own_validation)
         from unroll.report.study import draw_study
@@ -97,23 +82,17 @@ def tune(
     except KeyboardInterrupt:
         click.echo("interrupted; the same command goes on", err=True)
         sys.exit(130)
-    for line in text_summary(found):
-        click.echo(line)
+    click.echo("\n".join(text_summary(found)))
     for path in figures:
         click.echo(f"Figure: {path}")
     click.echo(f"Best recipe: {best}")
 
 
-@click.command(short_help="Measure what each change from one recipe to another is worth.", context_settings=HELP)
+@click.command(short_help="Measure what each change from one recipe to another is worth.")
 @click.argument("first")
 @click.argument("second")
 @click.option("--seeds", type=int, default=5, metavar="N", help="trainings of each recipe; 5 if left out")
-@click.option(
-    "--out",
-    metavar="FOLDER",
-    help="tables and figure; effects/FIRST-to-SECOND if left out",
-    callback=not_empty,
-)
+@out_option("tables and figure; effects/FIRST-to-SECOND if left out")
 def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     """Measure what each change from the recipe FIRST to the recipe SECOND is worth in accuracy and in time.
 
@@ -122,10 +101,8 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     """
     from unroll.training.recipe import load_recipe
 
-    before, after = (
-        load_recipe(first),
-        load_recipe(second),
-    )  # before torch is imported: a misspelt name is answered at once
+    # Before torch is imported: a misspelt name is answered at once.
+    before, after = load_recipe(first), load_recipe(second)
     folder = Path(out) if out is not None else Path("effects") / f"{before.name}-to-{after.name}"
     if before.name == after.name:
         before, after = before.model_copy(update={"name": first}), after.model_copy(update={"name": second})
@@ -158,8 +135,7 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
         study.finish(seeds, caption, rows)
         write_atomically(folder / "effects.md", markdown(found, command, study.content["machine"]))
         png = save_insight(draw_effects(found), folder / "effects")
-    for line in text_table(found):
-        click.echo(line)
+    click.echo("\n".join(text_table(found)))
     click.echo(f"Table: {folder / 'effects.md'}")
     click.echo(f"Figure: {png}")
     click.echo(f"Numbers: {study.path}")
@@ -167,9 +143,7 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
 
 def _progress(todo: Sequence[Training]) -> Iterable[Training]:
     """A bar on stderr that says what is being trained."""
-    from tqdm import tqdm
-
-    with tqdm(total=len(todo), unit=" trainings", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with progress("trainings")(total=len(todo)) as bar:
         for training in todo:
             bar.set_description(training.what)
             yield training

@@ -1,12 +1,19 @@
-"""Options that several commands share: the fields of recipes, and names of files and folders."""
+"""What several commands share: options for the fields of recipes, for files and folders, and progress bars."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args, get_origin
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import click
 
 from unroll.errors import InputError
+
+if TYPE_CHECKING:
+    from unroll.training.recipe import AnyRecipe
 
 
 class RecipeCommand(click.Command):
@@ -32,6 +39,33 @@ def not_empty(context: click.Context, option: click.Parameter, value: str | None
     if value is not None and not value.strip():
         raise InputError(f"{option.opts[0]} is empty; expected a name, or leave the option out")
     return value
+
+
+def out_option(text: str, metavar: str = "FOLDER", default: str | None = None) -> Callable[[Any], Any]:
+    """--out: the folder or file that a command writes to."""
+    return click.option("--out", default=default, metavar=metavar, help=text, callback=not_empty)
+
+
+def made_folder(path: str | Path) -> Path:
+    """The folder at `path`, made where there is none."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{path} cannot be a folder: a file stands in the way; name another with --out") from None
+    return Path(path)
+
+
+def progress(unit: str, **settings: Any) -> Callable[..., Any]:
+    """A maker of progress bars on stderr, which are shown in a terminal and leave nothing behind."""
+    from tqdm import tqdm
+
+    return partial(tqdm, unit=f" {unit}", leave=False, disable=not sys.stderr.isatty(), **settings)
+
+
+def with_places(recipe: AnyRecipe) -> AnyRecipe:
+    """The recipe with absolute paths, so that its data are found again from any other folder."""
+    places = {name: getattr(recipe, name, None) for name in ("data", "test_data")}
+    return recipe.model_copy(update={k: str(Path(v).resolve()) for k, v in places.items() if v is not None})
 
 
 def given_fields(options: dict[str, str | None]) -> dict[str, Any]:

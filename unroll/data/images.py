@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from unroll.data.parts import Saved
 from unroll.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -366,7 +367,7 @@ def pixel_moments(images: Tensor) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class ImageEncoder:
+class ImageEncoder(Saved):
     """Pixels 0..255 -> numbers with the training part's mean 0 and deviation 1 (or 0..1 for mean 0 and std 1)."""
 
     class_names: tuple[str, ...]
@@ -376,6 +377,7 @@ class ImageEncoder:
     std: float
     augmentation: Augmentation | None = None
     task: ClassVar[str] = "images"
+    unsaved = ("augmentation",)
 
     @property
     def input_size(self) -> int:
@@ -411,19 +413,6 @@ class ImageEncoder:
                 )
             pictures.append(array)
         return torch.stack(pictures), None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "class_names": list(self.class_names),
-            "rows": self.rows,
-            "columns": self.columns,
-            "mean": self.mean,
-            "std": self.std,
-        }
-
-    @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> ImageEncoder:
-        return cls(**{**saved, "class_names": tuple(saved["class_names"])})
 
 
 def load_image_dataset(

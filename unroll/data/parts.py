@@ -1,16 +1,36 @@
-"""Labels, classes, and the split into training, validation and test parts."""
+"""What the tasks share: labels, classes, the split into training, validation and test parts, and encoders as JSON."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from unroll.errors import DataError
+
+
+class Saved:
+    """A dataclass of text, numbers and tuples of these, to JSON and back."""
+
+    unsaved: ClassVar[tuple[str, ...]] = ()
+    """Fields that are not kept."""
+    renamed: ClassVar[dict[str, str]] = {}
+    """Fields that have another name in JSON."""
+
+    def to_json(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in self.unsaved}  # type: ignore[arg-type]
+        return {self.renamed.get(k, k): list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Self:
+        """What `to_json` gave."""
+        names = {name: field for field, name in cls.renamed.items()}
+        return cls(**{names.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
 
 
 def label_text(value: Any) -> str | None:

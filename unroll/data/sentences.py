@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,7 +87,7 @@ def build_vocabulary(
 
 
 @dataclass(frozen=True)
-class SentenceEncoder:
+class SentenceEncoder(parts.Saved):
     """Sentences as word indices; each index stands for a one-hot vector of length V.
 
     Attributes:
@@ -178,21 +178,6 @@ class SentenceEncoder:
         if generator is not None and self.word_dropout > 0 and self.unknown:
             values = values.masked_fill(torch.rand(values.shape, generator=generator) < self.word_dropout, 0)
         return values.T
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "words": list(self.words),
-            "class_names": list(self.class_names),
-            "unknown": self.unknown,
-            "lowercase": self.lowercase,
-            "max_length": self.max_length,
-            "word_dropout": self.word_dropout,
-        }
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Self:
-        """What `to_json` gave."""
-        return cls(**{**fields, "words": tuple(fields["words"]), "class_names": tuple(fields["class_names"])})
 
 
 def _ragged(rows: list[list[int]]) -> tuple[Tensor, Tensor | None]:

@@ -79,7 +79,7 @@ class LabelledSeries:
 
 
 @dataclass(frozen=True)
-class SeriesEncoder:
+class SeriesEncoder(parts.Saved):
     """Series as D standardised features for each time step: x ← (x - mean)/deviation, both of the training part.
 
     Attributes:
@@ -92,6 +92,7 @@ class SeriesEncoder:
     """
 
     task: ClassVar[str] = "series"
+    renamed: ClassVar[dict[str, str]] = {"feature_names": "features"}
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
@@ -183,26 +184,6 @@ class SeriesEncoder:
     def features(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """values (B, T, D) -> model inputs (T, B, D)."""
         return values.transpose(0, 1)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "mean": list(self.mean),
-            "deviation": list(self.deviation),
-            "features": list(self.feature_names),
-            "class_names": list(self.class_names),
-            "fill_missing": self.fill_missing,
-        }
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Self:
-        """What `to_json` gave."""
-        return cls(
-            tuple(fields["mean"]),
-            tuple(fields["deviation"]),
-            tuple(fields["features"]),
-            tuple(fields["class_names"]),
-            fields["fill_missing"],
-        )
 
 
 def _refuse(

@@ -145,21 +145,17 @@ class Study:
     def __init__(self, folder: Path, way: Walk, dataset: Dataset, facts: dict[str, Any]) -> None:
         self.path = folder / "effects.json"
         self.facts = facts
-        about = {
-            "first": signature(way.first),
-            "second": signature(way.second),
-            "data": fingerprint(dataset),
-        }
-        fields: dict[str, Any] = {
+        about = {"first": signature(way.first), "second": signature(way.second), "data": fingerprint(dataset)}
+        kinds: dict[str, Any] = {
             "recipe": dict,
             "seed": int,
             "accuracy": (float, NoneType),
             "seconds": (float, NoneType),
         }
-        self._trials = Trials(self.path, ("recipe", "seed"), fields)
-        self.content: dict[str, Any] = {**about, "machine": facts}
+        self._trials = Trials(self.path, ("recipe", "seed"), kinds)
+        found = self._trials.about or {}
+        self.content = self._trials.about = found if self.path.is_file() else {**about, "machine": facts}
         if self.path.is_file():
-            self.content = self._trials.about or {}
             if not {*about, "machine"} <= set(self.content):
                 raise InputError(f"{self.path} is damaged; {REMEDY}")
             different = [key for key in about if self.content[key] != about[key]]
@@ -185,7 +181,6 @@ class Study:
         return self._trials.find(recipe=signature(recipe), seed=recipe.seed)
 
     def add(self, recipe: AnyRecipe, outcome: dict[str, Any]) -> None:
-        self._trials.about = self.content
         self._trials.add({"recipe": signature(recipe), "seed": recipe.seed, **outcome})
 
     def finish(self, seeds: int, caption: str, rows: list[dict[str, Any]]) -> None:
@@ -195,7 +190,6 @@ class Study:
 
     def save(self) -> None:
         """Write the file."""
-        self._trials.about = self.content
         self._trials.save()
 
 
@@ -312,10 +306,13 @@ class Estimate:
     """Mean, standard deviation (n - 1) and 95% interval of `number` values; None where there are too few of them."""
 
     number: int
-    mean: float | None
-    deviation: float | None
-    low: float | None
-    high: float | None
+    mean: float | None = None
+    deviation: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+NOTHING = Estimate(0)
 
 
 def estimate(values: Array) -> Estimate:
@@ -323,10 +320,10 @@ def estimate(values: Array) -> Estimate:
     known = values[~np.isnan(values)]
     n = len(known)
     if n == 0:
-        return Estimate(0, None, None, None, None)
+        return NOTHING
     mean = float(known.mean())
     if n == 1:
-        return Estimate(1, mean, None, None, None)
+        return Estimate(1, mean)
     deviation = float(known.std(ddof=1))
     reach = float(student.ppf(0.975, n - 1)) * deviation / n**0.5
     return Estimate(n, mean, deviation, mean - reach, mean + reach)
@@ -355,44 +352,25 @@ class Effect:
 
     change: str
     made: str
-    points: Estimate
-    seconds: Estimate
-    factor: Estimate
+    points: Estimate = NOTHING
+    seconds: Estimate = NOTHING
+    factor: Estimate = NOTHING
     diverged: int = 0
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Differences:
-    """Seed by seed: points of accuracy, seconds, and the logarithm of the factor of time."""
-
-    points: Array
-    seconds: Array
-    logs: Array
-
-    @classmethod
-    def between(cls, before: Outcomes, after: Outcomes) -> Differences:
-        return cls(
-            after.accuracy - before.accuracy, after.seconds - before.seconds, np.log(after.seconds / before.seconds)
-        )
-
-    @classmethod
-    def added(cls, parts: Sequence[Differences]) -> Differences:
-        """Sums over the changes; times multiply."""
-        points, seconds, logs = (
-            np.sum([getattr(part, name) for part in parts], axis=0) for name in ("points", "seconds", "logs")
-        )
-        return cls(points, seconds, logs)
-
-    def effect(self, change: str, made: str) -> Effect:
-        logs = estimate(self.logs)
-        mean, low, high = (None if x is None else float(np.exp(x)) for x in (logs.mean, logs.low, logs.high))
-        factor = Estimate(logs.number, mean, None, low, high)
-        diverged = int(np.isnan(self.points).sum())
-        return Effect(change, made, estimate(self.points), estimate(self.seconds), factor, diverged)
+def differences(before: Outcomes, after: Outcomes) -> Array:
+    """(3, seeds): points of accuracy, seconds, and the logarithm of the factor of time, which adds up as they do."""
+    logs = np.log(after.seconds / before.seconds)
+    return np.stack([after.accuracy - before.accuracy, after.seconds - before.seconds, logs])
 
 
-NOTHING = Estimate(0, None, None, None, None)
+def effect(change: str, made: str, found: Array) -> Effect:
+    """The effect that `differences` show."""
+    points, seconds, logs = map(estimate, found)
+    mean, low, high = (None if x is None else float(np.exp(x)) for x in (logs.mean, logs.low, logs.high))
+    factor = Estimate(logs.number, mean, None, low, high)
+    return Effect(change, made, points, seconds, factor, int(np.isnan(found[0]).sum()))
 
 
 @dataclass(frozen=True)
@@ -428,33 +406,21 @@ def summarise(way: Walk, study: Study, seeds: int, impossible: dict[tuple[Way, s
 
     first, second = outcomes(way.first), outcomes(way.second)
     single: list[Effect] = []
-    parts: dict[Way, list[Differences | None]] = {"alone": [], "undone": []}
+    parts: dict[Way, list[Array]] = {"alone": [], "undone": []}
     for change in way.changes:
         for made, found in parts.items():
             recipe = way.between[made, change.field]
             reason = recipe if isinstance(recipe, str) else impossible.get((made, change.field))
             if reason is not None or isinstance(recipe, str):
-                single.append(Effect(change.text, made, NOTHING, NOTHING, NOTHING, 0, reason))
-                found.append(None)
+                single.append(Effect(change.text, made, reason=reason))
                 continue
             other = outcomes(recipe)
-            pair = (first, other) if made == "alone" else (other, second)
-            difference = Differences.between(*pair)
-            single.append(difference.effect(change.text, made))
-            found.append(difference)
-    sums: dict[Way, Effect | None] = {}
-    for made, found in parts.items():
-        known = [part for part in found if part is not None]
-        sums[made] = (
-            Differences.added(known).effect(f"sum of those {made}", "sum") if len(known) == len(found) else None
-        )
-    together = Differences.between(first, second).effect("all of them", "together")
-    return Effects(
-        way.first.name,
-        way.second.name,
-        seeds,
-        {way.first.name: first, way.second.name: second},
-        single,
-        together,
-        sums,
-    )
+            found.append(differences(first, other) if made == "alone" else differences(other, second))
+            single.append(effect(change.text, made, found[-1]))
+    sums: dict[Way, Effect | None] = {
+        made: effect(f"sum of those {made}", "sum", np.sum(found, axis=0)) if len(found) == len(way.changes) else None
+        for made, found in parts.items()
+    }
+    together = effect("all of them", "together", differences(first, second))
+    both = {way.first.name: first, way.second.name: second}
+    return Effects(way.first.name, way.second.name, seeds, both, single, together, sums)
