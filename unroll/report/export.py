@@ -54,6 +54,7 @@ def export_onnx(folder: RunFolder, path: Path) -> float | None:
     if path.suffix != ".onnx":
         raise InputError(f"--onnx is {path}; expected a file name that ends in .onnx")
     classifier = load(folder.path)
+    classifier.model.cpu()
     model = build_graph(classifier)
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()

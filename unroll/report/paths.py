@@ -54,6 +54,7 @@ def draw_paths(folder: RunFolder) -> dict[str, Figure]:
     ):
         return {}
     classifier = load(folder.path)
+    classifier.model.cpu()
     encoder = classifier.encoder
     assert isinstance(encoder, SentenceEncoder)
     if len(encoder.class_names) > len(TINTS):
