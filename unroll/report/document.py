@@ -419,7 +419,7 @@ class Parts:
         chosen, mistakes = ([int(n) for n in saved[key]] for key in ("one_of_each", "mistakes"))
         true, predicted = saved["y"], saved["p"].argmax(1)
         if self.recipe.task != "images":
-            text = f"[](#tab-examples) shows how single {count(2, self.one_sequence)[2:]} are read."
+            text = "[](#tab-examples) shows how single sequences are read."
             return [paragraph(text), self._example_table(saved, names)]
 
         def labels(numbers: list[int]) -> str:
@@ -435,12 +435,10 @@ class Parts:
         text = f"[](#fig-digits) shows one test {digit} of each class"
         if mistakes:
             text += ", [](#fig-mistakes) what the model got wrong while it was surest"
-            which = (
-                "The one mistake"
-                if len(mistakes) == 1
-                else f"The {len(mistakes)} mistakes of which the model was surest"
+            caption = (
+                f"The {count(len(mistakes), 'mistake')} of which the model was surest, with the probability that it "
             )
-            caption = f"{which}, with the probability that it gave to the wrong class."
+            caption += "gave to the wrong class."
             blocks += self._figure("mistakes", caption, f"Test {digit}s read wrongly: {labels(mistakes)}.", 62)
         return [paragraph(text + "."), *blocks]
 

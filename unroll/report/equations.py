@@ -7,16 +7,11 @@ from typing import NamedTuple
 
 
 class Written(NamedTuple):
-    """How a cell is written down.
+    """How a cell is written down."""
 
-    before      what ends the sentence before the formulas
-    formulas    LaTeX and its text alternative, by nonlinearity
-    after       the sentences after them, given the shapes of W, U and b
-    """
-
-    before: str
-    formulas: dict[str, tuple[str, str]]
-    after: Callable[[str, str, str], str]
+    before: str  # what ends the sentence before the formulas
+    formulas: dict[str, tuple[str, str]]  # LaTeX and its text alternative, by nonlinearity
+    after: Callable[[str, str, str], str]  # the sentences after them, given the shapes of W, U and b
 
 
 _LSTM = (

@@ -5,54 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 
-from unroll.training.recipe import ImageRecipe
 from unroll.training.run import RunFolder
 
 INK, WRONG = "#1a1a1a", "#c1440e"
+COLUMNS = 5
 
 
 def draw_examples(folder: RunFolder) -> dict[str, Figure]:
     """`digits` and, if there were any, `mistakes`; nothing for runs that are not about images."""
-    if not isinstance(folder.recipe, ImageRecipe):
+    if folder.recipe.task != "images":
         return {}
     names = list(folder.metrics()["test"]["per_class"])
     saved = folder.predictions()
-    p, y, chosen, mistakes = saved["p"], saved["y"], saved["one_of_each"], saved["mistakes"]
-    images = saved["shown_values"]
-    figures = {"digits": _grid(images[: len(chosen)], chosen, p, y, names, columns=5)}
+    images, chosen, mistakes = saved["shown_values"], saved["one_of_each"], saved["mistakes"]
+    figures = {"digits": _grid(images[: len(chosen)], chosen, saved, names)}
     if len(mistakes):
-        figures["mistakes"] = _grid(images[len(chosen) :], mistakes, p, y, names, columns=5, sure=True)
+        figures["mistakes"] = _grid(images[len(chosen) :], mistakes, saved, names, sure=True)
     return figures
 
 
-def _grid(
-    images: np.ndarray[Any, Any],
-    numbers: np.ndarray[Any, Any],
-    p: np.ndarray[Any, Any],
-    y: np.ndarray[Any, Any],
-    names: list[str],
-    columns: int,
-    sure: bool = False,
-) -> Figure:
-    rows = -(-len(images) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(1.5 * columns, 1.95 * rows), squeeze=False)
+def _grid(images: Any, numbers: Any, saved: dict[str, Any], names: list[str], sure: bool = False) -> Figure:
+    """Pictures with their labels; `sure`: all of them mistakes, with the probability of the predicted class."""
+    rows = -(-len(images) // COLUMNS)
+    figure, grid = plt.subplots(rows, COLUMNS, figsize=(1.5 * COLUMNS, 1.95 * rows), squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, image, n in zip(grid.flat, images, numbers, strict=False):
-        predicted, true = int(p[n].argmax()), int(y[n])
-        right = predicted == true
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+        predicted, true = int(saved["p"][n].argmax()), int(saved["y"][n])
         text = f"true {names[true]}\npredicted {names[predicted]}"
-        if sure:
-            text += f" ({100 * p[n, predicted]:.0f}%)"
-        axes.set_title(
-            text if right else f"{text}" + ("" if sure else "  ✗"),
-            fontsize=9,
-            color=INK if right else WRONG,
-            fontweight="normal" if right else "bold",
-        )
+        style: dict[str, Any] = {"color": INK, "fontweight": "normal"}
+        if predicted != true:
+            text += f" ({100 * saved['p'][n, predicted]:.0f}%)" if sure else "  ✗"
+            style = {"color": WRONG, "fontweight": "bold"}
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_title(text, fontsize=9, **style)
     figure.tight_layout()
     return figure

@@ -37,8 +37,7 @@ def parse_formula(latex: str) -> Node:
     from latex2mathml.converter import convert_to_element
 
     try:
-        element = convert_to_element(latex)
-        return _sequence(list(element))
+        return _sequence(list(convert_to_element(latex)))
     except NotUnderstoodError:
         raise
     except Exception as error:  # the parser raises many kinds, plain IndexError among them

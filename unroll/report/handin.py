@@ -110,19 +110,20 @@ def read_answers(path: Path, lab: Lab) -> dict[int, list[Block]]:
             "each followed by the answer"
         )
     answers: dict[int, list[Block]] = {}
-    current: list[Block] | None = None
+    current: list[Block] = []
     for block in blocks:
-        number = _number(block) if block["t"] == "h" and block["level"] == level else None
-        if number is not None:
-            if not 1 <= number <= asked:
-                raise InputError(f"answers file {path} answers question {number}, but the lab asks 1 to {asked}")
-            if number in answers:
-                raise InputError(f"answers file {path} has two headings for question {number}; join them")
-            current = answers[number] = []
-        elif block["t"] == "h" and block["level"] < level:
-            current = None  # a title of the whole file, or of a part of it
-        elif current is not None:
+        depth = block["level"] if block["t"] == "h" else level + 1
+        number = _number(block) if depth == level else None
+        if depth < level:
+            current = []  # what follows a title of the whole file, or of a part of it, answers nothing
+        elif number is None:
             current.append(block)
+        elif not 1 <= number <= asked:
+            raise InputError(f"answers file {path} answers question {number}, but the lab asks 1 to {asked}")
+        elif number in answers:
+            raise InputError(f"answers file {path} has two headings for question {number}; join them")
+        else:
+            current = answers[number] = []
     return {number: found for number, found in answers.items() if any(block["t"] != "h" for block in found)}
 
 

@@ -6,7 +6,9 @@ of every point of the plane. Can be read in greyscale: sentences differ in marke
 
 from __future__ import annotations
 
-from itertools import pairwise
+import re
+from collections import Counter
+from itertools import chain, pairwise, product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from unroll.data.sentences import SentenceEncoder
 from unroll.models import SequenceModel
-from unroll.training.recipe import SentenceRecipe
+from unroll.report.blocks import count as counted
 from unroll.training.run import RunFolder, load
 from unroll.training.tasks import first_model
 
@@ -34,6 +36,8 @@ SENTENCES: list[tuple[str, str, Any]] = [  # colour, marker, line
     ("#2b7a5b", "^", (0, (1, 1.2))),
     ("#6a3d9a", "D", (0, (6, 2, 1, 2))),
 ]
+DRAWN = {"task": "sentences", "cell": "rnn", "nonlinearity": "tanh", "hidden_size": 2, "num_layers": 1}
+DRAWN |= {"bidirectional": False, "pooling": "last"}
 TINTS = ["#f2d9cb", "#e6eef8", "#d3e6d6", "#f5eefa", "#dcd6a9", "#f2f2f2"]  # of different lightness
 MANY_WORDS = 12  # of longer sentences only the first and the last word is written beside the path
 EDGE = 1.12  # tanh keeps every unit within (-1, 1)
@@ -42,16 +46,9 @@ EDGE = 1.12  # tanh keeps every unit within (-1, 1)
 def draw_paths(folder: RunFolder) -> dict[str, Figure]:
     """`paths` for sentence runs of one vanilla RNN with two units; nothing for all others."""
     recipe = folder.recipe
-    if not (
-        isinstance(recipe, SentenceRecipe)
-        and recipe.cell == "rnn"
-        and recipe.nonlinearity == "tanh"
-        and recipe.hidden_size == 2
-        and recipe.num_layers == 1
-        and not recipe.bidirectional
-        and recipe.pooling == "last"
-        and (folder.path / "predictions.npz").is_file()
-    ):
+    fields = recipe.model_dump()
+    fits = all(fields[name] == value for name, value in DRAWN.items())
+    if not fits or not (folder.path / "predictions.npz").is_file():
         return {}
     classifier = load(folder.path)
     classifier.model.cpu()
@@ -69,38 +66,31 @@ def draw_paths(folder: RunFolder) -> dict[str, Figure]:
         sentences, labels = sentences[::-1], labels[::-1]
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 5.5), sharex=True, sharey=True, layout="constrained")
-    before = first_model(recipe, encoder)
-    epochs = len(folder.history())
-    for axes, model, title in (
-        (left, before, "before training"),
-        (right, classifier.model, f"after {epochs} epoch" + ("" if epochs == 1 else "s")),
-    ):
+    models = {
+        "before training": first_model(recipe, encoder),
+        f"after {counted(len(folder.history()), 'epoch')}": classifier.model,
+    }
+    for axes, (title, model) in zip((left, right), models.items(), strict=True):
         paths = [states(model, sentence) for sentence in sentences]
-        taken = _draw_plane(axes, model, encoder.class_names, np.concatenate(paths))
-        _draw_sentences(axes, paths, encoder, sentences, taken)
-        axes.set_title(title)
-        axes.set_xlabel("first unit of $s_t$")
+        border, boxes = _draw_plane(axes, model, encoder.class_names, np.concatenate(paths))
+        labels_there = _draw_sentences(axes, paths, encoder, sentences)
+        occupied = np.concatenate([*map(_dense, paths), border[::4]])
+        _place_labels(axes, labels_there, occupied, boxes)
+        axes.set(title=title, xlabel="first unit of $s_t$")
     left.set_ylabel("second unit of $s_t$")
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle=line, linewidth=1.8, markersize=6)
         for colour, marker, line in SENTENCES[:count]
     ]
+    handles.append(Line2D([], [], color=INK, linewidth=1.4))
     names = [
         f"{' '.join(encoder.words_of(sentence))[:60]}  (true class {label})"
         for sentence, label in zip(sentences, labels, strict=True)
     ]
-    handles.append(Line2D([], [], color=INK, linewidth=1.4))
     names.append("decision line of the readout" if len(encoder.class_names) == 2 else "decision lines of the readout")
     figure.suptitle("The hidden state, word by word", fontsize=13)
-    figure.legend(
-        handles,
-        names,
-        loc="outside lower center",
-        ncols=3 if count == 2 else 1,
-        frameon=False,
-        handlelength=3,
-        columnspacing=2.5,
-    )
+    columns = 3 if count == 2 else 1
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, handlelength=3, columnspacing=2.5)
     return {"paths": figure}
 
 
@@ -154,47 +144,42 @@ def _draw_plane(
             boxes.append(box)
     axes.axhline(0, color="#ffffff", linewidth=1.2, zorder=0.5)
     axes.axvline(0, color="#ffffff", linewidth=1.2, zorder=0.5)
-    axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal")
-    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
-    axes.set_yticks([-1, -0.5, 0, 0.5, 1])
+    halves = [-1, -0.5, 0, 0.5, 1]
+    axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal", xticks=halves, yticks=halves)
     return np.concatenate(border), boxes
+
+
+def _box(x: float, y: float, width: float, height: float) -> Box:
+    return x - width / 2, x + width / 2, y - height / 2, y + height / 2
 
 
 def _inside(model: SequenceModel, k: int, width: float, height: float, visited: Points) -> Box | None:
     """A box of this size in the region of class k, away from visited points and the middle; None without room."""
-    best: tuple[float, Box] | None = None
-    for x in np.linspace(-EDGE + 0.04 + width / 2, EDGE - 0.04 - width / 2, 15):
-        for y in np.linspace(-EDGE + 0.03 + height / 2, EDGE - 0.03 - height / 2, 15):
-            box = (x - width / 2, x + width / 2, y - height / 2, y + height / 2)
-            corners = np.array([[i, j] for i in box[:2] for j in box[2:]])
-            if (readout(model, corners).argmax(-1) != k).any():
-                continue
-            room = min(0.6, float(np.linalg.norm(visited - [x, y], axis=1).min()))
-            worth = room + 0.5 * float(np.hypot(x, y))
-            if best is None or worth > best[0]:
-                best = (worth, box)
-    return None if best is None else best[1]
+    room: dict[Box, float] = {}
+    across, up = EDGE - 0.04 - width / 2, EDGE - 0.03 - height / 2
+    for x, y in product(np.linspace(-across, across, 15), np.linspace(-up, up, 15)):
+        box = _box(x, y, width, height)
+        if (readout(model, np.array([*product(box[:2], box[2:])])).argmax(-1) == k).all():
+            nearest = float(np.linalg.norm(visited - [x, y], axis=1).min())
+            room[box] = min(0.6, nearest) + 0.5 * float(np.hypot(x, y))
+    return max(room, key=lambda box: room[box]) if room else None
 
 
 def _draw_sentences(
-    axes: Axes,
-    paths: list[Points],
-    encoder: SentenceEncoder,
-    sentences: list[torch.Tensor],
-    taken: tuple[Points, list[Box]],
-) -> None:
-    """Every path, with a label at every state; where sentences begin alike they share states, drawn once in ink."""
-    readers: dict[tuple[int, ...], int] = {}
-    for sentence in sentences:
-        for t in range(1, len(sentence) + 1):
-            key = tuple(sentence[:t].tolist())
-            readers[key] = readers.get(key, 0) + 1
+    axes: Axes, paths: list[Points], encoder: SentenceEncoder, sentences: list[torch.Tensor]
+) -> list[tuple[Points, str, str]]:
+    """Every path; where sentences begin alike they share states, drawn once in ink.
+
+    Returns:
+        Place, text and colour of a label for every state.
+    """
+    beginnings = [[tuple(sentence[:t].tolist()) for t in range(1, len(sentence) + 1)] for sentence in sentences]
+    readers = Counter(chain.from_iterable(beginnings))
     drawn: set[tuple[int, ...]] = set()
     labels = [(paths[0][0], "$s_0$", INK)]
-    for sentence, path, style in zip(sentences, paths, SENTENCES, strict=False):
+    for sentence, begun, path, style in zip(sentences, beginnings, paths, SENTENCES, strict=False):
         words = encoder.words_of(sentence)
-        for t in range(1, len(path)):
-            key = tuple(sentence[:t].tolist())
+        for t, key in enumerate(begun, start=1):
             if key in drawn:
                 continue
             drawn.add(key)
@@ -204,15 +189,10 @@ def _draw_sentences(
             axes.annotate("", path[t], path[t - 1], arrowprops=arrow, zorder=3)
             axes.plot(*path[t], linestyle="", marker=marker, color=colour, markersize=6.5, zorder=4)
             if len(words) <= MANY_WORDS or t in (1, len(words)):
-                labels.append((path[t], f"$s_{{{t}}}$ {_plain(words[t - 1])}", colour))
+                word = words[t - 1].replace("$", r"\$")
+                labels.append((path[t], f"$s_{{{t}}}$ {word}", colour))
     axes.plot(0, 0, marker="o", color="#ffffff", markeredgecolor=INK, markersize=7, zorder=5)
-    border, boxes = taken
-    occupied = np.concatenate([_dense(path) for path in paths] + [border[::4]])
-    _place_labels(axes, labels, occupied, boxes)
-
-
-def _plain(word: str) -> str:
-    return word.replace("$", r"\$")
+    return labels
 
 
 def _dense(path: Points) -> Points:
@@ -224,30 +204,21 @@ def _place_labels(axes: Axes, wanted: list[tuple[Points, str, str]], occupied: P
     """Each label beside its point, where it covers least of what is occupied and of the boxes of other texts."""
     height = 0.1  # of a line of text, in units of the plane
     for point, text, colour in wanted:
-        width = 0.042 * (len(text.replace("$", "").replace("_", "").replace("{", "").replace("}", "")) + 0.5)
-        best = None
-        for angle in np.linspace(0, 2 * np.pi, 16, endpoint=False):
-            for distance in (0.06, 0.1, 0.15):
-                c, s = np.cos(angle), np.sin(angle)
-                # The box's nearest point is `distance` away from the state.
-                x = point[0] + c * (distance + width / 2)
-                y = point[1] + s * (distance + height / 2)
-                box = (x - width / 2, x + width / 2, y - height / 2, y + height / 2)
-                inside = (
-                    (occupied[:, 0] > box[0])
-                    & (occupied[:, 0] < box[1])
-                    & (occupied[:, 1] > box[2])
-                    & (occupied[:, 1] < box[3])
-                )
-                overlap = sum(
-                    max(0.0, min(box[1], b[1]) - max(box[0], b[0])) * max(0.0, min(box[3], b[3]) - max(box[2], b[2]))
-                    for b in boxes
-                )
-                outside = max(0.0, -EDGE - box[0], box[1] - EDGE) + max(0.0, -EDGE - box[2], box[3] - EDGE)
-                cost = float(inside.sum()) + 3000 * overlap + 400 * outside + 10 * distance - 0.2 * c
-                if best is None or cost < best[0]:
-                    best = (cost, x, y, box)
-        assert best is not None
-        boxes.append(best[3])
-        label = axes.text(best[1], best[2], text, ha="center", va="center", fontsize=9.5, color=colour, zorder=6)
+        width = 0.042 * (len(re.sub(r"[$_{}]", "", text)) + 0.5)
+
+        found = []
+        for angle, distance in product(np.linspace(0, 2 * np.pi, 16, endpoint=False), (0.06, 0.1, 0.15)):
+            c, s = np.cos(angle), np.sin(angle)
+            # The box's nearest point is `distance` away from the state.
+            box = _box(point[0] + c * (distance + width / 2), point[1] + s * (distance + height / 2), width, height)
+            low, high = np.array(box[::2]), np.array(box[1::2])
+            covered = int(((occupied > low) & (occupied < high)).all(1).sum())
+            shared = [np.minimum(high, b[1::2]) - np.maximum(low, b[::2]) for b in boxes]
+            overlap = sum(float(np.prod(np.maximum(0.0, both))) for both in shared)
+            outside = float(np.maximum(0.0, np.maximum(-EDGE - low, high - EDGE)).sum())
+            found.append((covered + 3000 * overlap + 400 * outside + 10 * distance - 0.2 * c, box))
+        box = min(found, key=lambda one: one[0])[1]
+        x, y = (box[0] + box[1]) / 2, (box[2] + box[3]) / 2
+        boxes.append(box)
+        label = axes.text(x, y, text, ha="center", va="center", fontsize=9.5, color=colour, zorder=6)
         label.set_path_effects([patheffects.withStroke(linewidth=2.2, foreground="#ffffff", alpha=0.75)])
