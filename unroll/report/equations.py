@@ -29,7 +29,29 @@ _LSTM = (
     "times c tilde t. h t equals o t times tanh of c t.",
 )
 
+_GRU = (
+    r"""\begin{aligned}
+    r_t &= \sigma(W_r\, h_{t-1} + U_r\, x_t + b_r) \\
+    z_t &= \sigma(W_z\, h_{t-1} + U_z\, x_t + b_z) \\
+    n_t &= \tanh(U_n\, x_t + b_n + r_t \odot (W_n\, h_{t-1} + b_h)) \\
+    h_t &= z_t \odot h_{t-1} + (1 - z_t) \odot n_t
+    \end{aligned}""",
+    "r t equals sigma of W r times h t minus 1, plus U r times x t, plus b r. z t equals sigma of W z times h t minus 1, "
+    "plus U z times x t, plus b z. n t equals tanh of U n times x t, plus b n, plus r t times the sum of W n times h t "
+    "minus 1 and b h. h t equals z t times h t minus 1, plus 1 minus z t times n t.",
+)
+
 EQUATIONS = {
+    "gru": Written(
+        ". Two gates, whose values lie between 0 and 1, decide how much of it is replaced:",
+        {"tanh": _GRU, "relu": _GRU},
+        lambda W, U, b: (
+            "From top to bottom these are the reset gate, the update gate, the candidate and the hidden state; "
+            "$\\sigma(a) = 1/(1 + e^{-a})$ is the logistic function and $\\odot$ multiplies unit by unit. Each of the first "
+            f"three blocks has weights {_dotted(W)}, {_dotted(U)} and {_dotted(b)} of its own, the candidate a second bias "
+            "$b_h$; $h_0 = 0$."
+        ),
+    ),
     "lstm": Written(
         ". Three gates, whose values lie between 0 and 1, decide what the cell state $c_t$ takes in, keeps and shows:",
         {"tanh": _LSTM, "relu": _LSTM},
