@@ -278,3 +278,40 @@ def test_word_indices_without_values_pass():
     words = torch.randint(0, 5, (6, 4, 2))
     found = torch.func.vmap(lambda words: layer(words)[0])(words)
     torch.testing.assert_close(found, torch.stack([layer(part)[0] for part in words]))
+
+
+def test_layers_say_what_they_are():
+    assert repr(LSTM(3, 5)).startswith("LSTM(\n  3, 5, num_layers=1, engine='auto'\n")
+    full = RNN(3, 5, 2, bias=False, batch_first=True, dropout=0.5, bidirectional=True, engine="reference")
+    said = "3, 5, num_layers=2, batch_first=True, dropout=0.5, bidirectional=True, engine='reference', bias=False"
+    assert repr(full).startswith(f"RNN(\n  {said}\n")
+
+
+def test_words_need_not_hold_the_first_and_must_be_known():
+    layer = LSTM(5, 3)
+    outputs, _ = layer(torch.tensor([[1, 4], [2, 3]]))
+    assert outputs.shape == (2, 2, 3)
+    for word in (-1, 5):
+        with pytest.raises(InputError, match=f"the input holds word index {word}; expected 0 to 4"):
+            layer(torch.tensor([[1, word]]))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_words_are_not_looked_at_while_traced():
+    layer, words = LSTM(5, 3, engine="reference").requires_grad_(False), torch.tensor([[1, 4], [2, 3]])
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda x: layer(x)[0], words)
+        torch.testing.assert_close(traced(words), layer(words)[0])
+
+
+def test_initial_states_of_every_layer_must_be_given():
+    layer, x = LSTM(3, 5, num_layers=2), torch.randn(4, 2, 3)
+    good = torch.zeros(2, 2, 5)
+    layer(x, (good, good))
+    for bad in ((good,), (good, None), (good, good, good), [good], good, (None, None)):
+        with pytest.raises(InputError, match=r"the initial state is a .*; expected a tuple \(h_0, c_0\)"):
+            layer(x, bad)
+    with pytest.raises(InputError, match=r"an initial state has shape \(1, 2, 5\)"):
+        layer(x, (good, good[:1]))
+    with pytest.raises(InputError, match="LSTM: the input is a NoneType"):
+        layer(None)

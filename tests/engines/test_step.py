@@ -294,3 +294,20 @@ def test_a_large_readout_is_left_to_torchs_threads():
     loss = readout_loss(h, W, b, y)
     assert "ReadoutLoss" not in loss.grad_fn.name()
     torch.testing.assert_close(loss, torchs(h, W, b, y))
+
+
+@pytest.mark.skipif(native.available() is not None, reason=str(native.available()))
+def test_adam_runs_on_the_engine_asked_for(monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("compiled code is run")
+
+    monkeypatch.setattr(native, "adam", never)
+    for engine in ("auto", "native", "reference"):
+        parameter = torch.nn.Parameter(torch.ones(3))
+        parameter.grad = torch.ones(3)
+        optimiser = Adam([parameter], 0.1, engine=engine)
+        if engine == "reference":
+            optimiser.step()
+            continue
+        with pytest.raises(AssertionError, match="compiled code is run"):
+            optimiser.step()

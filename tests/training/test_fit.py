@@ -10,6 +10,7 @@ import torch
 
 from unroll.errors import InputError, TrainingError
 from unroll.models import SequenceClassifier
+from unroll.training import callbacks
 from unroll.training.callbacks import Average, EarlyStopping
 from unroll.training.fit import Callback, Settings, fit
 from unroll.training.recipe import ImageRecipe
@@ -185,3 +186,28 @@ def test_rows_hold_loss_rate_and_norm():
     assert rows[1]["gradient_norm"] > 0
     assert rows[1]["seconds"] >= rows[0]["seconds"] >= 0
     assert "validation_loss" not in rows[0]
+
+
+def test_progress_counts_all_steps_and_goes_away(bars, monkeypatch):
+    recipe, dataset, model = bars
+    made = {}
+
+    class Bar:
+        steps = 0
+
+        def __init__(self, **options):
+            made.update(options, bar=self)
+
+        def update(self):
+            self.steps += 1
+
+        def close(self):
+            made["closed"] = True
+
+    monkeypatch.setattr(callbacks, "tqdm", Bar)
+    fit(model, dataset, Settings.of(recipe), [callbacks.ProgressBar()])
+    assert made["total"] == recipe.epochs * 8 == made["bar"].steps
+    assert made["initial"] == 0
+    assert made["leave"] is False
+    assert made["unit_scale"] is True
+    assert made["closed"]

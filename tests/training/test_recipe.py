@@ -3,7 +3,7 @@
 import pytest
 
 from unroll.errors import RecipeError
-from unroll.training.recipe import KINDS, dump_recipe, known_recipes, load_recipe
+from unroll.training.recipe import KINDS, dump_recipe, known_recipes, load_recipe, parse_recipe
 
 
 @pytest.mark.parametrize("name", known_recipes())
@@ -110,3 +110,49 @@ def test_recipes_hold_no_field_twice():
         ]
         assert len(keys) == len(set(keys)), path
         load_recipe(path.stem)
+
+
+USUAL = {
+    **{"name": "unnamed", "about": "", "cell": "lstm", "nonlinearity": "tanh", "hidden_size": 128, "num_layers": 1},
+    **{"bidirectional": False, "dropout": 0.0, "pooling": "last", "initialisation": "orthogonal", "forget_bias": None},
+    **{"optimizer": "adamw", "learning_rate": 1e-3, "momentum": 0.0, "nesterov": False, "weight_decay": 0.0},
+    **{"schedule": "constant", "max_norm": None, "label_smoothing": 0.0, "weight_average": None, "batch_size": 64},
+    **{
+        "epochs": 5,
+        "shuffle": True,
+        "validation": 0.0,
+        "patience": None,
+        "seed": 0,
+        "engine": "auto",
+        "device": "auto",
+    },
+    **{"log": "steps", "log_every": 100, "data": None},
+}
+TABLES = {"test_data": None, "test": 0.0, "label_column": "label", "class_weights": "none"}
+USUAL_OF = {
+    "images": {
+        **{"standardise": True, "rotation": 0.0, "scaling": 0.0, "shear": 0.0, "translation": 0.0, "elastic": 0.0},
+        **{"plain_epochs": 0},
+    },
+    "sentences": {
+        **TABLES,
+        **{"text_column": "text", "lowercase": True, "min_count": 1, "max_vocabulary": None, "max_length": None},
+        **{"embedding_size": None, "word_dropout": 0.0},
+    },
+    "series": {**TABLES, "id_column": "id", "time_column": "time", "fill_missing": "none"},
+}
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_recipes_have_these_usual_values(task):
+    assert KINDS[task]().model_dump() == {**USUAL, **USUAL_OF[task], "task": task}
+
+
+@pytest.mark.parametrize(
+    ("field", "least", "below"),
+    [("hidden_size", 1, 0), ("epochs", 1, 0), ("log_every", 1, 0), ("dropout", 0.0, -0.1), ("plain_epochs", 0, -1)],
+)
+def test_recipes_take_the_least_value_and_none_below(field, least, below):
+    assert getattr(parse_recipe({"task": "images", field: least}, "test"), field) == least
+    with pytest.raises(RecipeError, match=f"{field} is {below}"):
+        parse_recipe({"task": "images", field: below}, "test")

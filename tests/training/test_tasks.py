@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from unroll.data.series import SeriesEncoder
 from unroll.errors import RecipeError
 from unroll.training import facts
 from unroll.training.recipe import parse_recipe
-from unroll.training.tasks import build_model, check_memory, parameter_count
+from unroll.training.tasks import build_model, check_memory, parameter_count, read_inputs
 
 ENCODER = SimpleNamespace(input_size=11, class_names=("a", "b", "c"))
 
@@ -40,3 +41,19 @@ def test_memory_is_asked_for_parameters_gradient_and_state(monkeypatch, fields, 
     monkeypatch.setattr(facts, "memory", lambda: needed - 1)
     with pytest.raises(RecipeError, match="choose a smaller hidden_size or fewer num_layers"):
         check_memory(recipe, ENCODER)
+
+
+def test_files_of_series_without_labels_are_read_for_predictions(tmp_path):
+    recipe = parse_recipe({"task": "series", "data": "unused.csv"}, "test")
+    path = tmp_path / "new.csv"
+    path.write_text("id,time,a,b\nx,1,0.5,2\nx,2,0.25,3\ny,1,1,4\n")
+    names, series = read_inputs(
+        recipe, SeriesEncoder((0.0, 0.0), (1.0, 1.0), ("b", "a"), ("0", "1"), "none"), [str(path)]
+    )
+    assert len(names) == 2
+    assert [one.tolist() for one in series] == [[[2, 0.5], [3, 0.25]], [[4, 1]]]
+
+
+def test_pictures_and_sentences_are_taken_as_they_are():
+    recipe = parse_recipe({"task": "sentences", "data": "unused.csv"}, "test")
+    assert read_inputs(recipe, ENCODER, ["a b", "c"]) == (["a b", "c"], ["a b", "c"])
