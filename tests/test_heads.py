@@ -33,3 +33,14 @@ def test_confusion_has_the_true_classes_as_rows_and_what_they_were_read_as_as_co
 def test_the_interval_is_wilsons(correct, total):
     expected = binomtest(correct, total).proportion_ci(0.95, method="wilson")
     assert wilson(correct, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_balanced_weights_of_a_class_that_is_absent_are_finite():
+    head = Classification(3, balanced=True)
+    head.fit_to(torch.tensor([0, 0, 0, 1]))
+    assert head.class_weights.tolist() == pytest.approx([4 / 9, 4 / 3, 4 / 3])
+    assert head.weight(torch.tensor([0, 1])) == pytest.approx(4 / 9 + 4 / 3)
+    plain = Classification(3)
+    plain.fit_to(torch.tensor([0, 1]))
+    assert plain.class_weights is None
+    assert plain.weight(torch.tensor([0, 1])) == 2.0

@@ -1,14 +1,17 @@
 """What a recipe makes of its task: the size of the model."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from unroll.data.series import SeriesEncoder
 from unroll.errors import RecipeError
 from unroll.training import facts
-from unroll.training.recipe import parse_recipe
-from unroll.training.tasks import build_model, check_memory, parameter_count, read_inputs
+from unroll.training.recipe import load_recipe, parse_recipe
+from unroll.training.tasks import build_model, check_memory, load_dataset, parameter_count, read_inputs
+from unroll.training.tasks import test_lines as printed_test
 
 ENCODER = SimpleNamespace(input_size=11, class_names=("a", "b", "c"))
 
@@ -57,3 +60,21 @@ def test_files_of_series_without_labels_are_read_for_predictions(tmp_path):
 def test_pictures_and_sentences_are_taken_as_they_are():
     recipe = parse_recipe({"task": "sentences", "data": "unused.csv"}, "test")
     assert read_inputs(recipe, ENCODER, ["a b", "c"]) == (["a b", "c"], ["a b", "c"])
+
+
+def test_printed_predictions_are_each_sentences_own():
+    recipe = load_recipe("rnn-sentences")
+    dataset = load_dataset(recipe)
+    p = torch.tensor([[0.9, 0.1], [0.8, 0.2]])
+    assert [line.rpartition(" ")[2] for line in printed_test(recipe, dataset, p)[1:]] == ["0", "0"]
+    assert [line.rpartition(" ")[2] for line in printed_test(recipe, dataset, p.flip(1))[1:]] == ["1", "1"]
+
+
+def test_facts_name_the_processor_and_the_versions():
+    found = facts.facts()
+    if Path("/proc/cpuinfo").exists():
+        named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        assert not named or named[0].endswith(found["processor"])
+    assert found["torch"] == str(torch.__version__)
+    assert found["threads"] == torch.get_num_threads()
+    assert "processes" not in found
