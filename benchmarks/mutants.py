@@ -87,9 +87,10 @@ def sources() -> list[str]:
 def tests_of(source: str) -> list[str]:
     """The tests of a file that there are, and its own doctests."""
     names = TESTS.get(source) or f"training/test_{Path(source).stem}.py {OTHER_TESTS}"
-    there = [
-        f"tests/{name}" for name in dict.fromkeys(names.split()) if (ROOT / "tests" / name.split("::")[0]).is_file()
-    ]
+    paths = [f"tests/{name}" for name in dict.fromkeys(names.split())]
+    there = [path for path in paths if (ROOT / path.split("::")[0]).is_file()]
+    if source in TESTS and there != paths:
+        sys.exit(f"{source}: of its tests {', '.join(paths)} not all exist")
     return there + [source] * (">>>" in read(source))
 
 

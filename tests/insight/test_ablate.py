@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from unroll.cells.variants import HELD_OPEN, OPEN, REMOVALS, AblatedLSTMCell, ho
 from unroll.cli import cli
 from unroll.engines import choose, native, reference
 from unroll.errors import InputError
+from unroll.insight import ablate
 from unroll.insight.ablate import count_parameters, plan, remove, table, text_table
 from unroll.insight.trace import trace
 from unroll.models import SequenceClassifier
@@ -148,3 +150,23 @@ def test_the_command_trains_every_variant_and_writes_the_table(tmp_path: Path):
     for arguments in (["--gate", "x"], ["--seeds", "0"]):
         refused = CliRunner().invoke(cli, ["ablate", str(path), *arguments])
         assert isinstance(refused.exception, InputError)
+
+
+def test_ablation_goes_on_and_knows_its_data(bars_recipe, bars_folder, tmp_path, monkeypatch):
+    recipe, file = bars_recipe(epochs=1), tmp_path / "ablate.json"
+    first = ablate.ablate(recipe, file, ["f"], seeds=1)
+    trained = []
+
+    def retrain(recipe, dataset, removed):
+        trained.append(removed)
+        return {"accuracy": 0.5, "loss": 1.0, "seconds": 1.0, "parameters": 5}
+
+    monkeypatch.setattr(ablate, "retrain", retrain)
+    assert ablate.ablate(recipe, file, ["f"], seeds=1) == first
+    assert trained == []
+    other = tmp_path / "other"
+    shutil.copytree(bars_folder, other)
+    labels = other / "train-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-3] + bytes(3))
+    ablate.ablate(recipe.model_copy(update={"data": str(other)}), file, ["f"], seeds=1)
+    assert trained == [None, "f"]

@@ -108,7 +108,7 @@ def test_fit_refuses_weights_that_are_no_numbers(bars):
             if row["epoch"] == recipe.epochs:
                 training.optimizer.theta[3] = torch.inf
 
-    with pytest.raises(TrainingError, match="the last updates made weights that are no numbers"):
+    with pytest.raises(TrainingError, match="the last updates made weights that are NaN or infinite"):
         fit(model, dataset, Settings.of(recipe), [Spoil()])
 
 
@@ -129,6 +129,40 @@ def test_settings_are_fields_of_recipes_with_their_usual_values():
     changed = ImageRecipe(epochs=7, max_norm=2.0, plain_epochs=3, device="cpu")
     found = Settings.of(changed)
     assert (found.epochs, found.max_norm, found.plain_epochs, found.device) == (7, 2.0, 3, "cpu")
+
+
+def test_settings_of_unknown_names_are_refused(bars):
+    recipe, dataset, model = bars
+    for field, value in (("optimizer", "adm"), ("schedule", "cosin")):
+        with pytest.raises(InputError, match=f"unknown {field} '{value}'; did you mean"):
+            fit(model, dataset, dataclasses.replace(Settings.of(recipe), **{field: value}))
+
+
+def test_callbacks_are_closed_however_training_ends(bars):
+    recipe, dataset, model = bars
+    closed = []
+
+    class Break(Callback):
+        def on_step(self, training, step, loss):
+            raise KeyboardInterrupt
+
+        def on_close(self, training):
+            closed.append(training.epoch)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, dataset, Settings.of(recipe), [Break()])
+    assert closed == [0]
+
+
+def test_early_stopping_needs_a_held_out_part():
+    with pytest.raises(InputError, match="early stopping needs a held-out part"):
+        fit(SequenceClassifier("rnn", 2, 3, 2), prepare_pictures(), Settings(batch_size=2), [EarlyStopping(1)])
+
+
+def test_a_wish_to_stop_is_not_taken_back(bars):
+    recipe, dataset, model = bars
+    training = fit(model, dataset, Settings.of(recipe), [Watch(stop_after=1), EarlyStopping(3)])
+    assert training.epoch == 1
 
 
 def test_devices_are_found_by_name(bars):

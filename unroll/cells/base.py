@@ -82,8 +82,8 @@ class AdaptedCell(Cell):
     def forward(self, x: Tensor, state: Any) -> Any:
         before = parts(state)
         after = self.module(x, *before) if self.spread else self.module(x, state)
-        found = (after,) if isinstance(after, Tensor) else after
-        fits = isinstance(found, tuple) and [getattr(new, "shape", None) for new in found] == [s.shape for s in before]
+        found = after if isinstance(after, tuple) else (after,)
+        fits = [getattr(new, "shape", None) for new in found] == [s.shape for s in before]
         if not fits:
             shown = [tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__ for new in found]
             raise InputError(

@@ -54,7 +54,8 @@ class GRUCell(CellParameters):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(input_size, hidden_size, bias, device, dtype)
-        self.b_h = nn.Parameter(torch.zeros(hidden_size, device=device, dtype=dtype)) if bias else None
+        self.b_h = nn.Parameter(torch.empty(hidden_size, device=device, dtype=dtype)) if bias else None
+        self.initialise("uniform")
 
     def equations(self, x: Float[Tensor, "B D"] | Integer[Tensor, " B"], h: Float[Tensor, "B H"]) -> GRUGates:
         """x (B, D) features or (B,) word indices, h (B, H) of the step before -> all four quantities."""

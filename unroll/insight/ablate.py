@@ -25,7 +25,7 @@ from unroll.training.fit import Callback, Training
 from unroll.training.recipe import AnyRecipe
 from unroll.training.tasks import load_dataset
 from unroll.training.train import fit_recipe
-from unroll.training.trials import Trials, signature
+from unroll.training.trials import Trials, fingerprint, signature
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
@@ -117,11 +117,13 @@ def ablate(
     """
     todo = plan(gates, seeds)
     without(cell_type(recipe.cell)(1, 1), "c_tilde")  # another cell is refused before the data are read
-    trials = Trials(file, ("recipe", "removed", "seed"), {"recipe": dict, "removed": (str, NoneType), "seed": int})
+    entries: dict[str, Any] = {"recipe": dict, "data": str, "removed": (str, NoneType), "seed": int}
+    trials = Trials(file, tuple(entries), entries)
     dataset = load_dataset(recipe)
+    about = {"recipe": signature(recipe), "data": fingerprint(dataset)}
 
     def key(one: tuple[Removal | None, int]) -> dict[str, Any]:
-        return {"recipe": signature(recipe), "removed": one[0], "seed": recipe.seed + one[1]}
+        return {**about, "removed": one[0], "seed": recipe.seed + one[1]}
 
     def train(one: tuple[Removal | None, int]) -> dict[str, Any]:
         return retrain(recipe.model_copy(update={"seed": recipe.seed + one[1]}), dataset, one[0])

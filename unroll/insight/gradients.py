@@ -124,6 +124,7 @@ def singular_values(model: SequenceModel, x: Tensor, steps: int = 28) -> dict[st
         ``t``: the steps (counted from 1); ``largest``, ``second``, ``median``: for each of them the mean over the
         sequences of that singular value.
     """
+    x = x.to(model.W_out.device)
     if model.embedding is not None:
         x = nn.functional.embedding(x, model.embedding)
     h = x

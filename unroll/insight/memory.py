@@ -301,7 +301,7 @@ class Test(Callback):
         self.best = max(self.best, self.right)
         if self._report is not None:
             self._report(self.seen, self.right)
-        training.stop = self.right >= self._task.solved
+        training.stop |= self.right >= self._task.solved
 
 
 def learn(

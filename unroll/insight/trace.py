@@ -1,6 +1,6 @@
 """Trace: everything a model computes at each time step.
 
-The walk here is the cell's own `equations`, step by step, so the numbers are those of the textbook page; they equal
+The scan here is the cell's own `quantities`, step by step, so the numbers are those of the textbook page; they equal
 what the engines compute while training. Nothing is drawn here (`unroll.report.insight`), and nothing can be
 differentiated (`unroll.insight.gradients`).
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def trace(model: str | Path | Classifier | SequenceModel | Recurrent, x: Any, le
         LSTM: i_t, f_t, c̃_t, o_t, c_t, h_t      vanilla RNN: s_t      p_t = softmax(W_out h_t + b_out)
 
     p_t is what the model would say had the sequence ended after step t. With `pooling` mean or max the readout sees h_1
-    … h_t pooled; in two directions the backward walk is begun anew at every t, so that p_t has seen x_1 … x_t and no
+    … h_t pooled; in two directions the backward scan is begun anew at every t, so that p_t has seen x_1 … x_t and no
     more.
 
     Args:
@@ -166,7 +167,7 @@ def _trace(model: SequenceModel | Recurrent, x: Tensor, lengths: Tensor | None, 
         _check_words(x, classifier.embedding.shape[0])
         embedded = nn.functional.embedding(x, classifier.embedding)
     elif not x.is_floating_point():
-        _check_words(x, layers.cells[0][0].input_size)
+        _check_words(x, layers.input_size or sys.maxsize)
     if x.dim() != (3 if x.is_floating_point() else 2):
         raise InputError(f"x has shape {tuple(x.shape)}; expected (T, B, D) features or (T, B) word indices")
     layers.check_input(embedded)
@@ -230,7 +231,7 @@ def _probabilities(model: SequenceModel, x: Tensor, h: Tensor, running: Tensor) 
             h = h.cummax(0).values
         logits = h @ model.W_out.T + model.b_out
     else:
-        # What the backward walk brings depends on where the sequence ends: every prefix is a sequence of its own.
+        # What the backward scan brings depends on where the sequence ends: every prefix is a sequence of its own.
         was_training = model.training
         model.eval()
         ends = torch.arange(1, T + 1)

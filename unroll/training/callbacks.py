@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unroll import optim
-from unroll.errors import RunError
+from unroll.errors import InputError, RunError
 from unroll.files import load_tensors, save_tensors
 from unroll.training import distributed
 from unroll.training.fit import Callback, Training
@@ -54,6 +54,10 @@ class EarlyStopping(Callback):
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
+
+    def on_begin(self, training: Training) -> None:
+        if training.data.validation is None:
+            raise InputError("early stopping needs a held-out part; set validation, such as 0.1")
         self.best_loss = math.inf
         self.best_epoch = 0
         self._best: Tensor | None = None
@@ -63,7 +67,7 @@ class EarlyStopping(Callback):
             self.best_loss, self.best_epoch = row["validation_loss"], row["epoch"]
             with training.with_chosen_weights():
                 self._best = training.optimizer.theta.clone()
-        training.stop = training.epoch - self.best_epoch >= self.patience
+        training.stop |= training.epoch - self.best_epoch >= self.patience
 
     def on_end(self, training: Training) -> None:
         if self._best is not None:
@@ -78,7 +82,7 @@ class EarlyStopping(Callback):
         self._best = tensors.get("best")
         self.best_loss = math.inf if values["best_loss"] is None else values["best_loss"]
         self.best_epoch = values["best_epoch"]
-        training.stop = training.epoch - self.best_epoch >= self.patience
+        training.stop |= training.epoch - self.best_epoch >= self.patience
 
 
 class Listener(Callback):
@@ -108,7 +112,7 @@ class ProgressBar(Callback):
     def on_step(self, training: Training, step: int, loss: float) -> None:
         self._bar.update()
 
-    def on_end(self, training: Training) -> None:
+    def on_close(self, training: Training) -> None:
         self._bar.close()
 
 
@@ -213,7 +217,7 @@ class TensorBoard(Callback):
             if isinstance(value, float):
                 self._events.add_scalar(name, value, row["epoch"])
 
-    def on_end(self, training: Training) -> None:
+    def on_close(self, training: Training) -> None:
         self._events.close()
 
 

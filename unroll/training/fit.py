@@ -9,8 +9,9 @@ was never interrupted (docs/decisions/0003).
 from __future__ import annotations
 
 import math
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from unroll import optim
 from unroll.data.batches import Batch, Sequences
 from unroll.engines import EngineName
-from unroll.errors import InputError, TrainingError
+from unroll.errors import InputError, TrainingError, nearest
 from unroll.training import distributed
 from unroll.training.evaluate import evaluated
 
@@ -37,17 +38,28 @@ def find_device(name: str) -> torch.device:
     """
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(device for device, there in found.items() if there))
+        name = next(device for device, there in found.items() if there)
     if name not in found:
         raise InputError(f"unknown device {name!r}; known: auto, {', '.join(found)}")
     if not found[name]:
         raise InputError(f"device is {name!r}, but torch finds none on this machine; use device auto")
+    if name == "cuda" and distributed.size() > 1:  # one GPU for each process of a machine
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(name)
+
+
+def _checked(what: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise InputError(f"unknown {what} {name!r}{nearest(name, known)}")
+    return known[name]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is trained. The fields and their meaning are those of recipes (`unroll.training.recipe.Recipe`)."""
+    """How a model is trained. The fields and their meaning are those of recipes (`unroll.training.recipe.Recipe`).
+
+    `engine` is that of the optimiser; the model has its own.
+    """
 
     epochs: int = 5
     batch_size: int = 64
@@ -110,6 +122,9 @@ class Callback:
     def on_end(self, training: Training) -> None:
         """After the last epoch, while the model still has the last weights."""
 
+    def on_close(self, training: Training) -> None:
+        """At the very end, however the training ended: to close what was opened."""
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors, and values that JSON can hold, from which `restore` goes on."""
         return {}, {}
@@ -131,13 +146,15 @@ class Training:
     """
 
     def __init__(self, model: nn.Module, data: Data, settings: Settings, callbacks: Sequence[Callback] = ()) -> None:
-        self.model: Any = model.to(find_device(settings.device))
+        # The compiled kernels run on the CPU: who asks for them by name does not mean a GPU.
+        device = "cpu" if (settings.device, settings.engine) == ("auto", "native") else settings.device
+        self.model: Any = model.to(find_device(device))
         self.data = data
         self.settings = settings
         self.callbacks = callbacks
         self.optimizer = _optimizer(settings, model)
         named = settings.schedule
-        self.schedule = optim.SCHEDULES[named] if isinstance(named, str) else named
+        self.schedule = _checked("schedule", named, optim.SCHEDULES) if isinstance(named, str) else named
         self.steps_per_epoch = data.steps(settings.batch_size)
         self.epoch = 0
         self.seconds = 0.0
@@ -149,15 +166,18 @@ class Training:
 
     def run(self) -> None:
         """All epochs that are left."""
-        self._tell("on_begin")
-        while self.epoch < self.settings.epochs and not self.stop:
-            row = self._run_epoch()
-            self._tell("on_epoch", row)
-        if not bool(self.optimizer.theta.isfinite().all()):
-            raise TrainingError(
-                "the last updates made weights that are no numbers; lower learning_rate or set max_norm"
-            )
-        self._tell("on_end")
+        try:
+            self._tell("on_begin")
+            while self.epoch < self.settings.epochs and not self.stop:
+                row = self._run_epoch()
+                self._tell("on_epoch", row)
+            if not bool(self.optimizer.theta.isfinite().all()):
+                raise TrainingError(
+                    "the last updates made weights that are NaN or infinite; lower learning_rate or set max_norm"
+                )
+            self._tell("on_end")
+        finally:
+            self._tell("on_close")
 
     def with_chosen_weights(self) -> AbstractContextManager[None]:
         """Within this context the model has the weights that evaluation is to use."""
@@ -228,7 +248,7 @@ class Training:
 
 
 def fit(model: nn.Module, data: Data, settings: Settings | None = None, callbacks: Sequence[Callback] = ()) -> Training:
-    """Train a model in memory; nothing is printed or written but by callbacks.
+    """Train a model in memory; nothing is printed or written but by callbacks. Torch's generator is seeded every epoch.
 
     Args:
         model: its ``backward(x, y, lengths)`` returns the loss of a batch and leaves its gradients in the parameters, as
@@ -256,4 +276,6 @@ def _optimizer(settings: Settings, model: nn.Module) -> optim.Optimiser:
         shared |= {"momentum": settings.momentum, "nesterov": settings.nesterov}
     else:
         shared["engine"] = settings.engine
-    return optim.OPTIMISERS[settings.optimizer](model.parameters(), settings.learning_rate, **shared)
+    kind = _checked("optimizer", settings.optimizer, optim.OPTIMISERS)
+    made: optim.Optimiser = kind(model.parameters(), settings.learning_rate, **shared)
+    return made

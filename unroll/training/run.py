@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unroll.data.batches import Encoder, Sequences
-from unroll.errors import DataError, RunError
+from unroll.errors import DataError, InputError, RunError
 from unroll.files import load_tensors, save_tensors, write_atomically
 from unroll.models import SequenceModel
 from unroll.training.evaluate import evaluated, predictions
@@ -260,7 +260,11 @@ def load(run: str | Path) -> Classifier:
     model = build_model(recipe, encoder)
     check_architecture(path, tensors, dict(model.state_dict()))
     model.load_state_dict(tensors)
-    return Classifier(model.to(find_device(recipe.device)), encoder, recipe)
+    try:
+        device = find_device(recipe.device)
+    except InputError:  # it was trained on another machine
+        device = find_device("auto")
+    return Classifier(model.to(device), encoder, recipe)
 
 
 def check_architecture(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

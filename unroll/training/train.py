@@ -121,14 +121,14 @@ def train(
     dataset = dataset or prepare(recipe)
     with ExitStack() as stack:
         diary = stack.enter_context(callbacks.Diary(folder.path, echo))
-        more = [
+        more: list[Callback] = [
+            callbacks.ProgressBar(),
             callbacks.History(diary, recipe.log, recipe.log_every),
             callbacks.Printer(diary.line, recipe.log, recipe.log_every),
-            callbacks.Saver(folder.path / "resume.safetensors", diary, resume),
-            callbacks.ProgressBar(),
         ]
         if tensorboard and distributed.leads():
             more.append(callbacks.TensorBoard(folder.path / "tensorboard"))
+        more.append(callbacks.Saver(folder.path / "resume.safetensors", diary, resume))  # after all that it saves
         if on_epoch is not None:
             more.append(callbacks.Listener(on_epoch))
         try:

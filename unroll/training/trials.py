@@ -5,6 +5,7 @@ What is finished is not trained again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from unroll.data.batches import Dataset
 from unroll.errors import InputError
 from unroll.files import write_atomically
 from unroll.training.facts import facts
@@ -29,6 +31,15 @@ def signature(recipe: AnyRecipe) -> dict[str, Any]:
     """The fields that a training's outcome depends on, apart from its seed and from where the data lie."""
     outside = (*TITLES, *INDIFFERENT, "data", "test_data")
     return {field: value for field, value in recipe.model_dump().items() if field not in outside}
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 of the training and test sequences, so that a study is known to be about them wherever they lie."""
+    digest = hashlib.sha256()
+    for part in (dataset.train, dataset.test):
+        for tensor in (part.values, part.y, part.lengths) if part is not None else ():
+            digest.update(b"" if tensor is None else tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class Trials:

@@ -10,7 +10,6 @@ What it does not do: train two changes together (other than all of them), or cor
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from unroll.errors import DataError, InputError, RecipeError, TrainingError
 from unroll.training.evaluate import evaluated
 from unroll.training.recipe import DATA, INDIFFERENT, TITLES, AnyRecipe, parse_recipe, value_text
 from unroll.training.train import fit_recipe, prepare
-from unroll.training.trials import REMEDY, Trials, signature
+from unroll.training.trials import REMEDY, Trials, fingerprint, signature
 
 Way = Literal["alone", "undone"]
 Array = NDArray[np.float64]
@@ -102,15 +101,6 @@ def _changed(recipe: AnyRecipe, field: str, value: Any) -> AnyRecipe | str:
         return parse_recipe({**recipe.model_dump(), field: value}, recipe.name)
     except RecipeError as error:
         return str(error)
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of the training and test sequences, so that a study is known to be about them wherever they lie."""
-    digest = hashlib.sha256()
-    for part in (dataset.train, dataset.test):
-        for tensor in (part.values, part.y, part.lengths) if part is not None else ():
-            digest.update(b"" if tensor is None else tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring
