@@ -433,3 +433,24 @@ def test_a_saved_average_continues_bit_for_bit() -> None:
     for point in points[4:]:
         resumed.update(point)
     assert torch.equal(resumed.average, whole.average)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW)])
+def test_usual_settings_are_torchs(ours, theirs):
+    found = []
+    for kind in (ours, theirs):
+        parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64))
+        optimiser = kind([parameter])
+        for _ in range(3):
+            parameter.grad = torch.tensor([0.5, 1.0, -2.0], dtype=torch.float64)
+            optimiser.step()
+        found.append(parameter.detach())
+    torch.testing.assert_close(*found)
+
+
+def test_one_cycle_takes_factors_above_zero_alone():
+    assert one_cycle(0, 10, 0.1, div_factor=1.0) == pytest.approx(0.1)
+    assert one_cycle(9, 10, 0.1, final_div_factor=0.5) == pytest.approx(0.1 / 25 / 0.5)
+    for name in ("div_factor", "final_div_factor"):
+        with pytest.raises(InputError, match="expected numbers above 0"):
+            one_cycle(0, 10, 0.1, **{name: 0.0})

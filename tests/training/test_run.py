@@ -125,3 +125,11 @@ def test_the_model_of_another_run_is_refused(bars_run, tmp_path):
     recipe.write_text(recipe.read_text().replace("learning_rate: 0.02", "learning_rate: 0.03"))
     with pytest.raises(RunError, match=r"model\.safetensors belongs to another run"):
         unroll.load(folder)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00r", b"a: [", b"- 1"])
+def test_a_run_whose_recipe_is_damaged_is_refused(bars_run, tmp_path, content):
+    folder = shutil.copytree(bars_run, tmp_path / "run")
+    (folder / "recipe.yaml").write_bytes(content)
+    with pytest.raises(RunError, match=r"recipe\.yaml"):
+        RunFolder(folder).recipe  # noqa: B018 - reading it is the test
