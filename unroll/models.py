@@ -26,7 +26,7 @@ class SequenceModel(nn.Module):
     h is h_T, or what the head's pooling makes of h_1 … h_T. In two directions the states of both scans stand side by side.
 
     Args:
-        cell: name of the cell, ``"rnn"`` or ``"lstm"``.
+        cell: name of the cell, such as ``"lstm"``.
         input_size: D features, or V words where the inputs are word indices.
         hidden_size: H units in every layer and direction.
         head: what the model says.
@@ -172,7 +172,7 @@ class SequenceModel(nn.Module):
 
 
 class SequenceClassifier(SequenceModel):
-    """A `SequenceModel` that names the class of a sequence; z are the logits of C classes.
+    """A `SequenceModel` that classifies a sequence; z are the logits of C classes.
 
     Args:
         num_classes: C.

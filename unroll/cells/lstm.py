@@ -2,7 +2,7 @@
 
 Source: Hochreiter & Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997, with the forget gate of Gers,
 Schmidhuber & Cummins, "Learning to Forget", Neural Computation 12(10), 2000, eqs. 2.1-2.6. No peephole connections.
-Plain autograd; walking over time is the engines' job.
+Plain autograd; scanning over time is the engines' job.
 """
 
 from __future__ import annotations

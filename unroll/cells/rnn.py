@@ -1,7 +1,7 @@
 """The vanilla RNN cell: one time step of Elman's network.
 
 Source: Elman, "Finding Structure in Time", Cognitive Science 14(2), 1990; the letters are those of Goodfellow, Bengio &
-Courville, "Deep Learning", 2016, eqs. 10.8-10.9, with W recurrent and U from the input. Plain autograd; walking over
+Courville, "Deep Learning", 2016, eqs. 10.8-10.9, with W recurrent and U from the input. Plain autograd; scanning over
 time is the engines' job.
 """
 

@@ -72,7 +72,7 @@ class Recipe(BaseModel):
         None, description="stop after so many epochs without a better held-out loss, keep the best; none: never"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="seed of everything random")
-    engine: Literal["auto", "native", "reference"] = Field("auto", description="what walks the cells over time")
+    engine: Literal["auto", "native", "reference"] = Field("auto", description="compute engine")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where tensors are; auto: a GPU if any")
     log: Literal["steps", "epochs"] = Field("steps", description="print losses within epochs, or of some epochs only")
     log_every: Positive = Field(100, description="steps (or epochs) between printed losses")
