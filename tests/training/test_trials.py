@@ -88,7 +88,6 @@ def test_a_finished_run_is_taken_as_it_is_and_a_broken_one_gone_on_with(bars_rec
     begun = []
     monkeypatch.setattr(callbacks.ProgressBar, "on_begin", lambda self, training: begun.append(training.epoch))
     monkeypatch.setattr(callbacks.ProgressBar, "on_step", lambda *_: None)
-    monkeypatch.setattr(callbacks.ProgressBar, "on_end", lambda *_: None)
     again = finished_run(tmp_path / "broken", recipe)
     assert begun == [2]
     assert finished_run(tmp_path / "broken", recipe).metrics() == again.metrics()

@@ -98,6 +98,8 @@ class Listener(Callback):
 class ProgressBar(Callback):
     """A bar on stderr, where that is a terminal."""
 
+    _bar: Any = None  # until the training begins
+
     def on_begin(self, training: Training) -> None:
         self._bar = tqdm(
             total=training.settings.epochs * training.steps_per_epoch,
@@ -113,7 +115,8 @@ class ProgressBar(Callback):
         self._bar.update()
 
     def on_close(self, training: Training) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
 
 class Printer(Callback):

@@ -122,13 +122,13 @@ def train(
     with ExitStack() as stack:
         diary = stack.enter_context(callbacks.Diary(folder.path, echo))
         more: list[Callback] = [
-            callbacks.ProgressBar(),
             callbacks.History(diary, recipe.log, recipe.log_every),
             callbacks.Printer(diary.line, recipe.log, recipe.log_every),
         ]
         if tensorboard and distributed.leads():
             more.append(callbacks.TensorBoard(folder.path / "tensorboard"))
         more.append(callbacks.Saver(folder.path / "resume.safetensors", diary, resume))  # after all that it saves
+        more.append(callbacks.ProgressBar())  # which begins where the saver goes on
         if on_epoch is not None:
             more.append(callbacks.Listener(on_epoch))
         try:
