@@ -15,7 +15,7 @@ from unroll.errors import InputError, UnrollError
 from unroll.options import RecipeCommand, given_fields, not_empty
 
 if TYPE_CHECKING:
-    from unroll.tuning.effects import Training
+    from unroll.training.recipe import AnyRecipe
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
@@ -132,7 +132,6 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     from unroll.files import write_atomically
     from unroll.report.effects import draw_effects, markdown, table_of, text_table
     from unroll.report.insight import save_insight
-    from unroll.training.facts import facts
     from unroll.training.trials import alone
     from unroll.tuning.effects import Study, load_tested, measure, plan, summarise, walk
 
@@ -141,22 +140,23 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     dataset = load_tested(way.first.model_copy(update={"seed": 0}))  # the seed may decide what is split off for testing
     load_tested(way.second)
     with alone(folder, "unroll effects"):
-        study = Study(folder, way, dataset, facts())
+        study = Study(folder, way, dataset)
         del dataset  # every training reads its own
         words = ["unroll", "effects", first, second, "--seeds", str(seeds), *([] if out is None else ["--out", out])]
         command = shlex.join(words)
-        done = sum(study.find(one.recipe) is not None for one in todo)
+        done = sum(study.trained(recipe) is not None for recipe in todo)
         if 0 < done < len(todo):
             click.echo(f"{done} of {len(todo)} trainings are in {study.path} already", err=True)
         try:
-            impossible = measure(way, study, seeds, _progress)
+            measure(way, study, seeds, _progress)
         except KeyboardInterrupt:
             click.echo(f"interrupted; go on with: {command}", err=True)
             sys.exit(130)
-        found = summarise(way, study, seeds, impossible)
+        found = summarise(way, study, seeds)
         caption, rows = table_of(found)
-        study.finish(seeds, caption, rows)
-        write_atomically(folder / "effects.md", markdown(found, command, study.content["machine"]))
+        study.about |= {"seeds": seeds, "caption": caption, "rows": rows}  # which a report shows as a table
+        study.save()
+        write_atomically(folder / "effects.md", markdown(found, command, study.about["machine"]))
         png = save_insight(draw_effects(found), folder / "effects")
     for line in text_table(found):
         click.echo(line)
@@ -165,14 +165,14 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     click.echo(f"Numbers: {study.path}")
 
 
-def _progress(todo: Sequence[Training]) -> Iterable[Training]:
+def _progress(todo: Sequence[AnyRecipe]) -> Iterable[AnyRecipe]:
     """A bar on stderr that says what is being trained."""
     from tqdm import tqdm
 
     with tqdm(total=len(todo), unit=" trainings", leave=False, disable=not sys.stderr.isatty()) as bar:
-        for training in todo:
-            bar.set_description(training.what)
-            yield training
+        for recipe in todo:
+            bar.set_description(f"seed {recipe.seed}: {recipe.name}")
+            yield recipe
             bar.update()
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,38 +25,26 @@ from scipy.stats import t as student
 from unroll.data.batches import Dataset
 from unroll.errors import DataError, InputError, RecipeError, TrainingError
 from unroll.training.evaluate import evaluated
+from unroll.training.facts import facts
 from unroll.training.recipe import DATA, INDIFFERENT, TITLES, AnyRecipe, parse_recipe, value_text
 from unroll.training.train import fit_recipe, prepare
-from unroll.training.trials import REMEDY, Trials, signature
+from unroll.training.trials import REMEDY, Row, Trials, signature
 
 Way = Literal["alone", "undone"]
 Array = NDArray[np.float64]
+Progress = Callable[[Sequence[AnyRecipe]], Iterable[AnyRecipe]]
 
 # Times and rounding of two machines, or of two versions, would not compare.
 MACHINE = ("unroll", "torch", "processor", "threads", "engine")
 
 
-@dataclass(frozen=True)
-class Change:
-    """One hyperparameter that differs."""
-
-    field: str
-    before: Any
-    after: Any
-
-    @property
-    def text(self) -> str:
-        return f"{self.field.replace('_', ' ')}: {value_text(self.before)} → {value_text(self.after)}"
-
-
-@dataclass(frozen=True)
-class Walk:
+class Walk(NamedTuple):
     """Two recipes, and those with one change made or undone; where such a recipe makes no sense, the reason why."""
 
     first: AnyRecipe
     second: AnyRecipe
-    changes: tuple[Change, ...]
-    between: dict[tuple[Way, str], AnyRecipe | str]
+    steps: dict[tuple[str, Way], AnyRecipe | str]
+    """By the change, such as ``epochs: 1 → 3``, and the way."""
 
 
 def walk(first: AnyRecipe, second: AnyRecipe) -> Walk:
@@ -79,18 +67,14 @@ def walk(first: AnyRecipe, second: AnyRecipe) -> Walk:
             )
     second = second.model_copy(update={field: before[field] for field in (*INDIFFERENT, *DATA) if field in before})
     after = second.model_dump()
-    changes = tuple(
-        Change(field, before[field], after[field])
-        for field in before
-        if field not in TITLES and before[field] != after[field]
-    )
-    if not changes:
+    steps: dict[tuple[str, Way], AnyRecipe | str] = {}
+    for field in [field for field in before if field not in TITLES and before[field] != after[field]]:
+        change = f"{field.replace('_', ' ')}: {value_text(before[field])} → {value_text(after[field])}"
+        steps[change, "alone"] = _changed(first, field, after[field])
+        steps[change, "undone"] = _changed(second, field, before[field])
+    if not steps:
         raise InputError(f"no hyperparameter differs between {first.name} and {second.name}; name two other recipes")
-    between: dict[tuple[Way, str], AnyRecipe | str] = {}
-    for change in changes:
-        between["alone", change.field] = _changed(first, change.field, change.after)
-        between["undone", change.field] = _changed(second, change.field, change.before)
-    return Walk(first, second, changes, between)
+    return Walk(first, second, steps)
 
 
 def _place(field: str, value: Any) -> Any:
@@ -99,9 +83,10 @@ def _place(field: str, value: Any) -> Any:
 
 def _changed(recipe: AnyRecipe, field: str, value: Any) -> AnyRecipe | str:
     try:
-        return parse_recipe({**recipe.model_dump(), field: value}, recipe.name)
+        changed = parse_recipe({**recipe.model_dump(), field: value}, recipe.name)
     except RecipeError as error:
         return str(error)
+    return changed.model_copy(update={"name": f"{recipe.name} with {field} {value_text(value)}"})
 
 
 def fingerprint(dataset: Dataset) -> str:
@@ -116,90 +101,53 @@ def fingerprint(dataset: Dataset) -> str:
 # ----------------------------------------------------------------------------------------------------------- measuring
 
 
-@dataclass(frozen=True)
-class Training:
-    """One training that is wanted."""
-
-    what: str
-    recipe: AnyRecipe
-    keys: tuple[tuple[Way, str], ...]
-    """Whose part between the two recipes it is; none for the two themselves."""
-
-
-Progress = Callable[[Sequence[Training]], Iterable[Training]]
-
-
-class Study:
-    """effects.json: every finished training, and whose they are.
+class Study(Trials):
+    """effects.json: every finished training of a walk, and whose they are.
 
     Args:
         folder: where the file is, or will be.
         way: what it is about.
         dataset: what the first recipe reads with seed 0.
-        facts: of this machine, as `unroll.training.facts.facts` says them.
 
     Raises:
         InputError: the file there is damaged, or about other recipes or data.
     """
 
-    def __init__(self, folder: Path, way: Walk, dataset: Dataset, facts: dict[str, Any]) -> None:
-        self.path = folder / "effects.json"
-        self.facts = facts
-        about = {
-            "first": signature(way.first),
-            "second": signature(way.second),
-            "data": fingerprint(dataset),
-        }
-        fields: dict[str, Any] = {
-            "recipe": dict,
-            "seed": int,
-            "accuracy": (float, NoneType),
-            "seconds": (float, NoneType),
-        }
-        self._trials = Trials(self.path, ("recipe", "seed"), fields)
-        self.content: dict[str, Any] = {**about, "machine": facts}
-        if self.path.is_file():
-            self.content = self._trials.about or {}
-            if not {*about, "machine"} <= set(self.content):
-                raise InputError(f"{self.path} is damaged; {REMEDY}")
-            different = [key for key in about if self.content[key] != about[key]]
-            if different:
-                what = {"first": "the first recipe is", "second": "the second recipe is", "data": "the data are"}
+    about: dict[str, Any]
+
+    def __init__(self, folder: Path, way: Walk, dataset: Dataset) -> None:
+        numbers = dict.fromkeys(("accuracy", "seconds"), (float, NoneType))
+        super().__init__(folder / "effects.json", ("recipe", "seed"), {"recipe": dict, "seed": int, **numbers})
+        about = {"first": signature(way.first), "second": signature(way.second), "data": fingerprint(dataset)}
+        if not self.path.is_file():
+            self.about = {**about, "machine": facts()}
+        elif not {*about, "machine"} <= set(self.about or {}):
+            raise InputError(f"{self.path} is damaged; {REMEDY}")
+        whats = ("the first recipe is", "the second recipe is", "the data are")
+        for what, (key, value) in zip(whats, about.items(), strict=True):
+            if self.about[key] != value:
                 raise InputError(
-                    f"{self.path} belongs to another study ({what[different[0]]} not the same); name another folder "
-                    "with --out, or remove it"
+                    f"{self.path} belongs to another study ({what} not the same); name another folder with --out, or "
+                    "remove it"
                 )
+
+    def trained(self, recipe: AnyRecipe) -> Row | None:
+        """The finished training of a recipe with its seed."""
+        return self.find(recipe=signature(recipe), seed=recipe.seed)
 
     def check_machine(self) -> None:
         """Raise InputError unless what is measured now can be set beside what is in the file."""
+        now = facts()
         for fact in MACHINE:
-            there, here = self.content["machine"].get(fact), self.facts.get(fact)
-            if self._trials.rows and there != here:
+            there, here = self.about["machine"].get(fact), now.get(fact)
+            if self.rows and there != here:
                 raise InputError(
                     f"{self.path} was measured with {fact} {there}, this is {here}, and the two would not compare; name "
                     "another folder with --out"
                 )
 
-    def find(self, recipe: AnyRecipe) -> dict[str, Any] | None:
-        """The finished training of a recipe with its seed."""
-        return self._trials.find(recipe=signature(recipe), seed=recipe.seed)
 
-    def add(self, recipe: AnyRecipe, outcome: dict[str, Any]) -> None:
-        self._trials.about = self.content
-        self._trials.add({"recipe": signature(recipe), "seed": recipe.seed, **outcome})
-
-    def finish(self, seeds: int, caption: str, rows: list[dict[str, Any]]) -> None:
-        """Put what came of it beside the trainings: a report shows ``rows`` as a table under ``caption``."""
-        self.content |= {"seeds": seeds, "caption": caption, "rows": rows}
-        self.save()
-
-    def save(self) -> None:
-        """Write the file."""
-        self._trials.about = self.content
-        self._trials.save()
-
-
-def plan(way: Walk, seeds: int) -> list[Training]:
+def plan(way: Walk, seeds: int) -> list[AnyRecipe]:
     """Every training of a walk, seed after seed: what slows the machine down for a while then slows all recipes alike.
 
     Recipes that come out the same, as where only one hyperparameter differs, are trained once.
@@ -209,33 +157,11 @@ def plan(way: Walk, seeds: int) -> list[Training]:
     """
     if seeds < 2:
         raise InputError(f"seeds is {seeds}; expected at least 2, such as 5, as a single training has no spread")
-    wanted: dict[str, Training] = {}
-
-    def want(what: str, recipe: AnyRecipe, *keys: tuple[Way, str]) -> None:
-        known = wanted.get(same := json.dumps(signature(recipe), sort_keys=True))
-        wanted[same] = Training(what, recipe, keys) if known is None else _joined(known, keys)
-
-    want(way.first.name, way.first)
-    want(way.second.name, way.second)
-    for change in way.changes:
-        steps: tuple[tuple[Way, AnyRecipe, Any], ...] = (
-            ("alone", way.first, change.after),
-            ("undone", way.second, change.before),
-        )
-        for made, base, value in steps:
-            recipe = way.between[made, change.field]
-            if not isinstance(recipe, str):
-                want(f"{base.name} with {change.field} {value_text(value)}", recipe, (made, change.field))
-    return [
-        Training(f"seed {seed}: {one.what}", one.recipe.model_copy(update={"seed": seed}), one.keys)
-        for seed in range(seeds)
-        for one in wanted.values()
-    ]
-
-
-def _joined(known: Training, keys: tuple[tuple[Way, str], ...]) -> Training:
-    # A recipe that one of the two also is must be possible; only what lies between them may turn out not to be.
-    return Training(known.what, known.recipe, (*known.keys, *keys) if known.keys else ())
+    wanted: dict[str, AnyRecipe] = {}
+    for recipe in (way.first, way.second, *way.steps.values()):
+        if not isinstance(recipe, str):
+            wanted.setdefault(json.dumps(signature(recipe), sort_keys=True), recipe)
+    return [recipe.model_copy(update={"seed": seed}) for seed in range(seeds) for recipe in wanted.values()]
 
 
 def load_tested(recipe: AnyRecipe) -> Dataset:
@@ -274,34 +200,34 @@ def train_once(recipe: AnyRecipe) -> dict[str, Any]:
     return {**found, "seconds": round(training.seconds, 3)}
 
 
-def measure(way: Walk, study: Study, seeds: int, progress: Progress = iter) -> dict[tuple[Way, str], str]:
+def measure(way: Walk, study: Study, seeds: int, progress: Progress = iter) -> None:
     """Train everything that the study lacks; each training is in its file as soon as it is finished.
 
-    Returns:
-        The changes that turned out to be impossible, such as a batch larger than the training part, and why.
+    A step that turns out to be impossible, such as a batch larger than the training part, becomes the reason why.
 
     Raises:
         InputError: fewer than two seeds, or the study was begun on another machine or version.
         UnrollError: one of the two recipes themselves cannot be trained.
     """
-    missing = [one for one in plan(way, seeds) if study.find(one.recipe) is None]
-    impossible: dict[tuple[Way, str], str] = {}
+    missing = [recipe for recipe in plan(way, seeds) if study.trained(recipe) is None]
     if not missing:
-        return impossible
+        return
     study.check_machine()
     study.save()  # a place that cannot be written to shall not cost a training
-    for one in progress(missing):
-        if any(key in impossible for key in one.keys):
-            continue
+    ends = signature(way.first), signature(way.second)
+    for recipe in progress(missing):
+        what = signature(recipe)
+        same = [key for key, step in way.steps.items() if not isinstance(step, str) and signature(step) == what]
+        if not same and what not in ends:
+            continue  # impossible with the seed before
         try:
-            outcome = train_once(one.recipe)
+            outcome = train_once(recipe)
         except (RecipeError, InputError) as error:  # values that do not go together
-            if not one.keys:
+            if what in ends:
                 raise
-            impossible |= dict.fromkeys(one.keys, str(error))
-            continue
-        study.add(one.recipe, outcome)
-    return impossible
+            way.steps.update(dict.fromkeys(same, str(error)))
+        else:
+            study.add({"recipe": what, "seed": recipe.seed, **outcome})
 
 
 # ---------------------------------------------------------------------------------------------------------- statistics
@@ -312,32 +238,24 @@ class Estimate:
     """Mean, standard deviation (n - 1) and 95% interval of `number` values; None where there are too few of them."""
 
     number: int
-    mean: float | None
-    deviation: float | None
-    low: float | None
-    high: float | None
+    mean: float | None = None
+    deviation: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+NOTHING = Estimate(0)
 
 
 def estimate(values: Array) -> Estimate:
     """Of the values that are numbers:  mean ± t(0.975, n - 1) · deviation / √n."""
     known = values[~np.isnan(values)]
     n = len(known)
-    if n == 0:
-        return Estimate(0, None, None, None, None)
-    mean = float(known.mean())
-    if n == 1:
-        return Estimate(1, mean, None, None, None)
-    deviation = float(known.std(ddof=1))
+    if n < 2:
+        return Estimate(n, *map(float, known))
+    mean, deviation = float(known.mean()), float(known.std(ddof=1))
     reach = float(student.ppf(0.975, n - 1)) * deviation / n**0.5
     return Estimate(n, mean, deviation, mean - reach, mean + reach)
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """Of one recipe, seed by seed: test accuracy in percent and seconds of training; NaN where it diverged."""
-
-    accuracy: Array
-    seconds: Array
 
 
 @dataclass(frozen=True)
@@ -355,106 +273,62 @@ class Effect:
 
     change: str
     made: str
-    points: Estimate
-    seconds: Estimate
-    factor: Estimate
+    points: Estimate = NOTHING
+    seconds: Estimate = NOTHING
+    factor: Estimate = NOTHING
     diverged: int = 0
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Differences:
-    """Seed by seed: points of accuracy, seconds, and the logarithm of the factor of time."""
-
-    points: Array
-    seconds: Array
-    logs: Array
-
-    @classmethod
-    def between(cls, before: Outcomes, after: Outcomes) -> Differences:
-        return cls(
-            after.accuracy - before.accuracy, after.seconds - before.seconds, np.log(after.seconds / before.seconds)
-        )
-
-    @classmethod
-    def added(cls, parts: Sequence[Differences]) -> Differences:
-        """Sums over the changes; times multiply."""
-        points, seconds, logs = (
-            np.sum([getattr(part, name) for part in parts], axis=0) for name in ("points", "seconds", "logs")
-        )
-        return cls(points, seconds, logs)
-
-    def effect(self, change: str, made: str) -> Effect:
-        logs = estimate(self.logs)
-        mean, low, high = (None if x is None else float(np.exp(x)) for x in (logs.mean, logs.low, logs.high))
-        factor = Estimate(logs.number, mean, None, low, high)
-        diverged = int(np.isnan(self.points).sum())
-        return Effect(change, made, estimate(self.points), estimate(self.seconds), factor, diverged)
-
-
-NOTHING = Estimate(0, None, None, None, None)
+def effect(change: str, made: str, differences: Array) -> Effect:
+    """Of differences as between two of `Effects.outcomes`."""
+    points, seconds, logs = map(estimate, differences)
+    mean, low, high = (None if x is None else float(np.exp(x)) for x in (logs.mean, logs.low, logs.high))
+    diverged = differences.shape[1] - points.number
+    return Effect(change, made, points, seconds, Estimate(logs.number, mean, None, low, high), diverged)
 
 
 @dataclass(frozen=True)
 class Effects:
     """All that a study says.
 
-    single: two of each change, alone and undone; together: all of them at once; sums: of the single ones, alone and undone,
-    None where a change cannot be made alone.
+    outcomes: of both recipes, by name: test accuracy in percent, seconds of training and their logarithms, seed by seed; NaN
+    where it diverged; single: two of each change, alone and undone; together: all of them at once; sums: of the single ones,
+    alone and undone, None where a change cannot be made alone.
     """
 
-    first: str
-    second: str
     seeds: int
-    outcomes: dict[str, Outcomes]
-    """Of both recipes, by name."""
+    outcomes: dict[str, Array]
     single: list[Effect]
     together: Effect
     sums: dict[Way, Effect | None]
 
     def all(self) -> list[Effect]:
-        return [*self.single, self.together, *(effect for effect in self.sums.values() if effect is not None)]
+        return [*self.single, self.together, *(total for total in self.sums.values() if total is not None)]
 
 
-def summarise(way: Walk, study: Study, seeds: int, impossible: dict[tuple[Way, str], str]) -> Effects:
-    """The statistics of a study in which everything has been trained; `impossible` is what `measure` returned."""
+def summarise(way: Walk, study: Study, seeds: int) -> Effects:
+    """The statistics of a study in which everything has been trained."""
 
-    def outcomes(recipe: AnyRecipe) -> Outcomes:
-        rows = [study.find(recipe.model_copy(update={"seed": seed})) for seed in range(seeds)]
-        values = [[None, None] if row is None else [row["accuracy"], row["seconds"]] for row in rows]
-        accuracy, seconds = np.array(values, dtype=np.float64).T
+    def outcomes(recipe: AnyRecipe) -> Array:
+        rows = [study.trained(recipe.model_copy(update={"seed": seed})) or {} for seed in range(seeds)]
+        accuracy, seconds = np.array([[row.get("accuracy"), row.get("seconds")] for row in rows], dtype=np.float64).T
         # Seconds are kept to the millisecond, so that a very short training may have come out as none at all.
-        return Outcomes(100 * accuracy, np.maximum(seconds, 0.001))
+        seconds = np.maximum(seconds, 0.001)
+        return np.array([100 * accuracy, seconds, np.log(seconds)])
 
     first, second = outcomes(way.first), outcomes(way.second)
     single: list[Effect] = []
-    parts: dict[Way, list[Differences | None]] = {"alone": [], "undone": []}
-    for change in way.changes:
-        for made, found in parts.items():
-            recipe = way.between[made, change.field]
-            reason = recipe if isinstance(recipe, str) else impossible.get((made, change.field))
-            if reason is not None or isinstance(recipe, str):
-                single.append(Effect(change.text, made, NOTHING, NOTHING, NOTHING, 0, reason))
-                found.append(None)
-                continue
-            other = outcomes(recipe)
-            pair = (first, other) if made == "alone" else (other, second)
-            difference = Differences.between(*pair)
-            single.append(difference.effect(change.text, made))
-            found.append(difference)
-    sums: dict[Way, Effect | None] = {}
+    parts: dict[Way, list[Array]] = {"alone": [], "undone": []}
+    for (change, made), step in way.steps.items():
+        if isinstance(step, str):
+            single.append(Effect(change, made, reason=step))
+        else:
+            parts[made].append(outcomes(step) - first if made == "alone" else second - outcomes(step))
+            single.append(effect(change, made, parts[made][-1]))
+    sums: dict[Way, Effect | None] = dict.fromkeys(parts)
     for made, found in parts.items():
-        known = [part for part in found if part is not None]
-        sums[made] = (
-            Differences.added(known).effect(f"sum of those {made}", "sum") if len(known) == len(found) else None
-        )
-    together = Differences.between(first, second).effect("all of them", "together")
-    return Effects(
-        way.first.name,
-        way.second.name,
-        seeds,
-        {way.first.name: first, way.second.name: second},
-        single,
-        together,
-        sums,
-    )
+        if 2 * len(found) == len(way.steps):  # times multiply: their logarithms add up
+            sums[made] = effect(f"sum of those {made}", "sum", np.sum(found, axis=0))
+    together = effect("all of them", "together", second - first)
+    return Effects(seeds, {way.first.name: first, way.second.name: second}, single, together, sums)
