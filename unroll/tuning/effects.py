@@ -135,17 +135,6 @@ class Study(Trials):
         """The finished training of a recipe with its seed."""
         return self.find(recipe=signature(recipe), seed=recipe.seed)
 
-    def check_machine(self) -> None:
-        """Raise InputError unless what is measured now can be set beside what is in the file."""
-        now = facts()
-        for fact in MACHINE:
-            there, here = self.about["machine"].get(fact), now.get(fact)
-            if self.rows and there != here:
-                raise InputError(
-                    f"{self.path} was measured with {fact} {there}, this is {here}, and the two would not compare; name "
-                    "another folder with --out"
-                )
-
 
 def plan(way: Walk, seeds: int) -> list[AnyRecipe]:
     """Every training of a walk, seed after seed: what slows the machine down for a while then slows all recipes alike.
@@ -212,7 +201,13 @@ def measure(way: Walk, study: Study, seeds: int, progress: Progress = iter) -> N
     missing = [recipe for recipe in plan(way, seeds) if study.trained(recipe) is None]
     if not missing:
         return
-    study.check_machine()
+    there, here = study.about["machine"], facts()
+    for fact in MACHINE:
+        if study.rows and there.get(fact) != here.get(fact):
+            raise InputError(
+                f"{study.path} was measured with {fact} {there.get(fact)}, this is {here.get(fact)}, and the two would not "
+                "compare; name another folder with --out"
+            )
     study.save()  # a place that cannot be written to shall not cost a training
     ends = signature(way.first), signature(way.second)
     for recipe in progress(missing):

@@ -13,19 +13,19 @@ What it does not do: look at the test set, or search over the data.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import optuna
@@ -36,7 +36,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from unroll.errors import InputError, RunError
 from unroll.files import write_atomically
-from unroll.training.recipe import INDIFFERENT, TITLES, AnyRecipe, parse_recipe, value_text
+from unroll.training.recipe import INDIFFERENT, TITLES, parse_recipe, value_text
 from unroll.tuning.space import Space, read_space
 
 HELD_OUT = 1 / 6  # of the training sequences, where the recipe does not say; 10,000 of MNIST's 60,000
@@ -65,12 +65,8 @@ class Plan:
     space: dict[str, str | list[Any]]
     trials: int
 
-    @property
-    def recipe(self) -> AnyRecipe:
-        return parse_recipe(self.base, self.name)
-
     def read_space(self) -> Space:
-        return read_space(self.space, self.recipe, [], set(), self.name)
+        return read_space(self.space, parse_recipe(self.base, self.name), [], set(), self.name)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -109,24 +105,20 @@ def connect(storage: str) -> optuna.storages.RDBStorage:
     Raises:
         InputError: it cannot be reached within 10 seconds, or refuses.
     """
-    options: dict[str, Any] = {"timeout": 60}  # seconds that SQLite waits for another process' lock
-    if _is_server(storage):
-        options = {"connect_timeout": WAIT, "tcp_user_timeout": 1000 * GRACE}  # seconds, milliseconds
-    engine = {"connect_args": options, "pool_pre_ping": _is_server(storage)}
+    server = storage.startswith("postgresql")
+    # Seconds and milliseconds for a server; seconds that SQLite waits for another process' lock.
+    options = {"connect_timeout": WAIT, "tcp_user_timeout": 1000 * GRACE} if server else {"timeout": 60}
+    engine = {"connect_args": options, "pool_pre_ping": server}
     with usable(storage):
-        for _ in range(10):
+        for attempt in itertools.count():
             try:
-                return optuna.storages.RDBStorage(
-                    storage, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE
-                )
+                return optuna.storages.RDBStorage(storage, engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
             except DBAPIError as error:
                 # Another process makes the same tables at this moment: they will be there at the next look.
-                if not isinstance(error, IntegrityError) and "already exists" not in str(error.orig):
+                if attempt == 10 or not (isinstance(error, IntegrityError) or "already exists" in str(error.orig)):
                     raise
                 time.sleep(0.2)
-        return optuna.storages.RDBStorage(
-            storage, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE
-        )
+    raise AssertionError("the loop has no other end")
 
 
 @contextmanager
@@ -141,14 +133,10 @@ def usable(storage: str) -> Iterator[None]:
     except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
         cause = error if isinstance(error, DBAPIError) else error.__cause__
         reason = " ".join(str(getattr(cause, "orig", None) or error).split())
-        waited = f" (waited for up to {WAIT} s)" if _is_server(storage) else ""
+        waited = f" (waited for up to {WAIT} s)" if storage.startswith("postgresql") else ""
         raise InputError(
             f"storage {_shown(storage)} cannot be used{waited}: {reason}; put that right, and the same command goes on"
         ) from None
-
-
-def _is_server(storage: str) -> bool:
-    return storage.startswith("postgresql")
 
 
 def _shown(storage: str) -> str:
@@ -175,18 +163,19 @@ def open_study(plan: Plan) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
             study = optuna.create_study(storage=storage, study_name=plan.name, direction="maximize")
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(storage=storage, study_name=plan.name)
-        else:
-            _begin(study, plan)
-        for _ in range(10):
-            if "identity" in study.user_attrs:
-                break
-            time.sleep(0.2)  # whoever made it is about to say what it is
+            for _ in range(10):
+                if "identity" in study.user_attrs:
+                    break
+                time.sleep(0.2)  # whoever made it is about to say what it is
         there = study.user_attrs.get("identity")
         place = f"study {plan.name} in {_shown(plan.storage)}"
-        if there is None:
+        if there is None:  # it is new, or whoever made it came no further
             if any(t.state != TrialState.WAITING for t in study.get_trials(deepcopy=False)):
                 raise InputError(f"{place} belongs to another program; name another folder with --out")
-            _begin(study, plan)  # whoever made it came no further
+            # The first trial is the recipe as it is, to be beaten. With its identity the study is complete.
+            first = {name: plan.base[name] for name, values in plan.read_space().items() if plan.base[name] in values}
+            study.enqueue_trial(first, skip_if_exists=True)
+            study.set_user_attr("identity", plan.identity)
         elif there != plan.identity:
             raise InputError(
                 f"{place} belongs to another recipe: {_difference(there, plan.identity)}; "
@@ -197,17 +186,10 @@ def open_study(plan: Plan) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
     return study, storage
 
 
-def _begin(study: optuna.Study, plan: Plan) -> None:
-    """The first trial is the recipe as it is, to be beaten. The identity comes last: with it the study is complete."""
-    values = {name: plan.base[name] for name, values in plan.read_space().items() if plan.base[name] in values}
-    study.enqueue_trial(values, skip_if_exists=True)
-    study.set_user_attr("identity", plan.identity)
-
-
 def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
     for part, which in (("recipe", ""), ("space", "the space of ")):
         for name in sorted(there[part].keys() | here[part].keys()):
-            old, new = there[part].get(name, "absent"), here[part].get(name, "absent")
+            old, new = (values[part].get(name, "absent") for values in (there, here))
             if old != new:
                 return f"{which}{name} is {old} there and {new} here"
     raise AssertionError("they are equal")
@@ -237,24 +219,29 @@ def tune(plan: Plan, workers: int, progress: Callable[..., Any]) -> optuna.Study
     done, _ = count(study)
     if len(done) >= plan.trials:
         return study
-    processes: list[Worker] = []
-    try:
-        processes = [Worker(plan, number, workers) for number in range(workers)]
-        with usable(plan.storage), progress(total=plan.trials, initial=len(done)) as bar:
-            while processes:
-                _show(bar, study)
-                time.sleep(EVERY)
-                for process in [process for process in processes if process.ended]:
-                    processes.remove(process)
-                    if (killed := process.outcome()) is not None:
-                        bar.write(f"unroll: {killed}", file=sys.stderr)
-            _show(bar, study)
-            done, _ = count(study)
-    finally:
-        for process in processes:
-            process.dismiss()
-        for process in processes:
-            process.wait()
+    processes: dict[subprocess.Popen[str], IO[str]] = {}
+    with ExitStack() as files:
+        try:
+            for number in range(workers):
+                said = files.enter_context(tempfile.TemporaryFile("w+"))  # a pipe could fill up
+                processes[_start(plan, number, workers, said)] = said
+            with usable(plan.storage), progress(total=plan.trials, initial=len(done)) as bar:
+                while True:
+                    done, _ = count(study)
+                    values = [t.value for t in done if t.state == TrialState.COMPLETE and t.value is not None]
+                    bar.n = min(len(done), bar.total)
+                    bar.set_postfix_str(f"best {100 * max(values):.2f}%" if values else "")
+                    if not processes:
+                        break
+                    time.sleep(EVERY)
+                    for process in [process for process in processes if process.poll() is not None]:
+                        if (killed := _outcome(process, processes.pop(process))) is not None:
+                            bar.write(f"unroll: {killed}", file=sys.stderr)
+        finally:
+            for process in processes:
+                process.stdin.close()  # type: ignore[union-attr] # it is a pipe; the worker gives its trial up and ends
+            for process in processes:
+                process.wait()
     if len(done) < plan.trials:
         raise RunError(
             f"all workers have ended with {len(done)} of {plan.trials} trials finished; the same command goes on"
@@ -262,65 +249,39 @@ def tune(plan: Plan, workers: int, progress: Callable[..., Any]) -> optuna.Study
     return study
 
 
-class Worker:
+def _start(plan: Plan, number: int, workers: int, said: IO[str]) -> subprocess.Popen[str]:
     """A process that runs trials. It ends when the study is finished, or when its leader lets go of its stdin."""
-
-    def __init__(self, plan: Plan, number: int, workers: int) -> None:
-        environment = dict(os.environ)
-        if workers > 1:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by outcome or wait; a pipe could fill up
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "unroll.tuning.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._said,
-            text=True,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches the leader alone
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"plan": asdict(plan), "number": number}) + "\n")
-        self._process.stdin.flush()
-
-    @property
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def outcome(self) -> str | None:
-        """Of a worker that has ended: nothing if all is well, or that it was killed, which the others make good.
-
-        Raises:
-            UnrollError: it could not go on; nor could the others.
-        """
-        self._said.seek(0)
-        said = self._said.read().strip().splitlines()
-        self.wait()
-        code = self._process.returncode
-        if code == 0:
-            return None
-        if code < 0:
-            return f"a worker was killed (signal {-code}); its trial is lost, the others go on"
-        raise RunError(said[-1] if said else f"a worker ended with status {code} and without a word")
-
-    def dismiss(self) -> None:
-        """Tell it to give its trial up and end."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
-    def wait(self) -> None:
-        """Wait until it has ended, and leave nothing open."""
-        self.dismiss()
-        self._process.wait()
-        self._said.close()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // workers))} if workers > 1 else {}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unroll.tuning.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=said,
+        text=True,
+        env={**threads, **os.environ},
+        start_new_session=True,  # Ctrl-C reaches the leader alone
+    )
+    assert process.stdin is not None
+    print(json.dumps({"plan": asdict(plan), "number": number}), file=process.stdin, flush=True)
+    return process
 
 
-def _show(bar: Any, study: optuna.Study) -> None:
-    done, _ = count(study)
-    values = [t.value for t in done if t.state == TrialState.COMPLETE and t.value is not None]
-    bar.n = min(len(done), bar.total)
-    bar.set_postfix_str(f"best {100 * max(values):.2f}%" if values else "")
+def _outcome(process: subprocess.Popen[str], said: IO[str]) -> str | None:
+    """Of a worker that has ended: nothing if all is well, or that it was killed, which the others make good.
+
+    Raises:
+        RunError: it could not go on; nor could the others.
+    """
+    process.communicate()
+    code = process.returncode
+    if code < 0:
+        return f"a worker was killed (signal {-code}); its trial is lost, the others go on"
+    if code > 0:
+        said.seek(0)
+        lines = said.read().strip().splitlines()
+        raise RunError(lines[-1] if lines else f"a worker ended with status {code} and without a word")
+    return None
 
 
 # -------------------------------------------------------------------------------------------------------- results
@@ -330,18 +291,18 @@ def summary(study: optuna.Study, plan: Plan) -> dict[str, Any]:
     """Everything worth knowing about a study, ready for JSON: its trials, the best, and what mattered."""
     with usable(plan.storage):
         done, _ = count(study)
-    if not any(t.state == TrialState.COMPLETE for t in done):
+    complete = [t for t in done if t.state == TrialState.COMPLETE]
+    if not complete:
         raise RunError(
             f"none of the {len(done)} trials of study {plan.name} came to its end; go on with more --trials, or "
             "narrow the space with --space and name another folder with --out"
         )
-    best = max((t for t in done if t.state == TrialState.COMPLETE), key=lambda t: (t.value, -t.number))
     return {
         "study": plan.name,
         "recipe": plan.base,
         "space": plan.space,
-        "best": best.number,
-        "importance": importance([t for t in done if t.state == TrialState.COMPLETE]),
+        "best": max(complete, key=lambda t: (t.value, -t.number)).number,
+        "importance": importance(complete),
         "trials": [
             {
                 "number": t.number,
@@ -378,18 +339,24 @@ def importance(complete: list[FrozenTrial]) -> dict[str, tuple[float, float, flo
         for name, share in optuna.importance.get_param_importances(drawn, evaluator=evaluator).items():
             shares.setdefault(name, []).append(share)
     found = {}
-    for name in sorted(shares, key=lambda name: -statistics.mean(shares[name])):
+    for name in sorted(shares, key=lambda name: -np.mean(shares[name])):
         low, high = np.quantile(shares[name], (0.1, 0.9))
-        found[name] = (statistics.mean(shares[name]), float(low), float(high))
+        found[name] = (float(np.mean(shares[name])), float(low), float(high))
     return found
+
+
+def _best(found: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
+    """The best trial, and how many are complete and pruned."""
+    complete = sum(t["state"] == "complete" for t in found["trials"])
+    best = next(t for t in found["trials"] if t["number"] == found["best"])
+    return best, complete, len(found["trials"]) - complete
 
 
 def text_summary(found: dict[str, Any]) -> list[str]:
     """What the command prints at the end of a study."""
-    best = next(t for t in found["trials"] if t["number"] == found["best"])
-    complete = sum(t["state"] == "complete" for t in found["trials"])
+    best, complete, pruned = _best(found)
     lines = [
-        f"{len(found['trials'])} trials: {complete} complete, {len(found['trials']) - complete} pruned",
+        f"{complete + pruned} trials: {complete} complete, {pruned} pruned",
         f"Best held-out accuracy: {100 * best['accuracy']:.2f}% (trial {best['number']})",
     ]
     width = max(map(len, best["fields"]))
@@ -409,16 +376,12 @@ def best_recipe(found: dict[str, Any], own_validation: float) -> str:
     It holds out again what the recipe itself holds out: nothing, mostly, so that the final training sees everything.
     Only a recipe that stops by what it holds out needs that still.
     """
-    best = next(t for t in found["trials"] if t["number"] == found["best"])
-    complete = sum(t["state"] == "complete" for t in found["trials"])
-    fields = {**found["recipe"], **best["fields"]}
+    best, complete, pruned = _best(found)
+    accuracy = f"{100 * best['accuracy']:.2f}% of the held-out sequences"
+    about = f"the best of {complete} complete and {pruned} pruned trials, {accuracy}"
+    fields = {**found["recipe"], **best["fields"], "name": f"{found['study']}-best", "about": about}
     if fields["patience"] is None:
         fields["validation"] = own_validation
-    fields["name"] = f"{found['study']}-best"
-    fields["about"] = (
-        f"the best of {complete} complete and {len(found['trials']) - complete} pruned trials, "
-        f"{100 * best['accuracy']:.2f}% of the held-out sequences"
-    )
     recipe = parse_recipe(fields, found["study"])
     chosen = {k: v for k, v in recipe.model_dump().items() if k == "task" or v != type(recipe).model_fields[k].default}
     return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=110)
