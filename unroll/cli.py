@@ -6,12 +6,15 @@ Nothing heavy is imported until a command needs it. Bad input ends with one line
 from __future__ import annotations
 
 import atexit
+import codecs
 import gc
 import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +22,13 @@ import click
 
 import unroll
 from unroll import commands_report, commands_tuning
+from unroll.commands_report import output
 from unroll.errors import InputError, UnrollError, nearest
-from unroll.options import RecipeCommand, given_fields, not_empty
+from unroll.options import RecipeCommand, given_fields
 from unroll.training import distributed
 
 if TYPE_CHECKING:
     from unroll.training.run import RunFolder
-
-HELP = {"help_option_names": ["-h", "--help"]}
 
 
 class TrainCommand(RecipeCommand):
@@ -37,7 +39,7 @@ class TrainCommand(RecipeCommand):
         return super().parse_args(ctx, args)
 
 
-@click.group(context_settings=HELP, no_args_is_help=True)
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
 @click.version_option(unroll.__version__, message="unroll %(version)s")
 def cli() -> None:
     """Recurrent networks written out from their equations: train, test, predict, look inside.
@@ -46,16 +48,16 @@ def cli() -> None:
     """
 
 
-@cli.command(cls=TrainCommand, short_help="Train a recipe and test it.", context_settings=HELP)
+@cli.command(cls=TrainCommand, short_help="Train a recipe and test it.")
 @click.argument("recipe", required=False)
-@click.option("--out", metavar="RUN", help="run folder to make; runs/RECIPE if left out", callback=not_empty)
+@output("--out", "RUN", "run folder to make; runs/RECIPE if left out")
 @click.option("--resume", metavar="RUN", help="go on with an interrupted run")
 @click.option("--no-test", is_flag=True, help="do not look at the test set (while choosing between recipes)")
 @click.option("--no-figures", is_flag=True, help="do not draw")
 @click.option("--tensorboard", is_flag=True, help="write TensorBoard event files into the run folder too")
 def train(
     recipe: str | None,
-    out: str | None,
+    out: Path | None,
     resume: str | None,
     no_test: bool,
     no_figures: bool,
@@ -132,7 +134,7 @@ def train(
     click.echo(f"Run folder: {folder.path}")
 
 
-@cli.command(short_help="Test a trained model on a data set.", context_settings=HELP)
+@cli.command(short_help="Test a trained model on a data set.")
 @click.argument("run")
 @click.option("--data", metavar="PATH", help="test on this data; the run's own test set if left out")
 @click.option("--json", "as_json", is_flag=True, help="print everything measured, as JSON")
@@ -154,7 +156,7 @@ def evaluate(run: str, data: str | None, as_json: bool) -> None:
             click.echo(f"  {name}: {100 * row['accuracy']:.2f}% of {row['total']}")
 
 
-@cli.command(short_help="Name the class of pictures, sentences or series.", context_settings=HELP)
+@cli.command(short_help="Name the class of pictures, sentences or series.")
 @click.argument("run")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
@@ -169,26 +171,22 @@ def predict(run: str, inputs: tuple[str, ...], as_json: bool) -> None:
     from unroll.training.tasks import read_inputs, warnings_about
 
     classifier = load(run)
-    given: list[str] = []
-    places: list[str] = []  # what errors call each input
+    given: list[tuple[str, str]] = []  # what errors call each input, and the input
     for item in inputs:
         if item == "-":
-            for number, line in _stdin_lines():
-                given.append(line)
-                places.append(f"stdin, line {number}")
+            given += _stdin_lines()
         elif isinstance(classifier.encoder, SentenceEncoder) and os.path.isfile(item):
             raise InputError(
                 f"{item} is a file, and {run} reads sentences; to read it line by line: unroll predict {run} - < {item}"
             )
         else:
-            given.append(item)
-            places.append(f"sentence {len(given)}")
+            given.append((f"sentence {len(given) + 1}", item))
     if not given:
         raise InputError("stdin held no line to predict")
     if isinstance(classifier.encoder, SentenceEncoder):
-        for sentence, place in zip(given, places, strict=True):
+        for place, sentence in given:
             classifier.encoder.check(sentence, place)
-    names, values = read_inputs(classifier.recipe, classifier.encoder, given)
+    names, values = read_inputs(classifier.recipe, classifier.encoder, [item for _, item in given])
     predictions = classifier.predict(values)  # before any warning: where it fails, the error stands alone
     for warning in warnings_about(classifier.encoder, values):
         click.echo(f"unroll: {warning}", err=True)
@@ -202,7 +200,7 @@ def predict(run: str, inputs: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"{name}: {prediction.label}  ({listed})")
 
 
-@cli.command(short_help="Backpropagation through time by hand, beside autograd.", context_settings=HELP)
+@cli.command(short_help="Backpropagation through time by hand, beside autograd.")
 @click.argument("run", required=False)
 def bptt(run: str | None) -> None:
     """Show backpropagation through time by hand, beside autograd.
@@ -212,23 +210,17 @@ def bptt(run: str | None) -> None:
     """
     from unroll.insight.bptt import demonstrate
 
-    for line in demonstrate(run):
-        click.echo(line)
+    click.echo("\n".join(demonstrate(run)))
 
 
-@cli.command(short_help="Draw every gate and state while an input is read.", context_settings=HELP)
+@cli.command(short_help="Draw every gate and state while an input is read.")
 @click.argument("run")
 @click.argument("given", metavar="[INPUT]", required=False)
 @click.option("--number", type=int, metavar="N", help="look at test sequence N, counted from 0")
 @click.option("--layer", type=int, default=-1, metavar="L", help="layer to draw, from 0; the top one if left out")
 @click.option("--direction", default="forward", metavar="WAY", help="of two directions: forward or backward")
-@click.option(
-    "--out",
-    metavar="FOLDER",
-    help="where to put the figure and the numbers; RUN/figures if left out",
-    callback=not_empty,
-)
-def look(run: str, given: str | None, number: int | None, layer: int, direction: str, out: str | None) -> None:
+@output("--out", "FOLDER", "where to put the figure and the numbers; RUN/figures if left out")
+def look(run: str, given: str | None, number: int | None, layer: int, direction: str, out: Path | None) -> None:
     """Draw what every gate and state of RUN does while it reads INPUT, a picture file or a sentence.
 
     Without INPUT it reads a sequence of the test set. The numbers behind the figure go to look.npz.
@@ -237,7 +229,7 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
     from unroll.insight.trace import decided
     from unroll.report.insight import draw_look, save_insight
 
-    folder = _folder(out) if out is not None else Path(run) / "figures"
+    folder = _folder(out) if out else Path(run) / "figures"
     seen = run_look(run, given, number)
     trace = seen.trace
     figure = draw_look(trace, seen.words, seen.picture, seen.truth, layer=layer, direction=direction)
@@ -251,54 +243,39 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
             f"It says {trace.class_names[best]} with probability {p[T - 1, best]:.4f}{truth}; "
             f"from step {step} of {T} on it never says anything else"
         )
-    click.echo(f"Figure: {png}")
-    click.echo(f"Numbers: {folder / 'look.npz'}")
+    click.echo(f"Figure: {png}\nNumbers: {folder / 'look.npz'}")
 
 
-@cli.command(short_help="Measure how far gradients reach back in time.", context_settings=HELP)
+@cli.command(short_help="Measure how far gradients reach back in time.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--inputs", type=int, default=200, metavar="N", help="test sequences to measure on; 200 if left out")
 @click.option("--no-pixels", is_flag=True, help="do not read pictures pixel by pixel as well")
-@click.option(
-    "--out",
-    metavar="FOLDER",
-    help="where to put figure and numbers; the first RUN's figures if left out",
-    callback=not_empty,
-)
-def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | None) -> None:
+@output("--out", "FOLDER", "where to put figure and numbers; the first RUN's figures if left out")
+def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: Path | None) -> None:
     """Measure how much of the loss's gradient reaches every time step: each RUN untrained and trained.
 
     Beside them stand untrained RNNs and LSTMs of the same size: recurrent weights small and large, forget biases 0, 1, 3.
     """
-    from tqdm import tqdm
-
     from unroll.files import write_atomically
     from unroll.insight.gradients import measure_runs, text_table
     from unroll.report.insight import draw_gradients, save_insight
 
-    def progress(items: Any) -> Any:
-        return tqdm(items, unit=" models", leave=False, disable=not sys.stderr.isatty())
-
-    folder = _folder(out) if out is not None else Path(runs[0]) / "figures"
-    curves = measure_runs(runs, inputs, not no_pixels, progress)
+    folder = _folder(out) if out else Path(runs[0]) / "figures"
+    curves = measure_runs(runs, inputs, not no_pixels, _bar(" models"))
     png = save_insight(draw_gradients(curves), folder / "gradients")
     write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
-    for line in text_table(curves):
-        click.echo(line)
-    click.echo(f"Figure: {png}")
-    click.echo(f"Numbers: {folder / 'gradients.json'}")
+    _table(text_table(curves))
+    click.echo(f"Figure: {png}\nNumbers: {folder / 'gradients.json'}")
 
 
-@cli.command(short_help="Take one gate away at a time, and train again.", context_settings=HELP)
+@cli.command(short_help="Take one gate away at a time, and train again.")
 @click.argument("run")
 @click.option("--gate", "gates", multiple=True, metavar="NAME", help="f, i, o, c_tilde or coupled; all if left out")
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each variant; 3 if left out")
 @click.option("--epochs", type=int, metavar="N", help="epochs of each training; the run's own if left out")
-@click.option("--out", metavar="FOLDER", help="where to put the numbers; RUN if left out", callback=not_empty)
-def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out: str | None) -> None:
+@output("--out", "FOLDER", "where to put the numbers; RUN if left out")
+def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out: Path | None) -> None:
     """Take one gate at a time away from the LSTM of RUN, train again, and see what it was worth."""
-    from tqdm import tqdm
-
     from unroll.insight.ablate import ablate as run_ablation
     from unroll.insight.ablate import plan, text_table
     from unroll.training.recipe import parse_recipe
@@ -309,68 +286,46 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     if epochs is not None:
         recipe = parse_recipe({**recipe.model_dump(), "epochs": epochs}, run)
     plan(gates, seeds)  # a wrong name shall not wait for the data
-    folder = _folder(out or run)
-
-    def progress(items: Any) -> Any:
-        return tqdm(items, unit=" trainings", leave=False, disable=not sys.stderr.isatty())
-
+    folder = out or Path(run)
     with alone(folder, "unroll ablate"):
-        rows = run_ablation(recipe, folder / "ablate.json", gates, seeds, progress)
-    for line in text_table(rows):
-        click.echo(line)
+        rows = run_ablation(recipe, folder / "ablate.json", gates, seeds, _bar(" trainings"))
+    _table(text_table(rows))
     click.echo(f"Numbers: {folder / 'ablate.json'}")
 
 
-@cli.command(short_help="Find out how long RNN and LSTM can remember.", context_settings=HELP)
+@cli.command(short_help="Find out how long RNN and LSTM can remember.")
 @click.argument("tasks", metavar="[TASK]...", nargs=-1)
 @click.option(
     "--length", "lengths", type=int, multiple=True, metavar="T", help="steps to remember; growing ones if left out"
 )
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each kind; 3 if left out")
-@click.option(
-    "--out",
-    default="memory",
-    metavar="FOLDER",
-    help="where to put figure and numbers; memory if left out",
-    callback=not_empty,
-)
-def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: str) -> None:
+@output("--out", "FOLDER", "where to put figure and numbers; memory if left out", default="memory")
+def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: Path) -> None:
     """Find out for how many steps RNN and LSTM can keep something.
 
     The tasks: order (temporal order), adding, copy, rows (MNIST rows, then blank ones); all if left out. What FOLDER
     already holds is not trained again.
     """
-    from tqdm import tqdm
-
     from unroll.insight.memory import measure, plan, summary, text_table
     from unroll.report.insight import draw_memory, save_insight
     from unroll.training.trials import alone
 
-    def progress(items: Any) -> Any:
-        return tqdm(items, unit=" trainings", leave=False, disable=not sys.stderr.isatty())
-
-    todo, folder = plan(tasks, lengths, seeds), _folder(out)
-    file = folder / "memory.json"
-    with alone(folder, "unroll memory"):
-        rows = summary(measure(todo, file, progress))
-    for line in text_table(rows):
-        click.echo(line)
-    click.echo(f"Figure: {save_insight(draw_memory(rows), folder / 'memory')}")
-    click.echo(f"Numbers: {file}")
+    todo, file = plan(tasks, lengths, seeds), out / "memory.json"
+    with alone(out, "unroll memory"):
+        rows = summary(measure(todo, file, _bar(" trainings")))
+    _table(text_table(rows))
+    click.echo(f"Figure: {save_insight(draw_memory(rows), out / 'memory')}\nNumbers: {file}")
 
 
-@cli.command(short_help="List the recipes that come with the package.", context_settings=HELP)
+@cli.command(short_help="List the recipes that come with the package.")
 def recipes() -> None:
     """List the recipes that come with the package."""
     from unroll.training.recipe import known_recipes, load_recipe
 
-    known = known_recipes()
-    width = max(map(len, known))
-    for name in known:
-        click.echo(f"{name:{width}}  {load_recipe(name).about}")
+    _table([[name, load_recipe(name).about] for name in known_recipes()])
 
 
-@cli.command(short_help="Name versions, machine and engine in use.", context_settings=HELP)
+@cli.command(short_help="Name versions, machine and engine in use.")
 def info() -> None:
     """Say which versions, which machine and which engine are in use."""
     from unroll.training.facts import facts
@@ -383,22 +338,32 @@ for command in commands_report.COMMANDS + commands_tuning.COMMANDS:
     cli.add_command(command)
 
 
-def _folder(path: str) -> Path:
+def _bar(unit: str) -> Any:
+    """What shows a progress bar on stderr while a list is worked through."""
+    from tqdm import tqdm
+
+    return partial(tqdm, unit=unit, leave=False, disable=not sys.stderr.isatty())
+
+
+def _table(rows: list[list[str]]) -> None:
+    from unroll.report.blocks import aligned
+
+    click.echo("\n".join(aligned(rows)))
+
+
+def _folder(path: Path) -> Path:
     """The folder at `path`, made where there is none."""
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"{path} cannot be a folder: a file stands in the way; name another with --out") from None
-    return Path(path)
+    return path
 
 
 def _free_folder(name: str) -> Path:
     """runs/NAME, or runs/NAME-2 and so on where that is taken."""
-    path, number = Path("runs") / name, 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path
+    paths = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return next(path for path in paths if not path.exists())
 
 
 def _unfinished(path: str) -> RunFolder:
@@ -411,18 +376,18 @@ def _unfinished(path: str) -> RunFolder:
     return folder
 
 
-def _stdin_lines() -> Iterator[tuple[int, str]]:
-    """The lines of stdin that are not blank, and their numbers from 1; UTF-8, whatever the locale says."""
+def _stdin_lines() -> Iterator[tuple[str, str]]:
+    """The lines of stdin that are not blank, each after its place; UTF-8, whatever the locale says."""
     content = b"" if sys.stdin is None else sys.stdin.buffer.read()  # None: closed by the shell
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
+        place = f"stdin, line {number}"
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            text = line.decode()
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"stdin, line {number}: byte 0x{line[error.start]:02x} is not UTF-8; give text in the encoding UTF-8"
-            ) from None
+            byte = line[error.start]
+            raise InputError(f"{place}: byte 0x{byte:02x} is not UTF-8; give text in the encoding UTF-8") from None
         if text.strip():
-            yield number, text
+            yield place, text
 
 
 def _require(module: str, extra: str) -> None:
@@ -445,10 +410,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except click.NoSuchOption as error:
         _fail(f"no such option {error.option_name!r}{nearest(error.option_name, error.possibilities or ['--help'])}")
-    except click.ClickException as error:
-        _fail(error.format_message())
-    except UnrollError as error:
-        _fail(str(error))
+    except (click.ClickException, UnrollError) as error:
+        _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
     except (click.Abort, KeyboardInterrupt):
         if distributed.leads():
             click.echo("interrupted", err=True)

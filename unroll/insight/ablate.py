@@ -158,12 +158,11 @@ def table(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The rows as lines of text, in percent and percentage points."""
-    width = max(len(row["what"]) for row in rows)
-    lines = [f"{'variant':{width}}  accuracy        against the whole  parameters"]
+def text_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The rows as cells of text, in percent and percentage points."""
+    table = [["variant", "accuracy", "against the whole", "parameters"]]
     for row in rows:
         spread = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.2f}"
-        share = f"{100 * row['mean']:.2f}%{spread}"
-        lines.append(f"{row['what']:{width}}  {share:14}  {-100 * row['cost']:+.2f} points       {row['parameters']:,}")
-    return lines
+        share, change = f"{100 * row['mean']:.2f}%{spread}", f"{-100 * row['cost']:+.2f} points"
+        table.append([row["what"], share, change, f"{row['parameters']:,}"])
+    return table

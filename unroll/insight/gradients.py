@@ -57,41 +57,30 @@ def gradient_norms(model: SequenceModel, x: Tensor, y: Tensor) -> dict[str, Arra
     """
     if model.layers.directions != 1:
         raise InputError("gradients through time are measured in one direction; this model reads in two")
-    if model.embedding is not None:
-        x = nn.functional.embedding(x, model.embedding.detach())
-    below, top = _stack(model)
     x, y = x.to(model.W_out.device), y.to(model.W_out.device)
-    B = x.shape[1]
-    h = x
     with torch.no_grad():
-        for cell in below:
-            h = _outputs(cell, h)
-    names = top.state_names
-    kept: dict[str, list[Tensor]] = {name: [] for name in names}
-    outputs = []
-    state = top.initial_state(B)
-    for t in range(len(h)):
-        state = top(h[t], state)
-        for name, part in zip(names, parts(state), strict=True):
-            kept[name].append(part)
-        outputs.append(kept[names[0]][-1])
+        top, x = _read_by_top(model, x)
+    T, B = x.shape[:2]
+    states: list[tuple[Tensor, ...]] = []
+    for t in range(T):
+        states.append(parts(top(x[t], joined(states[-1]) if states else top.initial_state(B))))
+    outputs = [state[0] for state in states]
     read = pool(model.head.pooling, torch.stack(outputs), outputs[-1], None)
     loss = nn.functional.cross_entropy(read @ model.W_out.T + model.b_out, y, reduction="sum")
-    everything = [part for parts in kept.values() for part in parts]
+    everything = [part for each in zip(*states, strict=True) for part in each]
     gradients = torch.autograd.grad(loss, everything, allow_unused=True)
-    norms = [torch.zeros(B) if g is None else g.norm(dim=-1).cpu() for g in gradients]
-    T = len(h)
-    return {name: torch.stack(norms[n * T : (n + 1) * T]).double().numpy() for n, name in enumerate(names)}
+    norms = torch.stack([torch.zeros(B) if g is None else g.norm(dim=-1).cpu() for g in gradients]).double().numpy()
+    return dict(zip(top.state_names, norms.reshape(-1, T, B), strict=True))
 
 
-def _stack(model: SequenceModel) -> tuple[list[Any], Any]:
-    """The cells below the top one, and the top one."""
-    cells = [cell for (cell,) in model.layers.cells]
-    return cells[:-1], cells[-1]
-
-
-def _outputs(cell: Any, x: Tensor) -> Tensor:
-    return scan(cell, x, cell.initial_state(x.shape[1]))[0]
+def _read_by_top(model: SequenceModel, x: Tensor) -> tuple[Any, Tensor]:
+    """The top cell, and what it reads (T, B, D) where the model reads x."""
+    if model.embedding is not None:
+        x = nn.functional.embedding(x, model.embedding)
+    *below, top = [cell for (cell,) in model.layers.cells]
+    for cell in below:
+        x = scan(cell, x, cell.initial_state(x.shape[1]))[0]
+    return top, x
 
 
 # ------------------------------------------------------------------------------------------------- one step's Jacobian
@@ -124,12 +113,7 @@ def singular_values(model: SequenceModel, x: Tensor, steps: int = 28) -> dict[st
         ``t``: the steps (counted from 1); ``largest``, ``second``, ``median``: for each of them the mean over the
         sequences of that singular value.
     """
-    if model.embedding is not None:
-        x = nn.functional.embedding(x, model.embedding)
-    h = x
-    below, top = _stack(model)
-    for cell in below:
-        h = _outputs(cell, h)
+    top, h = _read_by_top(model, x)
     T = len(h)
     wanted = np.unique(np.linspace(min(2, T), T, min(steps, T)).round().astype(int))
     state = top.initial_state(x.shape[1])
@@ -168,12 +152,9 @@ def measure(model: SequenceModel, x: Tensor, y: Tensor, sequences: int = 8, chun
     for name in parts[0]:
         norms = np.concatenate([part[name] for part in parts], axis=1)  # (T, inputs)
         low, median, high = np.quantile(norms, [0.25, 0.5, 0.75], axis=1)
-        result["norms"][name] = {
-            "median": median.tolist(),
-            "low": low.tolist(),
-            "high": high.tolist(),
-            "reach": float(median[0] / median[-1]) if median[-1] > 0 else None,
-        }
+        reach = float(median[0] / median[-1]) if median[-1] > 0 else None
+        curves = {"median": median.tolist(), "low": low.tolist(), "high": high.tolist()}
+        result["norms"][name] = {**curves, "reach": reach}
     result["jacobian"] = singular_values(model, x[:, :sequences])
     return result
 
@@ -261,25 +242,17 @@ def by_pixels(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(T * D, B, 1)
 
 
-def text_table(curves: Sequence[dict[str, Any]]) -> list[str]:
-    """The curves as lines of text: the norms at the first and the last step, and what one step does."""
-    head = ("model", "reads", "‖∂/∂h_1‖", "‖∂/∂h_T‖", "ratio", "largest σ")
-    rows = [head]
+def text_table(curves: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The curves as cells of text: the norms at the first and the last step, and what one step does."""
+    rows = [["model", "reads", "‖∂/∂h_1‖", "‖∂/∂h_T‖", "ratio", "largest σ"]]
     for curve in curves:
         norms = next(iter(curve["norms"].values()))
-        largest = curve["jacobian"]["largest"]
-        rows.append(
-            (
-                curve["label"] + (", trained" if curve["trained"] else ""),
-                f"{curve['T']} {curve['reading']}",
-                f"{norms['median'][0]:.1e}" if norms["median"][0] else "< 1e-300",
-                f"{norms['median'][-1]:.1e}",
-                f"{norms['reach']:.0e}" if norms["reach"] else "< 1e-300",
-                f"{sum(largest) / len(largest):.2f}",
-            )
-        )
-    widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        name = curve["label"] + (", trained" if curve["trained"] else "")
+        first = f"{norms['median'][0]:.1e}" if norms["median"][0] else "< 1e-300"
+        ratio = f"{norms['reach']:.0e}" if norms["reach"] else "< 1e-300"
+        largest = f"{np.mean(curve['jacobian']['largest']):.2f}"
+        rows.append([name, f"{curve['T']} {curve['reading']}", first, f"{norms['median'][-1]:.1e}", ratio, largest])
+    return rows
 
 
 def clipping(
