@@ -50,7 +50,7 @@ def tune(
     """
     from unroll.training.recipe import load_recipe, read_recipe
     from unroll.tuning.space import read_space
-    from unroll.tuning.study import HELD_OUT, Plan, storage_url, summary, write_results
+    from unroll.tuning.study import HELD_OUT, Plan, storage_url, summary, text_summary, write_results
     from unroll.tuning.study import tune as run_search
 
     changes = given_fields(fields)
@@ -80,8 +80,6 @@ def tune(
 
     def progress(**settings: Any) -> Any:
         return tqdm(unit=" trials", dynamic_ncols=True, leave=False, disable=not sys.stderr.isatty(), **settings)
-
-    from unroll.tuning.study import text_summary
 
     try:
         study = run_search(plan, workers, progress)
@@ -125,7 +123,7 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     before, after = (
         load_recipe(first),
         load_recipe(second),
-    )  # before torch is imported: a misspelt name is answered at once
+    )  # torch is not yet imported: a misspelt name is told at once
     folder = Path(out) if out is not None else Path("effects") / f"{before.name}-to-{after.name}"
     if before.name == after.name:
         before, after = before.model_copy(update={"name": first}), after.model_copy(update={"name": second})

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from unroll.report.blocks import aligned
 from unroll.report.figures import ACCENT, INK, side_by_side, styled
-from unroll.tuning.effects import Effect, Effects, Estimate, estimate
+from unroll.tuning.effects import WAYS, Effect, Effects, Estimate, estimate
 
 
 def cells(effect: Effect) -> dict[str, str]:
@@ -58,7 +58,8 @@ def adding_up(effects: Effects) -> str:
     if effects.together.points.mean is None:
         return "What all changes are worth together is not known, as trainings diverged."
     words = []
-    for (made, total), base in zip(effects.sums.items(), effects.outcomes, strict=True):
+    for made, base in zip(WAYS, effects.outcomes, strict=True):
+        total = effects.sums.get(made)
         verb = "made" if made == "alone" else "undone"
         if total is None:
             words.append(f"not all of them can be {verb} alone from {base}")

@@ -31,6 +31,7 @@ from unroll.training.train import fit_recipe, prepare
 from unroll.training.trials import REMEDY, Row, Trials, signature
 
 Way = Literal["alone", "undone"]
+WAYS: tuple[Way, ...] = ("alone", "undone")
 Array = NDArray[np.float64]
 Progress = Callable[[Sequence[AnyRecipe]], Iterable[AnyRecipe]]
 
@@ -57,16 +58,17 @@ def walk(first: AnyRecipe, second: AnyRecipe) -> Walk:
         raise InputError(
             f"{first.name} is about {first.task} and {second.name} about {second.task}; expected two recipes of one task"
         )
-    before, after = first.model_dump(), second.model_dump()
     for field in DATA:
-        ours, theirs = (_place(field, values.get(field)) for values in (before, after))
+        ours, theirs = (getattr(recipe, field, None) for recipe in (first, second))
+        if field in ("data", "test_data"):
+            ours, theirs = (place and str(Path(place).resolve()) for place in (ours, theirs))
         if ours != theirs:
             raise InputError(
                 f"{first.name} and {second.name} are tested on different data: {field} is {value_text(ours)} and "
                 f"{value_text(theirs)}; give both the same"
             )
-    second = second.model_copy(update={field: before[field] for field in (*INDIFFERENT, *DATA) if field in before})
-    after = second.model_dump()
+    second = second.model_copy(update=first.model_dump(include={*INDIFFERENT, *DATA}))
+    before, after = first.model_dump(), second.model_dump()
     steps: dict[tuple[str, Way], AnyRecipe | str] = {}
     for field in [field for field in before if field not in TITLES and before[field] != after[field]]:
         change = f"{field.replace('_', ' ')}: {value_text(before[field])} → {value_text(after[field])}"
@@ -75,10 +77,6 @@ def walk(first: AnyRecipe, second: AnyRecipe) -> Walk:
     if not steps:
         raise InputError(f"no hyperparameter differs between {first.name} and {second.name}; name two other recipes")
     return Walk(first, second, steps)
-
-
-def _place(field: str, value: Any) -> Any:
-    return str(Path(value).resolve()) if field in ("data", "test_data") and value is not None else value
 
 
 def _changed(recipe: AnyRecipe, field: str, value: Any) -> AnyRecipe | str:
@@ -123,9 +121,9 @@ class Study(Trials):
             self.about = {**about, "machine": facts()}
         elif not {*about, "machine"} <= set(self.about or {}):
             raise InputError(f"{self.path} is damaged; {REMEDY}")
-        whats = ("the first recipe is", "the second recipe is", "the data are")
-        for what, (key, value) in zip(whats, about.items(), strict=True):
-            if self.about[key] != value:
+        parts = {"first": "the first recipe is", "second": "the second recipe is", "data": "the data are"}
+        for key, what in parts.items():
+            if self.about[key] != about[key]:
                 raise InputError(
                     f"{self.path} belongs to another study ({what} not the same); name another folder with --out, or "
                     "remove it"
@@ -289,17 +287,17 @@ class Effects:
 
     outcomes: of both recipes, by name: test accuracy in percent, seconds of training and their logarithms, seed by seed; NaN
     where it diverged; single: two of each change, alone and undone; together: all of them at once; sums: of the single ones,
-    alone and undone, None where a change cannot be made alone.
+    alone and undone, absent where a change cannot be made alone.
     """
 
     seeds: int
     outcomes: dict[str, Array]
     single: list[Effect]
     together: Effect
-    sums: dict[Way, Effect | None]
+    sums: dict[Way, Effect]
 
     def all(self) -> list[Effect]:
-        return [*self.single, self.together, *(total for total in self.sums.values() if total is not None)]
+        return [*self.single, self.together, *self.sums.values()]
 
 
 def summarise(way: Walk, study: Study, seeds: int) -> Effects:
@@ -314,16 +312,14 @@ def summarise(way: Walk, study: Study, seeds: int) -> Effects:
 
     first, second = outcomes(way.first), outcomes(way.second)
     single: list[Effect] = []
-    parts: dict[Way, list[Array]] = {"alone": [], "undone": []}
+    parts: dict[Way, list[Array]] = {made: [] for made in WAYS}
     for (change, made), step in way.steps.items():
         if isinstance(step, str):
             single.append(Effect(change, made, reason=step))
         else:
             parts[made].append(outcomes(step) - first if made == "alone" else second - outcomes(step))
             single.append(effect(change, made, parts[made][-1]))
-    sums: dict[Way, Effect | None] = dict.fromkeys(parts)
-    for made, found in parts.items():
-        if 2 * len(found) == len(way.steps):  # times multiply: their logarithms add up
-            sums[made] = effect(f"sum of those {made}", "sum", np.sum(found, axis=0))
+    whole = {made: np.sum(found, axis=0) for made, found in parts.items() if 2 * len(found) == len(way.steps)}
+    sums = {made: effect(f"sum of those {made}", "sum", total) for made, total in whole.items()}
     together = effect("all of them", "together", second - first)
     return Effects(seeds, {way.first.name: first, way.second.name: second}, single, together, sums)

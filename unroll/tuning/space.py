@@ -110,8 +110,13 @@ def _values(name: str, values: Any, before: Range | Choice | None, recipe: AnyRe
     known = [field for field in type(recipe).model_fields if field not in NO_HYPERPARAMETERS]
     if name not in known:
         raise RecipeError(f"{where}: {recipe.task} have no hyperparameter {name!r}{nearest(name, known)}")
-    found = RANGE.fullmatch(values) if isinstance(values, str) else None
-    given = _range(name, found, before, where) if found else _choice(name, values, where)
+    if found := RANGE.fullmatch(values) if isinstance(values, str) else None:
+        given: Range | Choice = _range(name, found, before, where)
+    else:
+        choices = values.split(",") if isinstance(values, str) else values if isinstance(values, list) else [values]
+        if not choices or any(isinstance(value, list | dict) for value in choices):
+            raise RecipeError(f"{where}: {name} is {choices!r}; expected values to choose from")
+        given = Choice(tuple(field_value(value.strip()) if isinstance(value, str) else value for value in choices))
     taken = []
     for value in (given.low, given.high) if isinstance(given, Range) else given.values:
         try:
@@ -151,12 +156,3 @@ def _range(name: str, found: re.Match[str], before: Range | Choice | None, where
         high = low + step * math.floor((high - low) / step + 1e-9)  # the last value that the steps reach
         high = high if isinstance(high, int) else round(high, 12)  # 0.3, and not 0.30000000000000004
     return Range(low, high, log, step)
-
-
-def _choice(name: str, values: Any, where: str) -> Choice:
-    if isinstance(values, str):
-        values = [field_value(text.strip()) for text in values.split(",")]
-    values = values if isinstance(values, list) else [values]
-    if not values or any(isinstance(value, list | dict) for value in values):
-        raise RecipeError(f"{where}: {name} is {values!r}; expected values to choose from")
-    return Choice(tuple(field_value(value) if isinstance(value, str) else value for value in values))

@@ -13,7 +13,6 @@ What it does not do: look at the test set, or search over the data.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -43,7 +42,6 @@ HELD_OUT = 1 / 6  # of the training sequences, where the recipe does not say; 10
 WAIT = 10  # seconds that a server has to answer
 HEARTBEAT, GRACE = 5, 30  # seconds between signs of life of a trial, and without one until it counts as lost
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-RESAMPLED = 20  # times that the trials are drawn anew for their hyperparameters' importance
 EVERY = 0.5  # seconds between looks at the database
 ADDRESS = "must be of the form postgresql://USER:PASSWORD@HOST/DATABASE; leave it out to keep the study in a file"
 
@@ -105,20 +103,20 @@ def connect(storage: str) -> optuna.storages.RDBStorage:
     Raises:
         InputError: it cannot be reached within 10 seconds, or refuses.
     """
-    server = storage.startswith("postgresql")
-    # Seconds and milliseconds for a server; seconds that SQLite waits for another process' lock.
-    options = {"connect_timeout": WAIT, "tcp_user_timeout": 1000 * GRACE} if server else {"timeout": 60}
-    engine = {"connect_args": options, "pool_pre_ping": server}
+    engine: dict[str, Any] = {"connect_args": {"timeout": 60}}  # seconds that SQLite waits for another process' lock
+    if storage.startswith("postgresql"):  # seconds, milliseconds
+        engine = {"connect_args": {"connect_timeout": WAIT, "tcp_user_timeout": 1000 * GRACE}, "pool_pre_ping": True}
     with usable(storage):
-        for attempt in itertools.count():
+        attempts = 10
+        while True:
             try:
                 return optuna.storages.RDBStorage(storage, engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
             except DBAPIError as error:
                 # Another process makes the same tables at this moment: they will be there at the next look.
-                if attempt == 10 or not (isinstance(error, IntegrityError) or "already exists" in str(error.orig)):
+                attempts -= 1
+                if not attempts or not (isinstance(error, IntegrityError) or "already exists" in str(error.orig)):
                     raise
                 time.sleep(0.2)
-    raise AssertionError("the loop has no other end")
 
 
 @contextmanager
@@ -163,9 +161,8 @@ def open_study(plan: Plan) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
             study = optuna.create_study(storage=storage, study_name=plan.name, direction="maximize")
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(storage=storage, study_name=plan.name)
-            for _ in range(10):
-                if "identity" in study.user_attrs:
-                    break
+            until = time.monotonic() + 2
+            while "identity" not in study.user_attrs and time.monotonic() < until:
                 time.sleep(0.2)  # whoever made it is about to say what it is
         there = study.user_attrs.get("identity")
         place = f"study {plan.name} in {_shown(plan.storage)}"
@@ -177,22 +174,17 @@ def open_study(plan: Plan) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
             study.enqueue_trial(first, skip_if_exists=True)
             study.set_user_attr("identity", plan.identity)
         elif there != plan.identity:
-            raise InputError(
-                f"{place} belongs to another recipe: {_difference(there, plan.identity)}; "
-                "name another folder with --out"
-            )
+            other = _difference(there, plan.identity)
+            raise InputError(f"{place} belongs to another recipe: {other}; name another folder with --out")
     study.sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True)
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3, n_min_trials=3)
     return study, storage
 
 
-def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
-    for part, which in (("recipe", ""), ("space", "the space of ")):
-        for name in sorted(there[part].keys() | here[part].keys()):
-            old, new = (values[part].get(name, "absent") for values in (there, here))
-            if old != new:
-                return f"{which}{name} is {old} there and {new} here"
-    raise AssertionError("they are equal")
+def _difference(*identities: dict[str, Any]) -> str:
+    there, here = ({**it["recipe"], **{f"the space of {k}": v for k, v in it["space"].items()}} for it in identities)
+    changes = ((name, there.get(name, "absent"), here.get(name, "absent")) for name in {**there, **here})
+    return next(f"{name} is {old} there and {new} here" for name, old, new in changes if old != new)
 
 
 def count(study: optuna.Study) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
@@ -220,26 +212,32 @@ def tune(plan: Plan, workers: int, progress: Callable[..., Any]) -> optuna.Study
     if len(done) >= plan.trials:
         return study
     processes: dict[subprocess.Popen[str], IO[str]] = {}
-    with ExitStack() as files:
+    with ExitStack() as files, usable(plan.storage), progress(total=plan.trials, initial=len(done)) as bar:
         try:
             for number in range(workers):
-                said = files.enter_context(tempfile.TemporaryFile("w+"))  # a pipe could fill up
+                said: IO[str] = files.enter_context(tempfile.TemporaryFile("w+"))  # a pipe could fill up
                 processes[_start(plan, number, workers, said)] = said
-            with usable(plan.storage), progress(total=plan.trials, initial=len(done)) as bar:
-                while True:
-                    done, _ = count(study)
-                    values = [t.value for t in done if t.state == TrialState.COMPLETE and t.value is not None]
-                    bar.n = min(len(done), bar.total)
-                    bar.set_postfix_str(f"best {100 * max(values):.2f}%" if values else "")
-                    if not processes:
-                        break
-                    time.sleep(EVERY)
-                    for process in [process for process in processes if process.poll() is not None]:
-                        if (killed := _outcome(process, processes.pop(process))) is not None:
-                            bar.write(f"unroll: {killed}", file=sys.stderr)
+            while True:
+                done, _ = count(study)
+                values = [t.value for t in done if t.state == TrialState.COMPLETE and t.value is not None]
+                bar.n = min(len(done), bar.total)
+                bar.set_postfix_str(f"best {100 * max(values):.2f}%" if values else "")
+                if not processes:
+                    break
+                time.sleep(EVERY)
+                for process in [process for process in processes if process.poll() is not None]:
+                    said, code = processes.pop(process), process.returncode
+                    process.communicate()  # leaves nothing open
+                    if code < 0:
+                        lost = f"a worker was killed (signal {-code}); its trial is lost, the others go on"
+                        bar.write(f"unroll: {lost}", file=sys.stderr)
+                    elif code > 0:  # it could not go on; nor could the others
+                        said.seek(0)
+                        lines = said.read().strip().splitlines()
+                        raise RunError(lines[-1] if lines else f"a worker ended with status {code} and without a word")
         finally:
             for process in processes:
-                process.stdin.close()  # type: ignore[union-attr] # it is a pipe; the worker gives its trial up and ends
+                process.stdin.close()  # type: ignore[union-attr] # a pipe; the worker gives its trial up and ends
             for process in processes:
                 process.wait()
     if len(done) < plan.trials:
@@ -265,23 +263,6 @@ def _start(plan: Plan, number: int, workers: int, said: IO[str]) -> subprocess.P
     assert process.stdin is not None
     print(json.dumps({"plan": asdict(plan), "number": number}), file=process.stdin, flush=True)
     return process
-
-
-def _outcome(process: subprocess.Popen[str], said: IO[str]) -> str | None:
-    """Of a worker that has ended: nothing if all is well, or that it was killed, which the others make good.
-
-    Raises:
-        RunError: it could not go on; nor could the others.
-    """
-    process.communicate()
-    code = process.returncode
-    if code < 0:
-        return f"a worker was killed (signal {-code}); its trial is lost, the others go on"
-    if code > 0:
-        said.seek(0)
-        lines = said.read().strip().splitlines()
-        raise RunError(lines[-1] if lines else f"a worker ended with status {code} and without a word")
-    return None
 
 
 # -------------------------------------------------------------------------------------------------------- results
@@ -329,7 +310,7 @@ def importance(complete: list[FrozenTrial]) -> dict[str, tuple[float, float, flo
         return {}
     random = np.random.default_rng(0)
     shares: dict[str, list[float]] = {}
-    for seed in range(RESAMPLED):
+    for seed in range(20):
         trials = [complete[i] for i in random.integers(0, len(complete), len(complete))]
         if len({t.value for t in trials}) == 1:
             continue  # no variance to explain
@@ -338,11 +319,9 @@ def importance(complete: list[FrozenTrial]) -> dict[str, tuple[float, float, flo
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
         for name, share in optuna.importance.get_param_importances(drawn, evaluator=evaluator).items():
             shares.setdefault(name, []).append(share)
-    found = {}
-    for name in sorted(shares, key=lambda name: -np.mean(shares[name])):
-        low, high = np.quantile(shares[name], (0.1, 0.9))
-        found[name] = (float(np.mean(shares[name])), float(low), float(high))
-    return found
+    means = {name: float(np.mean(values)) for name, values in shares.items()}
+    names = sorted(means, key=lambda name: -means[name])
+    return {name: (means[name], *np.quantile(shares[name], (0.1, 0.9)).tolist()) for name in names}
 
 
 def _best(found: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
@@ -389,7 +368,6 @@ def best_recipe(found: dict[str, Any], own_validation: float) -> str:
 
 def write_results(folder: Path, found: dict[str, Any], own_validation: float) -> Path:
     """Write best.yaml and trials.json into the folder; the path of best.yaml."""
-    recipe, path = best_recipe(found, own_validation), folder / "best.yaml"
     write_atomically(folder / "trials.json", json.dumps(found, indent=1) + "\n")
-    write_atomically(path, recipe)
+    write_atomically(path := folder / "best.yaml", best_recipe(found, own_validation))
     return path
