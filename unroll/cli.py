@@ -14,9 +14,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -26,9 +27,6 @@ from unroll.commands_report import output
 from unroll.errors import InputError, UnrollError, nearest
 from unroll.options import RecipeCommand, given_fields
 from unroll.training import distributed
-
-if TYPE_CHECKING:
-    from unroll.training.run import RunFolder
 
 
 class TrainCommand(RecipeCommand):
@@ -74,7 +72,7 @@ def train(
     if resume is None and recipe is None:
         raise InputError("name a recipe, as in: unroll train lstm-mnist (unroll recipes lists them)")
     if tensorboard:
-        distributed.lead(lambda: _require("tensorboard", "tensorboard"))
+        distributed.lead(_require_tensorboard)
     reading = None
     with _without_gc():
         from unroll.training.recipe import load_recipe
@@ -93,7 +91,9 @@ def train(
         from unroll.training.train import train as run_training
 
     if resume is not None:
-        folder = distributed.lead(lambda: _unfinished(resume))  # no other process needs to have the folder
+        folder = distributed.lead(lambda: RunFolder(resume))  # no other process needs to have the folder
+        if distributed.lead(lambda: folder.finished):
+            raise InputError(f"{folder.path} is finished; there is nothing to resume")
         chosen = distributed.lead(lambda: folder.recipe)
         dataset = prepare(chosen)
     else:
@@ -366,16 +366,6 @@ def _free_folder(name: str) -> Path:
     return next(path for path in paths if not path.exists())
 
 
-def _unfinished(path: str) -> RunFolder:
-    """The run folder at `path`, which is to be gone on with."""
-    from unroll.training.run import RunFolder
-
-    folder = RunFolder(path)
-    if folder.finished:
-        raise InputError(f"{folder.path} is finished; there is nothing to resume")
-    return folder
-
-
 def _stdin_lines() -> Iterator[tuple[str, str]]:
     """The lines of stdin that are not blank, each after its place; UTF-8, whatever the locale says."""
     content = b"" if sys.stdin is None else sys.stdin.buffer.read()  # None: closed by the shell
@@ -390,11 +380,9 @@ def _stdin_lines() -> Iterator[tuple[str, str]]:
             yield place, text
 
 
-def _require(module: str, extra: str) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec(module) is None:
-        raise InputError(f"{module} is not installed; install it with: pip install 'unroll-rnn[{extra}]'")
+def _require_tensorboard() -> None:
+    if find_spec("tensorboard") is None:
+        raise InputError("tensorboard is not installed; install it with: pip install 'unroll-rnn[tensorboard]'")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -420,10 +408,8 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
         sys.exit(1)
     except OSError as error:
-        _fail(
-            f"{error.strerror or error}: {error.filename or 'while writing'}; free space or choose another place",
-            alone=True,
-        )
+        place = error.filename or "while writing"
+        _fail(f"{error.strerror or error}: {place}; free space or choose another place", alone=True)
     except UnicodeError as error:
         _fail(str(error), alone=True)
     except (MemoryError, RuntimeError) as error:

@@ -115,19 +115,19 @@ def ablate(
     Raises:
         InputError: the recipe's cell is no LSTM, an unknown gate, fewer than one seed, a damaged file.
     """
-    todo = plan(gates, seeds)
+    todo = [(removed, recipe.model_copy(update={"seed": recipe.seed + seed})) for removed, seed in plan(gates, seeds)]
     without(cell_type(recipe.cell)(1, 1), "c_tilde")  # another cell is refused before the data are read
     trials = Trials(file, ("recipe", "removed", "seed"), {"recipe": dict, "removed": (str, NoneType), "seed": int})
     dataset = load_dataset(recipe)
 
-    def key(one: tuple[Removal | None, int]) -> dict[str, Any]:
-        return {"recipe": signature(recipe), "removed": one[0], "seed": recipe.seed + one[1]}
-
-    def train(one: tuple[Removal | None, int]) -> dict[str, Any]:
-        return retrain(recipe.model_copy(update={"seed": recipe.seed + one[1]}), dataset, one[0])
-
     trials.about = {"recipe": recipe.model_dump()}
-    rows = table(trials.complete(todo, key, train, progress))
+    results = trials.complete(
+        todo,
+        lambda one: {"recipe": signature(recipe), "removed": one[0], "seed": one[1].seed},
+        lambda one: retrain(one[1], dataset, one[0]),
+        progress,
+    )
+    rows = table(results)
     trials.about["rows"] = rows
     trials.save()
     return rows

@@ -145,9 +145,7 @@ def measure(model: SequenceModel, x: Tensor, y: Tensor, sequences: int = 8, chun
     # In float64, for float32 ends at 1e-38 and 1e38: the gradients would be called 0 or infinite long before they are.
     model = copy.deepcopy(model).cpu().double()
     x = x.double() if x.is_floating_point() else x
-    parts = [
-        gradient_norms(model, xs, ys) for xs, ys in zip(torch.split(x, chunk, 1), torch.split(y, chunk), strict=True)
-    ]
+    parts = [gradient_norms(model, xs, ys) for xs, ys in zip(x.split(chunk, 1), y.split(chunk), strict=True)]
     result: dict[str, Any] = {"inputs": len(y), "T": len(x), "t": list(range(1, len(x) + 1)), "norms": {}}
     for name in parts[0]:
         norms = np.concatenate([part[name] for part in parts], axis=1)  # (T, inputs)
@@ -190,9 +188,9 @@ def measure_runs(
         recipe, encoder = classifier.recipe, classifier.encoder
         x, y = equally_long(load_test_part(recipe, encoder, None), encoder, inputs)
         name, reading = Path(run).name, "rows" if isinstance(encoder, ImageEncoder) else "steps"
-        for trained, model in ((False, first_model(recipe, encoder)), (True, classifier.model)):
-            label = {"label": name, "cell": recipe.cell, "trained": trained, "reading": reading}
-            wanted.append((label, model, x, y))
+        label = {"label": name, "cell": recipe.cell, "reading": reading}
+        wanted.append(({**label, "trained": False}, first_model(recipe, encoder), x, y))
+        wanted.append(({**label, "trained": True}, classifier.model, x, y))
         size = (recipe.hidden_size, x.shape[2] if x.is_floating_point() else encoder.input_size, len(y))
         if size in sizes:
             continue
@@ -212,18 +210,17 @@ def untrained(
     """Fresh models of one size: the RNN with small, orthogonal and large W, the LSTM with forget bias 0, 1, 3."""
     models: list[tuple[dict[str, Any], SequenceModel]] = []
     with torch.random.fork_rng(devices=[]):
-        for gain in (0.5, 1.0, 2.0):
-            torch.manual_seed(seed)
-            model: SequenceModel = SequenceClassifier("rnn", input_size, hidden_size, num_classes)
-            model.initialise("orthogonal")
-            with torch.no_grad():
-                model.layers.cells[0][0].W.mul_(gain)
-            models.append(({"label": f"RNN, W = {gain:g} × orthogonal", "cell": "rnn", "gain": gain}, model))
-        for bias in (0.0, 1.0, 3.0):
-            torch.manual_seed(seed)
-            model = SequenceClassifier("lstm", input_size, hidden_size, num_classes)
-            model.initialise("orthogonal", bias)
-            models.append(({"label": f"LSTM, forget bias {bias:g}", "cell": "lstm", "forget_bias": bias}, model))
+        for cell, label, name, values in (
+            ("rnn", "RNN, W = {:g} × orthogonal", "gain", (0.5, 1.0, 2.0)),
+            ("lstm", "LSTM, forget bias {:g}", "forget_bias", (0.0, 1.0, 3.0)),
+        ):
+            for value in values:
+                torch.manual_seed(seed)
+                model = SequenceClassifier(cell, input_size, hidden_size, num_classes)
+                model.initialise("orthogonal", value if cell == "lstm" else None)
+                if cell == "rnn":
+                    model.layers.cells[0][0].W.data.mul_(value)
+                models.append(({"label": label.format(value), "cell": cell, name: value}, model))
     return models
 
 
@@ -238,8 +235,7 @@ def equally_long(test: Sequences, encoder: Encoder, count: int) -> tuple[Tensor,
 
 def by_pixels(x: Tensor) -> Tensor:
     """Pictures row by row (T, B, D) -> pixel by pixel (T·D, B, 1), in reading order."""
-    T, B, D = x.shape
-    return x.transpose(1, 2).reshape(T * D, B, 1)
+    return x.transpose(1, 2).flatten(0, 1)[:, :, None]
 
 
 def text_table(curves: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -56,6 +56,8 @@ class Task:
 
     Attributes:
         steps: T as the model sees it, answers included.
+        batch: from a size, a generator and the part ("train" if left out): x (T, B, D) or symbols (T, B), and the
+            targets (answers, B).
         inputs, outputs: D (or the number of symbols) and the numbers the readout gives at a step.
         answers: how many of the last steps are read out.
         solved: the share of right answers at which the task counts as solved.
@@ -65,16 +67,12 @@ class Task:
     name: str
     length: int
     steps: int
-    draw: Callable[[Task, int, torch.Generator, str], tuple[Tensor, Tensor]]
+    batch: Callable[..., tuple[Tensor, Tensor]]
     inputs: int
     outputs: int
     answers: int
     solved: float
     guessing: float
-
-    def batch(self, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
-        """x (T, B, D) or symbols (T, B), and the targets (answers, B)."""
-        return self.draw(self, size, generator, part)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """outputs (answers, B, C)."""
@@ -103,15 +101,14 @@ def task(name: str, length: int) -> Task:
     """
     if name not in _TASKS:
         raise InputError(f"unknown task {name!r}{nearest(name, _TASKS)}")
-    least, extra, facts = _TASKS[name]
+    least, extra, draw, *facts = _TASKS[name]
     if length < least:
         raise InputError(f"length {length} of task {name!r}; expected at least {least}")
-    return Task(name, length, length + extra, *facts)
+    return Task(name, length, length + extra, partial(draw, length), *facts)
 
 
-def _order(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+def _order(T: int, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
     """Symbols 0 and 1 are X and Y, 2 to 5 distract; X or Y at T/10 … 2T/10 and at 4T/10 … 5T/10."""
-    T = task.length
     x = torch.randint(2, SYMBOLS, (T, size), generator=generator)
     who = torch.randint(2, (2, size), generator=generator)
     for k, begin in enumerate((T // 10, 4 * T // 10)):
@@ -120,9 +117,9 @@ def _order(task: Task, size: int, generator: torch.Generator, part: str) -> tupl
     return x, (2 * who[0] + who[1])[None]
 
 
-def _adding(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+def _adding(T: int, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
     """Numbers from U(-1, 1); one mark in either half; target 1/2 + (X_1 + X_2)/4, between 0 and 1."""
-    T, rows = task.length, torch.arange(size)
+    rows = torch.arange(size)
     values = torch.rand(size, T, generator=generator) * 2 - 1
     marks = torch.zeros(size, T)
     first = torch.randint(T // 2, (size,), generator=generator)
@@ -132,12 +129,12 @@ def _adding(task: Task, size: int, generator: torch.Generator, part: str) -> tup
     return x, (0.5 + (values[rows, first] + values[rows, second]) / 4)[None]
 
 
-def _copy(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+def _copy(T: int, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
     """Five symbols, T - 1 blanks, the signal to begin, and blanks while the symbols are to be repeated."""
     symbols = torch.randint(ALPHABET, (REPEATED, size), generator=generator)
-    x = torch.full((task.steps, size), ALPHABET)
+    x = torch.full((T + 2 * REPEATED, size), ALPHABET)
     x[:REPEATED] = symbols
-    x[REPEATED + task.length - 1] = ALPHABET + 1
+    x[REPEATED + T - 1] = ALPHABET + 1
     return x, symbols
 
 
@@ -149,20 +146,19 @@ def _digits(part: str) -> tuple[Tensor, Tensor]:
     return dataset.encoder.features(chosen.values), chosen.y
 
 
-def _rows(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+def _rows(T: int, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
     """Blank rows are zero: no ink and no paper."""
     x, y = _digits(part)
     index = torch.randint(len(y), (size,), generator=generator)
-    blank = torch.zeros(task.length, size, 28)
-    return torch.cat([x[:, index], blank]), y[index][None]
+    return torch.cat([x[:, index], torch.zeros(T, size, 28)]), y[index][None]
 
 
-# Its least length, the steps besides, and the fields of `Task` from `draw` on.
-_TASKS: dict[str, tuple[int, int, tuple[Any, ...]]] = {
-    "order": (10, 0, (_order, SYMBOLS, 4, 1, 0.99, 0.25)),
-    "adding": (2, 0, (_adding, 2, 1, 1, 0.999, 0.15)),
-    "copy": (1, 2 * REPEATED, (_copy, ALPHABET + 2, ALPHABET, REPEATED, 0.99, 1 / ALPHABET)),
-    "rows": (0, 28, (_rows, 28, 10, 1, 0.95, 0.1)),
+# The least length, the steps besides, and the fields of `Task` from `batch` on.
+_TASKS: dict[str, tuple[Any, ...]] = {
+    "order": (10, 0, _order, SYMBOLS, 4, 1, 0.99, 0.25),
+    "adding": (2, 0, _adding, 2, 1, 1, 0.999, 0.15),
+    "copy": (1, 2 * REPEATED, _copy, ALPHABET + 2, ALPHABET, REPEATED, 0.99, 1 / ALPHABET),
+    "rows": (0, 28, _rows, 28, 10, 1, 0.95, 0.1),
 }
 
 
@@ -221,7 +217,15 @@ class Rememberer(nn.Module):
         self.layer = Recurrent(
             stack(kind, task.inputs, H, 1, 1, **({"nonlinearity": "relu"} if cell == "irnn" else {}))
         )
-        _begin(self.layer.cells[0][0], task, cell)
+        own: Any = self.layer.cells[0][0]
+        own.initialise("orthogonal")  # W; U is Glorot's, b zero
+        if cell == "lstm":
+            # b_f = log U(1, T_max - 1), b_i = -b_f: unit j forgets in about as many steps as its draw says.
+            b_f = torch.empty(H).uniform_(1, max(2.0, task.steps - 1.0)).log()
+            own.set_bias("f", b_f)
+            own.set_bias("i", -b_f)
+        elif cell == "irnn":
+            nn.init.eye_(own.W)
         self.W_out = nn.Parameter(torch.randn(task.outputs, H) / math.sqrt(H))
         self.b_out = nn.Parameter(torch.zeros(task.outputs))
         self.task = task
@@ -236,20 +240,6 @@ class Rememberer(nn.Module):
         loss = self.task.loss(self(x), y)
         loss.backward()
         return loss.detach()
-
-
-@torch.no_grad()
-def _begin(cell: Any, task: Task, name: CellName) -> None:
-    """First values: W orthogonal, U Glorot, b zero; then chrono's biases, or W = 1."""
-    cell.initialise("orthogonal")
-    H = cell.hidden_size
-    if name == "lstm":
-        # b_f = log U(1, T_max - 1), b_i = -b_f: unit j forgets in about as many steps as its draw says.
-        b_f = torch.empty(H).uniform_(1, max(2.0, task.steps - 1.0)).log()
-        cell.set_bias("f", b_f)
-        cell.set_bias("i", -b_f)
-    elif name == "irnn":
-        cell.W.copy_(torch.eye(H))
 
 
 class Stream:
