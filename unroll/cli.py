@@ -71,8 +71,8 @@ def train(
         raise InputError("--resume takes the run folder alone: recipe and fields are those that the run began with")
     if resume is None and recipe is None:
         raise InputError("name a recipe, as in: unroll train lstm-mnist (unroll recipes lists them)")
-    if tensorboard:
-        distributed.lead(_require_tensorboard)
+    if tensorboard and distributed.lead(lambda: find_spec("tensorboard") is None):
+        raise InputError("tensorboard is not installed; install it with: pip install 'unroll-rnn[tensorboard]'")
     reading = None
     with _without_gc():
         from unroll.training.recipe import load_recipe
@@ -232,7 +232,7 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
     folder = _folder(out) if out else Path(run) / "figures"
     seen = run_look(run, given, number)
     trace = seen.trace
-    figure = draw_look(trace, seen.words, seen.picture, seen.truth, layer=layer, direction=direction)
+    figure = draw_look(*seen, layer=layer, direction=direction)
     png = save_insight(figure, folder / "look")
     trace.save(folder / "look.npz")
     if trace.p is not None:
@@ -378,11 +378,6 @@ def _stdin_lines() -> Iterator[tuple[str, str]]:
             raise InputError(f"{place}: byte 0x{byte:02x} is not UTF-8; give text in the encoding UTF-8") from None
         if text.strip():
             yield place, text
-
-
-def _require_tensorboard() -> None:
-    if find_spec("tensorboard") is None:
-        raise InputError("tensorboard is not installed; install it with: pip install 'unroll-rnn[tensorboard]'")
 
 
 def main(arguments: list[str] | None = None) -> None:

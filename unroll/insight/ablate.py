@@ -142,19 +142,18 @@ def table(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for removed in dict.fromkeys(result["removed"] for result in results):
         same = [result for result in results if result["removed"] == removed]
         accuracies = [result["accuracy"] for result in same]
-        rows.append(
-            {
-                "removed": removed,
-                "what": "the whole cell" if removed is None else REMOVALS[removed],
-                "accuracies": accuracies,
-                "mean": float(np.mean(accuracies)),
-                "deviation": float(np.std(accuracies, ddof=1)) if len(same) > 1 else None,
-                "parameters": same[0]["parameters"],
-                "seconds": float(np.mean([result["seconds"] for result in same])),
-            }
-        )
-    for row in rows:
-        row["cost"] = rows[0]["mean"] - row["mean"]
+        mean = float(np.mean(accuracies))
+        row = {
+            "removed": removed,
+            "what": "the whole cell" if removed is None else REMOVALS[removed],
+            "accuracies": accuracies,
+            "mean": mean,
+            "deviation": float(np.std(accuracies, ddof=1)) if len(same) > 1 else None,
+            "parameters": same[0]["parameters"],
+            "seconds": float(np.mean([result["seconds"] for result in same])),
+            "cost": rows[0]["mean"] - mean if rows else 0.0,
+        }
+        rows.append(row)
     return rows
 
 

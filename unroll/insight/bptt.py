@@ -198,12 +198,9 @@ def lines(comparison: Comparison, words: list[str], label: str, learning_rate: f
         for row, (one, other) in enumerate(zip(left, right, strict=True)):
             head = f"∂loss/∂{name}" if row == 0 else ""
             text.append(f"  {head:14} {one:{width}}   {other}".rstrip())
-    return [
-        *text,
-        "",
-        f"  largest difference between the two: {comparison.difference:.1e}",
-        f"  loss {comparison.walk.loss:.6f}; after p -= {learning_rate:g} * p.grad: {comparison.loss_after:.6f}",
-    ]
+    text += ["", f"  largest difference between the two: {comparison.difference:.1e}"]
+    loss, after = comparison.walk.loss, comparison.loss_after
+    return [*text, f"  loss {loss:.6f}; after p -= {learning_rate:g} * p.grad: {after:.6f}"]
 
 
 def demonstrate(run: str | None = None) -> list[str]:
@@ -246,7 +243,6 @@ def _vector(values: Array, sign: str = "+") -> str:
 def _matrix(values: Array) -> list[str]:
     """One line for each row; a vector is a column, as in the formulas."""
     if max(values.shape) > LARGE:
-        size = " x ".join(map(str, values.shape))
-        return [f"{size}, of norm {np.linalg.norm(values):.6f}"]
+        return [f"{' x '.join(map(str, values.shape))}, of norm {np.linalg.norm(values):.6f}"]
     rows = values if values.ndim == 2 else values[:, None]
     return [" ".join(f"{value:+.6f}" for value in row) for row in rows]

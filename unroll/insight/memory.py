@@ -176,21 +176,17 @@ class Recipe:
     max_norm: float = 1.0
 
 
+# Units of the LSTM, batch size, sequences, the learning rate of each cell; and the lengths to try.
+_TRAINED = {
+    "order": (32, 20, 60_000, (0.01, 0.0003, 0.0003), (20, 50, 100, 200, 400)),
+    "adding": (32, 20, 100_000, (0.01, 0.001, 0.001), (50, 100, 200, 400, 600)),
+    "copy": (64, 20, 100_000, (0.02, 0.001, 0.0003), (10, 50, 100, 200)),
+    "rows": (64, 100, 90_000, (0.01, 0.001, 0.001), (0, 100, 300, 1000)),
+}
 RECIPES: dict[tuple[str, CellName], Recipe] = {
     (name, cell): Recipe(units, rate, batch, sequences)
-    for name, units, batch, sequences, rates in (
-        ("order", 32, 20, 60_000, (0.01, 0.0003, 0.0003)),
-        ("adding", 32, 20, 100_000, (0.01, 0.001, 0.001)),
-        ("copy", 64, 20, 100_000, (0.02, 0.001, 0.0003)),
-        ("rows", 64, 100, 90_000, (0.01, 0.001, 0.001)),
-    )
+    for name, (units, batch, sequences, rates, _) in _TRAINED.items()
     for cell, rate in zip(CELLS, rates, strict=True)
-}
-LENGTHS: dict[str, tuple[int, ...]] = {
-    "order": (20, 50, 100, 200, 400),
-    "adding": (50, 100, 200, 400, 600),
-    "copy": (10, 50, 100, 200),
-    "rows": (0, 100, 300, 1000),
 }
 
 
@@ -368,18 +364,17 @@ def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for key in dict.fromkeys(tuple(r[name] for name in names) for r in results):
         same = [r for r in results if tuple(r[name] for name in names) == key]
         solved = [r["sequences"] for r in same if r["solved"]]
-        rows.append(
-            {
-                **dict(zip(names, key, strict=True)),
-                "seeds": len(same),
-                "solved": len(solved),
-                "diverged": sum(r["diverged"] for r in same),
-                "sequences": float(np.median(solved)) if solved else None,
-                "right": float(np.median([r["right"] for r in same])),
-                "parameters": same[0]["parameters"],
-                "seconds": float(np.median([r["seconds"] for r in same])),
-            }
-        )
+        row = {
+            **dict(zip(names, key, strict=True)),
+            "seeds": len(same),
+            "solved": len(solved),
+            "diverged": sum(r["diverged"] for r in same),
+            "sequences": float(np.median(solved)) if solved else None,
+            "right": float(np.median([r["right"] for r in same])),
+            "parameters": same[0]["parameters"],
+            "seconds": float(np.median([r["seconds"] for r in same])),
+        }
+        rows.append(row)
     return rows
 
 
@@ -390,7 +385,7 @@ def plan(
 
     Args:
         tasks: names; empty: all.
-        lengths: empty: those of `LENGTHS`.
+        lengths: empty: growing ones, each task's own.
 
     Raises:
         InputError: an unknown task, a length that makes no sense, fewer than one seed.
@@ -400,7 +395,7 @@ def plan(
     return [
         (made, cell, RECIPES[made.name, cell], seed)
         for name in dict.fromkeys(tasks or _TASKS)
-        for made in [task(name, length) for length in lengths or LENGTHS.get(name, (10,))]
+        for made in [task(name, length) for length in lengths or (_TRAINED[name][-1] if name in _TRAINED else (10,))]
         for cell in cells
         for seed in range(seeds)
     ]

@@ -74,9 +74,8 @@ class Trace:
     def save(self, path: str | Path) -> Path:
         """Write one `.npz`: each quantity under its name, and p, x, lengths, class_names."""
         content, names = io.BytesIO(), np.array(json.dumps(self.class_names))
-        arrays = {**self.quantities, "x": self.x, "lengths": self.lengths, "class_names": names}
-        if self.p is not None:
-            arrays["p"] = self.p
+        p = {} if self.p is None else {"p": self.p}
+        arrays = {**self.quantities, "x": self.x, "lengths": self.lengths, "class_names": names, **p}
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
         write_atomically(Path(path), content.getvalue())
         return Path(path)
