@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from unroll.errors import DataError
+from unroll.data.parts import Labelled, amount_of, classes
 
 POOL = 50  # batches whose sequences are sorted by length together
 
@@ -91,13 +91,16 @@ class Sequences:
         Raises:
             DataError: nothing would be left on one of the sides.
         """
-        count = round(amount * len(self)) if amount < 1 else round(amount)
-        if not 0 < count < len(self):
-            raise DataError(
-                f"holding out {amount:g} of {len(self)} sequences leaves nothing on one side; choose another"
-            )
+        count = amount_of("validation", amount, len(self))
         everyone = torch.arange(len(self))
         return self.subset(everyone[:-count]), self.subset(everyone[-count:])
+
+
+def ragged(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """values (ΣT, …), one sequence after the other -> (N, T, …) and None if all are equally long; else with lengths."""
+    if len(set(lengths)) == 1:
+        return values.view(len(lengths), lengths[0], *values.shape[1:]), None
+    return values, torch.tensor(lengths, dtype=torch.int64)
 
 
 class Encoder(Protocol):
@@ -126,6 +129,24 @@ class Encoder(Protocol):
         ...
 
 
+class FileEncoder(Encoder, Protocol):
+    """Of what is read from one file, labels beside the series."""
+
+    def stored(self, found: Labelled) -> tuple[Tensor, Tensor | None]:
+        """`values` and `lengths` of a `Sequences`."""
+        ...
+
+
+def as_sequences(encoder: FileEncoder, found: Labelled) -> Sequences:
+    """What a file holds, as a model reads it.
+
+    Raises:
+        DataError: a label is none of the encoder's, or a series cannot be read.
+    """
+    values, lengths = encoder.stored(found)
+    return Sequences(values, torch.tensor(classes(found.labels, encoder.class_names, found.places)), lengths)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What training needs to know about its data."""
@@ -134,6 +155,11 @@ class Dataset:
     train: Sequences
     validation: Sequences | None
     test: Sequences | None
+
+    @classmethod
+    def of(cls, encoder: FileEncoder, *divided: Labelled) -> Self:
+        """Of what `Labelled.divide` made of a file."""
+        return cls(encoder, *(as_sequences(encoder, part) if part.series else None for part in divided))  # type: ignore[arg-type]
 
     def steps(self, batch_size: int) -> int:
         """Batches in an epoch."""

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unroll.errors import DataError, InputError
+from unroll.data.parts import listed, refuse_surrogates
+from unroll.errors import DataError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
@@ -157,7 +158,7 @@ def _positions(
 
 
 def missing_column(path: Path, missing: str, found: Sequence[str]) -> str:
-    names = ", ".join(repr(_shorten(name)) for name in found[:8]) + (", …" if len(found) > 8 else "")
+    names = listed([repr(_shorten(name)) for name in found])
     return (
         f"{path} has no column {missing!r}; its first line names {names} "
         "(say which to read, or give numbers 1, 2, … for a file without header line)"
@@ -187,20 +188,10 @@ def _json_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
             )
         for column in columns:
             if column not in fields:
-                names = ", ".join(map(repr, list(fields)[:8])) or "nothing"
-                raise DataError(f"{path}, line {line}: has no {column!r}; it holds {names}")
+                raise DataError(f"{path}, line {line}: has no {column!r}; it holds {listed([*map(repr, fields)])}")
             if isinstance(fields[column], str):
                 refuse_surrogates(fields[column], f"{path}, line {line}: {column!r}")
         yield Record(line, tuple(fields[column] for column in columns))
-
-
-def refuse_surrogates(text: str, what: str, error: type[DataError] | type[InputError] = DataError) -> None:
-    """Raise `error` where a text holds half of a character, which cannot be printed, drawn, or written to a file."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as problem:
-        half = ascii(text[problem.start])[1:-1]
-        raise error(f"{what} holds {half}, which is half of a character; expected text that UTF-8 can hold") from None
 
 
 def _count(number: int, noun: str) -> str:
