@@ -34,10 +34,8 @@ class Batch:
         Not a stretch of neighbours: in a batch that is sorted by length, one process would get all the long ones.
         """
         own = slice(rank, None, size)
-        if self.lengths is None:
-            return Batch(self.x[:, own], self.y[own], None)
-        lengths = self.lengths[own]
-        steps = max([1, *lengths.tolist()])
+        lengths = None if self.lengths is None else self.lengths[own]
+        steps = None if lengths is None else max([1, *lengths.tolist()])
         return Batch(self.x[:steps, own], self.y[own], lengths)
 
 

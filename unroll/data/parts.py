@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -55,9 +56,10 @@ class Labelled:
             raise DataError(
                 f"{self.where} has the features {listed(self.features)}; expected {listed(names)}, as in training"
             )
+        if self.features == list(names):
+            return self
         order = [self.features.index(name) for name in names]
-        series = self.series if order == list(range(len(order))) else [array[:, order] for array in self.series]
-        return replace(self, features=list(names), series=series)
+        return replace(self, features=list(names), series=[array[:, order] for array in self.series])
 
     def divide(
         self, own_test: Labelled | None, test: float, validation: float, seed: int
@@ -118,14 +120,11 @@ def class_names(labels: Sequence[str], where: Path) -> tuple[str, ...]:
         only = next(iter(names), "none")
         raise DataError(f"all {len(labels)} sequences of {where} have the label {only!r}; expected two classes or more")
     ordered = sorted(names)
-    try:
-        values = {name: float(name) for name in ordered}
-    except ValueError:
-        return tuple(ordered)
     # The text "nan" is a float, but one without a place in any order: what came out would hang on the set's order.
-    if not all(map(math.isfinite, values.values())):
-        return tuple(ordered)
-    return tuple(sorted(ordered, key=values.__getitem__))
+    with suppress(ValueError):
+        if all(math.isfinite(float(name)) for name in ordered):
+            ordered.sort(key=float)
+    return tuple(ordered)
 
 
 def classes(labels: Sequence[str], names: tuple[str, ...], places: Sequence[str]) -> list[int]:

@@ -175,10 +175,8 @@ class SentenceEncoder(parts.Saved):
         return _ragged(rows)
 
     def _indices(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
-        index = self.index
-        if self.unknown:
-            return [[index.get(word, 0) for word in sentence] for sentence in sentences]
-        return [[index[word] for word in sentence if word in index] for sentence in sentences]
+        other = 0 if self.unknown else None
+        return [[k for word in words if (k := self.index.get(word, other)) is not None] for words in sentences]
 
     def features(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """values (B, T) -> model inputs (T, B); with a generator, some words become the unknown word."""
@@ -276,9 +274,9 @@ def load_sentence_dataset(
                 raise DataError(f"{name} is {value!r}, but there is no data; say where it is with --data FILE")
         return lab_dataset()
     path = Path(data)
-    read = {"text_column": text_column, "label_column": label_column, "lowercase": lowercase, "max_length": max_length}
-    everything = read_sentences(path, **read)  # type: ignore[arg-type]
-    own_test = None if test_data is None else read_sentences(Path(test_data), **read)  # type: ignore[arg-type]
+    columns = text_column, label_column
+    everything = read_sentences(path, *columns, lowercase, max_length)
+    own_test = None if test_data is None else read_sentences(Path(test_data), *columns, lowercase, max_length)
     train, *others = everything.divide(own_test, test, validation, seed)
     names = parts.class_names(train.labels, path)
     words = build_vocabulary(train.series, min_count, max_vocabulary)

@@ -61,7 +61,9 @@ def read_records(path: Path, columns: Sequence[str]) -> list[Record]:
     Raises:
         DataError: a column is missing, a line does not parse, or there is no record.
     """
-    if is_json_lines(path):
+    suffix = path.suffix.lower()
+    by_content = suffix not in (".csv", ".tsv", ".tab")
+    if suffix in (".jsonl", ".ndjson") or (by_content and read_text(path).lstrip().startswith("{")):
         records = list(_json_records(path, columns))
     else:
         table = read_table(path)
@@ -70,12 +72,6 @@ def read_records(path: Path, columns: Sequence[str]) -> list[Record]:
     if not records:
         raise DataError(f"{path} holds no record after its header line; expected one a line")
     return records
-
-
-def is_json_lines(path: Path) -> bool:
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        return True
-    return path.suffix.lower() not in (".csv", ".tsv", ".tab") and read_text(path).lstrip().startswith("{")
 
 
 def read_table(path: Path) -> list[tuple[int, list[str]]]:
@@ -128,11 +124,8 @@ def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[in
         except StopIteration:
             return rows
         except csv.Error as error:
-            problem = str(error)
-            if "unexpected end of data" in problem:
-                problem = "a quoted field begins here and does not end"
-            else:
-                problem = f"after a quoted field {problem}"
+            endless = "unexpected end of data" in str(error)
+            problem = "a quoted field begins here and does not end" if endless else f"after a quoted field {error}"
             raise DataError(f'{path}, line {line}: {problem}; double quotes ("") that belong to the text') from None
         if any(field.strip() for field in fields):
             rows.append((line, fields))
@@ -170,27 +163,23 @@ def _json_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     for line, content in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not content.strip():
             continue
+        place = f"{path}, line {line}"
         try:
             fields = json.loads(content)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {line}: not valid JSON ({error.msg}, column {error.colno})") from None
-        except RecursionError:
-            raise DataError(
-                f"{path}, line {line}: lists or objects are nested too deeply; expected an object of text and numbers"
-            ) from None
-        except ValueError:  # Python reads no whole number of more than 4,300 digits
-            raise DataError(
-                f"{path}, line {line}: a whole number has too many digits to be read; write it as text, in quotes"
-            ) from None
+            raise DataError(f"{place}: not valid JSON ({error.msg}, column {error.colno})") from None
+        except (RecursionError, ValueError) as error:
+            problem = "a whole number has too many digits to be read; write it as text, in quotes"  # over 4,300
+            if isinstance(error, RecursionError):
+                problem = "lists or objects are nested too deeply; expected an object of text and numbers"
+            raise DataError(f"{place}: {problem}") from None
         if not isinstance(fields, dict):
-            raise DataError(
-                f'{path}, line {line}: expected an object such as {{"{columns[0]}": …}}, got {_shorten(content)}'
-            )
+            raise DataError(f'{place}: expected an object such as {{"{columns[0]}": …}}, got {_shorten(content)}')
         for column in columns:
             if column not in fields:
-                raise DataError(f"{path}, line {line}: has no {column!r}; it holds {listed([*map(repr, fields)])}")
+                raise DataError(f"{place}: has no {column!r}; it holds {listed([*map(repr, fields)])}")
             if isinstance(fields[column], str):
-                refuse_surrogates(fields[column], f"{path}, line {line}: {column!r}")
+                refuse_surrogates(fields[column], f"{place}: {column!r}")
         yield Record(line, tuple(fields[column] for column in columns))
 
 
