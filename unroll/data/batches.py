@@ -52,10 +52,8 @@ class Sequences:
     lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.lengths is None:
-            assert len(self.values) == len(self.y)
-        else:
-            assert len(self.lengths) == len(self.y)
+        assert len(self.values if self.lengths is None else self.lengths) == len(self.y)
+        if self.lengths is not None:
             assert len(self.values) == int(self.lengths.sum())
             object.__setattr__(self, "_starts", self.lengths.cumsum(0) - self.lengths)
 
@@ -90,8 +88,8 @@ class Sequences:
             DataError: nothing would be left on one of the sides.
         """
         count = amount_of("validation", amount, len(self))
-        everyone = torch.arange(len(self))
-        return self.subset(everyone[:-count]), self.subset(everyone[-count:])
+        first, last = torch.arange(len(self)).split([len(self) - count, count])
+        return self.subset(first), self.subset(last)
 
 
 def ragged(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
@@ -193,7 +191,6 @@ def _order(data: Sequences, batch_size: int, generator: torch.Generator | None) 
     order = torch.randperm(len(data), generator=generator)
     if data.lengths is None:
         return list(order.split(batch_size))
-    found: list[Tensor] = []
-    for pool in order.split(POOL * batch_size):
-        found += pool[data.lengths[pool].argsort(stable=True)].split(batch_size)
+    pools = order.split(POOL * batch_size)
+    found = [part for pool in pools for part in pool[data.lengths[pool].argsort(stable=True)].split(batch_size)]
     return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]

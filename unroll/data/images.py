@@ -204,9 +204,8 @@ def _find(folder: Path) -> dict[_Key, Path]:
     for path in sorted(folder.iterdir()):
         match = _NAME.fullmatch(path.name)
         if match and path.is_file():
-            split: Split = "train" if match["split"] == "train" else "test"
-            what: Literal["images", "labels"] = "images" if match["what"] == "images" else "labels"
-            families.setdefault(match["family"] or "", {}).setdefault((split, what), path)
+            key = cast(_Key, ("train" if match["split"] == "train" else "test", match["what"]))
+            families.setdefault(match["family"] or "", {}).setdefault(key, path)
     if len(families) > 1:
         names = ", ".join(f"{family}-*" if family else "train-* and t10k-*" for family in sorted(families))
         raise DataError(f"{folder} holds {len(families)} image sets ({names}); expected one: give each its own folder")
@@ -247,15 +246,12 @@ def _opened(path: Path, at_once: bool = False) -> Iterator[BinaryIO]:
         with path.open("rb") as file:
             start = file.read(len(XZ))
             file.seek(0)
-            if start.startswith(GZIP):
-                unpacked = _unpacked(file) if at_once else None
-                with gzip.open(file) if unpacked is None else io.BytesIO(unpacked) as stream:
-                    yield cast(BinaryIO, stream)
-            elif start == XZ:
-                with lzma.open(file) as stream:
+            unpacked = _unpacked(file) if at_once and start.startswith(GZIP) else None
+            if unpacked is None and (start == XZ or start.startswith(GZIP)):
+                with lzma.open(file) if start == XZ else gzip.open(file) as stream:
                     yield cast(BinaryIO, stream)
             else:
-                yield file
+                yield file if unpacked is None else io.BytesIO(unpacked)
     except FileNotFoundError:
         problem = "no such file; expected an IDX file, plain or compressed with gzip or xz"
     except EOFError:

@@ -171,6 +171,6 @@ def split(labels: Sequence[str], test: float, validation: float, seed: int) -> t
 
 def amount_of(name: str, amount: float, total: int) -> int:
     count = round(amount * total) if amount < 1 else round(amount)
-    if amount > 0 and not 0 < count < total:
+    if amount and not 0 < count < total:
         raise DataError(f"{name} = {amount:g} of {total} sequences leaves nothing on one side; choose another {name}")
     return count

@@ -90,7 +90,6 @@ def _read_grey(path: Path) -> Grey:
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         alpha = np.asarray(_reduced(picture.getchannel("A")), dtype=np.float32) / np.float32(255)
-        picture = picture.convert("RGB")
     picture = _reduced(picture.convert("L"))
     if alpha is not None and alpha.min() < 1:
         grey = np.asarray(picture, dtype=np.float32)
@@ -114,11 +113,11 @@ def _ink(grey: Grey) -> Grey | None:
     """How much each pixel differs from the paper, 0 to 255 for the most, noise cut off; None where nothing does."""
     border = _border(grey)
     paper = np.median(border)
-    noise = 1.4826 * float(np.median(np.abs(border - paper)))  # a standard deviation, whatever else is on the border
+    # Three standard deviations of the noise, whatever else is on the border.
+    floor = 3 * 1.4826 * float(np.median(np.abs(border - paper)))
     difference = grey - paper
     # Dark on light or light on dark: whichever side reaches further from the paper.
     ink = difference if difference.max() > -difference.min() else -difference
-    floor = 3 * noise
     strongest = float(ink.max())
     if strongest < max(FAINTEST, 2 * floor):
         return None
@@ -161,6 +160,4 @@ def _centred(sign: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
     row, column = ndimage.center_of_mass(sign)
     top = min(max(round(rows // 2 - row), 0), rows - height)
     left = min(max(round(columns // 2 - column), 0), columns - width)
-    field = np.zeros((rows, columns), dtype=sign.dtype)
-    field[top : top + height, left : left + width] = sign
-    return field
+    return np.pad(sign, ((top, rows - height - top), (left, columns - width - left)))

@@ -154,13 +154,7 @@ class SentenceEncoder(parts.Saved):
         words = self.tokens(text)
         if not words:
             raise InputError(f"{place} holds no word: {text[:40]!r}")
-        (indices,) = self._indices([words])
-        if not indices:
-            raise InputError(
-                f"{place} holds no word of the vocabulary: {text[:40]!r} "
-                f"(the vocabulary: {parts.listed(self.words, 12)})"
-            )
-        return indices
+        return self._indices(words, place, InputError)
 
     def stored(self, found: parts.Labelled) -> tuple[Tensor, Tensor | None]:
         """Sentences as lists of words, in the form of `Sequences`.
@@ -168,15 +162,16 @@ class SentenceEncoder(parts.Saved):
         Raises:
             DataError: a sentence holds no word that is known, and unknown ones are left out.
         """
-        rows = self._indices(found.series)
-        for row, words, place in zip(rows, found.series, found.places, strict=True):
-            if not row:
-                raise DataError(f"{place}: the sentence holds no word of the vocabulary: {' '.join(words)[:40]!r}")
-        return _ragged(rows)
+        sentences = zip(found.series, found.places, strict=True)
+        return _ragged([self._indices(words, f"{place}: the sentence", DataError) for words, place in sentences])
 
-    def _indices(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
+    def _indices(self, words: Sequence[str], what: str, error: type[DataError | InputError]) -> list[int]:
         other = 0 if self.unknown else None
-        return [[k for word in words if (k := self.index.get(word, other)) is not None] for words in sentences]
+        indices = [k for word in words if (k := self.index.get(word, other)) is not None]
+        if not indices:
+            known = parts.listed(self.words, 12)
+            raise error(f"{what} holds no word of the vocabulary: {' '.join(words)[:40]!r} (the vocabulary: {known})")
+        return indices
 
     def features(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """values (B, T) -> model inputs (T, B); with a generator, some words become the unknown word."""
@@ -274,11 +269,10 @@ def load_sentence_dataset(
                 raise DataError(f"{name} is {value!r}, but there is no data; say where it is with --data FILE")
         return lab_dataset()
     path = Path(data)
-    columns = text_column, label_column
-    everything = read_sentences(path, *columns, lowercase, max_length)
-    own_test = None if test_data is None else read_sentences(Path(test_data), *columns, lowercase, max_length)
+    options = text_column, label_column, lowercase, max_length
+    everything = read_sentences(path, *options)
+    own_test = None if test_data is None else read_sentences(Path(test_data), *options)
     train, *others = everything.divide(own_test, test, validation, seed)
-    names = parts.class_names(train.labels, path)
     words = build_vocabulary(train.series, min_count, max_vocabulary)
     if len(words) < 2:
         if len(set(chain.from_iterable(train.series))) < 2:
@@ -288,6 +282,7 @@ def load_sentence_dataset(
         else:
             remedy = f"lower min_count, which is {min_count}"
         raise DataError(f"the vocabulary of {path} has {len(words)} of the 2 words that it needs at least; {remedy}")
+    names = parts.class_names(train.labels, path)
     encoder = SentenceEncoder((UNKNOWN, *words), names, True, lowercase, max_length, word_dropout)
     return Dataset.of(encoder, train, *others)
 

@@ -69,16 +69,12 @@ class SeriesEncoder(parts.Saved):
             DataError: a feature has no value at all, or one beyond float32.
         """
         steps = _steps(train, DataError)  # (ΣT, D)
-        there = np.isfinite(steps)
-        count = there.sum(0)
-        for name, values in zip(train.features, count.tolist(), strict=True):
-            if not values:
+        for name, without in zip(train.features, np.isnan(steps).all(0), strict=True):
+            if without:
                 raise DataError(f"{train.where}: feature {name} has no value in the training part; remove it")
-        mean = np.where(there, steps, 0).sum(0) / count
-        variance = (np.where(there, steps - mean, 0) ** 2).sum(0) / count
+        mean, deviation = np.nanmean(steps, 0), np.nanstd(steps, 0)
         # A feature that never changes says nothing: it becomes 0, not the rounding error divided by itself.
-        constant = np.sqrt(variance) <= 1e-12 * np.maximum(1.0, np.abs(mean))
-        deviation = np.where(constant, 1.0, np.sqrt(variance))
+        deviation[deviation <= 1e-12 * np.maximum(1.0, np.abs(mean))] = 1.0
         return cls(tuple(mean.tolist()), tuple(deviation.tolist()), tuple(train.features), class_names, fill_missing)
 
     @property
@@ -143,9 +139,9 @@ def _refuse(bad: np.ndarray, found: parts.Labelled, error: type[DataError | Inpu
     """Raise `error` with the place of the first value where `bad` (ΣT, D) is true."""
     if bad.any():
         row, column = np.argwhere(bad)[0].tolist()
-        n = 0
-        while row >= len(found.series[n]):
-            row, n = row - len(found.series[n]), n + 1
+        ends = np.cumsum([len(array) for array in found.series])
+        n = int(np.searchsorted(ends, row, side="right"))
+        row -= int(ends[n]) - len(found.series[n])
         place = f"{found.places[n]}, step {row} (from 0), feature {found.features[column]}"
         raise error(f"{place}: the value {why.format(float(found.series[n][row, column]))}")
 
@@ -159,10 +155,8 @@ def _steps(found: parts.Labelled, error: type[DataError | InputError]) -> np.nda
 
 def _filled(steps: np.ndarray, lengths: list[int], how: Fill, mean: np.ndarray) -> np.ndarray:
     """steps (ΣT, D) with something in the place of every NaN."""
-    missing = np.isnan(steps)
-    if not missing.any():
-        return steps
     if how == "last":
+        missing = np.isnan(steps)
         rows = np.arange(len(steps))[:, None]
         starts = np.repeat(np.cumsum(lengths) - lengths, lengths)[:, None]  # (ΣT, 1), where the row's series begins
         last = np.maximum.accumulate(np.where(missing, -1, rows), axis=0)  # the last row that has a value
@@ -222,11 +216,12 @@ def _read_arrays(path: Path, labelled: bool) -> parts.Labelled:
     X, y = arrays["X"], arrays.get("y")
     if X.ndim == 2:
         X = X[:, :, None]
-    if X.ndim != 3 or X.dtype.kind not in "fiub":
-        raise DataError(f"{path}: X has shape {X.shape} and type {X.dtype}; expected numbers (N, T, D) or (N, T)")
+    if X.ndim != 3 or X.dtype.kind not in "fiub" or 0 in X.shape[1:]:
+        raise DataError(
+            f"{path}: X has shape {X.shape} and type {X.dtype}; expected numbers (N, T, D) or (N, T), "
+            "of at least one time step and one feature"
+        )
     N, T, D = X.shape
-    if T == 0 or D == 0:
-        raise DataError(f"{path}: X has shape {X.shape}; expected at least one time step and one feature")
     if y is not None and y.shape != (N,):
         raise DataError(f"{path}: y has shape {y.shape}, but X has {N} series; expected ({N},)")
     lengths = arrays.get("lengths", np.full(N, T))
@@ -418,11 +413,9 @@ def load_series_dataset(
         )
     if fill_missing not in get_args(Fill):
         raise InputError(f"fill_missing is {fill_missing!r}{nearest(fill_missing, get_args(Fill))}")
-    columns = {"id_column": id_column, "time_column": time_column, "label_column": label_column}
-    everything = read_series(Path(data), **columns)  # type: ignore[arg-type]
-    own_test = None
-    if test_data is not None:
-        own_test = read_series(Path(test_data), **columns).with_features(everything.features)  # type: ignore[arg-type]
+    columns = id_column, time_column, label_column
+    everything = read_series(Path(data), *columns)
+    own_test = None if test_data is None else read_series(Path(test_data), *columns).with_features(everything.features)
     train, *others = everything.divide(own_test, test, validation, seed)
     encoder = SeriesEncoder.fit(train, parts.class_names(train.labels, train.where), fill_missing)
     return Dataset.of(encoder, train, *others)

@@ -9,7 +9,7 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from unroll.data.parts import listed, refuse_surrogates
 from unroll.errors import DataError
@@ -17,11 +17,8 @@ from unroll.errors import DataError
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
-class Record(NamedTuple):
-    """One record: the wanted columns' values, and the number of the line that it begins on (the first is 1)."""
-
-    line: int
-    values: tuple[Any, ...]
+Record = tuple[int, tuple[Any, ...]]
+"""The number of the line that a record begins on (the first is 1), and the wanted columns' values."""
 
 
 def read_text(path: Path) -> str:
@@ -66,9 +63,8 @@ def read_records(path: Path, columns: Sequence[str]) -> list[Record]:
     if suffix in (".jsonl", ".ndjson") or (by_content and read_text(path).lstrip().startswith("{")):
         records = list(_json_records(path, columns))
     else:
-        table = read_table(path)
-        where, body = _positions(path, columns, table)
-        records = [Record(line, tuple(fields[i] for i in where)) for line, fields in body]
+        where, body = _positions(path, columns, read_table(path))
+        records = [(line, tuple(fields[i] for i in where)) for line, fields in body]
     if not records:
         raise DataError(f"{path} holds no record after its header line; expected one a line")
     return records
@@ -100,14 +96,10 @@ def read_table(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _delimiter(path: Path, text: str) -> str:
-    if path.suffix.lower() in (".tsv", ".tab"):
+    suffix, first = path.suffix.lower(), text.lstrip("\r\n").splitlines()[0]
+    if suffix in (".tsv", ".tab") or (suffix != ".csv" and "\t" in first):
         return "\t"
-    first = text.lstrip("\r\n").splitlines()[0]
-    if path.suffix.lower() != ".csv" and "\t" in first:
-        return "\t"
-    if "," in first:
-        return ","
-    return max(";\t", key=first.count) if any(d in first for d in ";\t") else ","
+    return "," if "," in first else max(",;\t", key=first.count)
 
 
 def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[int, list[str]]]:
@@ -117,18 +109,17 @@ def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[in
     reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # 131,072 at first; a document may be longer
     rows: list[tuple[int, list[str]]] = []
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return rows
-        except csv.Error as error:
-            endless = "unexpected end of data" in str(error)
-            problem = "a quoted field begins here and does not end" if endless else f"after a quoted field {error}"
-            raise DataError(f'{path}, line {line}: {problem}; double quotes ("") that belong to the text') from None
-        if any(field.strip() for field in fields):
-            rows.append((line, fields))
+    line = 1
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                rows.append((line, fields))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        endless = "unexpected end of data" in str(error)
+        problem = "a quoted field begins here and does not end" if endless else f"after a quoted field {error}"
+        raise DataError(f'{path}, line {line}: {problem}; double quotes ("") that belong to the text') from None
+    return rows
 
 
 def _positions(
@@ -180,7 +171,7 @@ def _json_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
                 raise DataError(f"{place}: has no {column!r}; it holds {listed([*map(repr, fields)])}")
             if isinstance(fields[column], str):
                 refuse_surrogates(fields[column], f"{place}: {column!r}")
-        yield Record(line, tuple(fields[column] for column in columns))
+        yield line, tuple(fields[column] for column in columns)
 
 
 def _count(number: int, noun: str) -> str:
