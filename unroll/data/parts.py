@@ -66,8 +66,7 @@ class Labelled:
     ) -> tuple[Labelled, Labelled, Labelled]:
         """Training, validation and test part; with a test file of its own, none of the rest is tested with."""
         class_names(self.labels, self.where)  # one class alone is the greater mistake than too few of it
-        chosen = split(self.labels, 0.0 if own_test else test, validation, seed)
-        train, held_out, tested = map(self.choose, chosen)
+        train, held_out, tested = map(self.choose, split(self.labels, 0.0 if own_test else test, validation, seed))
         return train, held_out, own_test or tested
 
 

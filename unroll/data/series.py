@@ -131,8 +131,7 @@ class SeriesEncoder(parts.Saved):
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        others = {name: value for name, value in fields.items() if name != "features"}
-        return super().from_json({"feature_names": fields["features"], **others})
+        return super().from_json({"feature_names" if k == "features" else k: value for k, value in fields.items()})
 
 
 def _refuse(bad: np.ndarray, found: parts.Labelled, error: type[DataError | InputError], why: str) -> None:
@@ -214,8 +213,7 @@ def _read_arrays(path: Path, labelled: bool) -> parts.Labelled:
             held = parts.listed(list(arrays))
             raise DataError(f"{path} has no array {name!r}; it holds {held}; expected X, y, perhaps lengths")
     X, y = arrays["X"], arrays.get("y")
-    if X.ndim == 2:
-        X = X[:, :, None]
+    X = X[:, :, None] if X.ndim == 2 else X
     if X.ndim != 3 or X.dtype.kind not in "fiub" or 0 in X.shape[1:]:
         raise DataError(
             f"{path}: X has shape {X.shape} and type {X.dtype}; expected numbers (N, T, D) or (N, T), "

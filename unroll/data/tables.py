@@ -76,8 +76,10 @@ def read_table(path: Path) -> list[tuple[int, list[str]]]:
     Raises:
         DataError: a line does not parse, or has another number of fields than the first.
     """
-    text = read_text(path)
-    delimiter = _delimiter(path, text)
+    text, suffix = read_text(path), path.suffix.lower()
+    first = text.lstrip("\r\n").splitlines()[0]
+    tabs = suffix in (".tsv", ".tab") or (suffix != ".csv" and "\t" in first)
+    delimiter = "\t" if tabs else "," if "," in first else max(",;\t", key=first.count)
     try:
         rows = _parse(path, text, delimiter, csv.QUOTE_MINIMAL)
     except DataError:
@@ -93,13 +95,6 @@ def read_table(path: Path) -> list[tuple[int, list[str]]]:
                 f'put text that holds {DELIMITERS[delimiter]} in "quotes"'
             )
     return rows
-
-
-def _delimiter(path: Path, text: str) -> str:
-    suffix, first = path.suffix.lower(), text.lstrip("\r\n").splitlines()[0]
-    if suffix in (".tsv", ".tab") or (suffix != ".csv" and "\t" in first):
-        return "\t"
-    return "," if "," in first else max(",;\t", key=first.count)
 
 
 def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[int, list[str]]]:
