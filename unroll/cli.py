@@ -6,25 +6,24 @@ Nothing heavy is imported until a command needs it. Bad input ends with one line
 from __future__ import annotations
 
 import atexit
+import codecs
 import gc
 import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 import unroll
 from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest
-from unroll.options import RecipeCommand, given_fields, made_folder, out_option, progress, with_places
+from unroll.options import RecipeCommand, given_fields, made_folder, output, progress, with_places
 from unroll.training import distributed
-
-if TYPE_CHECKING:
-    from unroll.training.run import RunFolder
 
 
 class TrainCommand(RecipeCommand):
@@ -46,14 +45,14 @@ def cli() -> None:
 
 @cli.command(cls=TrainCommand, short_help="Train a recipe and test it.")
 @click.argument("recipe", required=False)
-@out_option("run folder to make; runs/RECIPE if left out", metavar="RUN")
+@output("run folder to make; runs/RECIPE if left out", metavar="RUN")
 @click.option("--resume", metavar="RUN", help="go on with an interrupted run")
 @click.option("--no-test", is_flag=True, help="do not look at the test set (while choosing between recipes)")
 @click.option("--no-figures", is_flag=True, help="do not draw")
 @click.option("--tensorboard", is_flag=True, help="write TensorBoard event files into the run folder too")
 def train(
     recipe: str | None,
-    out: str | None,
+    out: Path | None,
     resume: str | None,
     no_test: bool,
     no_figures: bool,
@@ -69,8 +68,8 @@ def train(
         raise InputError("--resume takes the run folder alone: recipe and fields are those that the run began with")
     if resume is None and recipe is None:
         raise InputError("name a recipe, as in: unroll train lstm-mnist (unroll recipes lists them)")
-    if tensorboard:
-        distributed.lead(lambda: _require("tensorboard", "tensorboard"))
+    if tensorboard and distributed.lead(lambda: find_spec("tensorboard") is None):
+        raise InputError("tensorboard is not installed; install it with: pip install 'unroll-rnn[tensorboard]'")
     reading = None
     with _without_gc():
         from unroll.training.recipe import load_recipe
@@ -89,7 +88,9 @@ def train(
         from unroll.training.train import train as run_training
 
     if resume is not None:
-        folder = distributed.lead(lambda: _unfinished(resume))  # no other process needs to have the folder
+        folder = distributed.lead(lambda: RunFolder(resume))  # no other process needs to have the folder
+        if distributed.lead(lambda: folder.finished):
+            raise InputError(f"{folder.path} is finished; there is nothing to resume")
         chosen = distributed.lead(lambda: folder.recipe)
         dataset = prepare(chosen)
     else:
@@ -165,26 +166,22 @@ def predict(run: str, inputs: tuple[str, ...], as_json: bool) -> None:
     from unroll.training.tasks import read_inputs, warnings_about
 
     classifier = load(run)
-    given: list[str] = []
-    places: list[str] = []  # what errors call each input
+    given: list[tuple[str, str]] = []  # what errors call each input, and the input
     for item in inputs:
         if item == "-":
-            for number, line in _stdin_lines():
-                given.append(line)
-                places.append(f"stdin, line {number}")
+            given += _stdin_lines()
         elif isinstance(classifier.encoder, SentenceEncoder) and os.path.isfile(item):
             raise InputError(
                 f"{item} is a file, and {run} reads sentences; to read it line by line: unroll predict {run} - < {item}"
             )
         else:
-            given.append(item)
-            places.append(f"sentence {len(given)}")
+            given.append((f"sentence {len(given) + 1}", item))
     if not given:
         raise InputError("stdin held no line to predict")
     if isinstance(classifier.encoder, SentenceEncoder):
-        for sentence, place in zip(given, places, strict=True):
+        for place, sentence in given:
             classifier.encoder.check(sentence, place)
-    names, values = read_inputs(classifier.recipe, classifier.encoder, given)
+    names, values = read_inputs(classifier.recipe, classifier.encoder, [item for _, item in given])
     predictions = classifier.predict(values)  # before any warning: where it fails, the error stands alone
     for warning in warnings_about(classifier.encoder, values):
         click.echo(f"unroll: {warning}", err=True)
@@ -217,8 +214,8 @@ def bptt(run: str | None) -> None:
 @click.option("--number", type=int, metavar="N", help="look at test sequence N, counted from 0")
 @click.option("--layer", type=int, default=-1, metavar="L", help="layer to draw, from 0; the top one if left out")
 @click.option("--direction", default="forward", metavar="WAY", help="of two directions: forward or backward")
-@out_option("where to put the figure and the numbers; RUN/figures if left out")
-def look(run: str, given: str | None, number: int | None, layer: int, direction: str, out: str | None) -> None:
+@output("where to put the figure and the numbers; RUN/figures if left out")
+def look(run: str, given: str | None, number: int | None, layer: int, direction: str, out: Path | None) -> None:
     """Draw what every gate and state of RUN does while it reads INPUT, a picture file or a sentence.
 
     Without INPUT it reads a sequence of the test set. The numbers behind the figure go to look.npz.
@@ -227,10 +224,10 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
     from unroll.insight.trace import decided
     from unroll.report.insight import draw_look, save_insight
 
-    folder = made_folder(out) if out is not None else Path(run) / "figures"
+    folder = made_folder(out) if out else Path(run) / "figures"
     seen = run_look(run, given, number)
     trace = seen.trace
-    figure = draw_look(trace, seen.words, seen.picture, seen.truth, layer=layer, direction=direction)
+    figure = draw_look(*seen, layer=layer, direction=direction)
     png = save_insight(figure, folder / "look")
     trace.save(folder / "look.npz")
     if trace.p is not None:
@@ -241,16 +238,15 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
             f"It says {trace.class_names[best]} with probability {p[T - 1, best]:.4f}{truth}; "
             f"from step {step} of {T} on it never says anything else"
         )
-    click.echo(f"Figure: {png}")
-    click.echo(f"Numbers: {folder / 'look.npz'}")
+    click.echo(f"Figure: {png}\nNumbers: {folder / 'look.npz'}")
 
 
 @cli.command(short_help="Measure how far gradients reach back in time.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--inputs", type=int, default=200, metavar="N", help="test sequences to measure on; 200 if left out")
 @click.option("--no-pixels", is_flag=True, help="do not read pictures pixel by pixel as well")
-@out_option("where to put figure and numbers; the first RUN's figures if left out")
-def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | None) -> None:
+@output("where to put figure and numbers; the first RUN's figures if left out")
+def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: Path | None) -> None:
     """Measure how much of the loss's gradient reaches every time step: each RUN untrained and trained.
 
     Beside them stand untrained RNNs and LSTMs of the same size: recurrent weights small and large, forget biases 0, 1, 3.
@@ -259,11 +255,11 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | No
     from unroll.insight.gradients import measure_runs, text_table
     from unroll.report.insight import draw_gradients, save_insight
 
-    folder = made_folder(out) if out is not None else Path(runs[0]) / "figures"
+    folder = made_folder(out) if out else Path(runs[0]) / "figures"
     curves = measure_runs(runs, inputs, not no_pixels, progress("models"))
     png = save_insight(draw_gradients(curves), folder / "gradients")
     write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
-    click.echo("\n".join(text_table(curves)))
+    _table(text_table(curves))
     click.echo(f"Figure: {png}")
     click.echo(f"Numbers: {folder / 'gradients.json'}")
 
@@ -273,8 +269,8 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: str | No
 @click.option("--gate", "gates", multiple=True, metavar="NAME", help="f, i, o, c_tilde or coupled; all if left out")
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each variant; 3 if left out")
 @click.option("--epochs", type=int, metavar="N", help="epochs of each training; the run's own if left out")
-@out_option("where to put the numbers; RUN if left out")
-def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out: str | None) -> None:
+@output("where to put the numbers; RUN if left out")
+def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out: Path | None) -> None:
     """Take one gate at a time away from the LSTM of RUN, train again, and see what it was worth."""
     from unroll.insight.ablate import ablate as run_ablation
     from unroll.insight.ablate import plan, text_table
@@ -286,11 +282,11 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     if epochs is not None:
         recipe = parse_recipe({**recipe.model_dump(), "epochs": epochs}, run)
     plan(gates, seeds)  # a wrong name shall not wait for the data
-    folder = made_folder(out or run)
+    folder = made_folder(out or Path(run))
 
     with alone(folder, "unroll ablate"):
         rows = run_ablation(recipe, folder / "ablate.json", gates, seeds, progress("trainings"))
-    click.echo("\n".join(text_table(rows)))
+    _table(text_table(rows))
     click.echo(f"Numbers: {folder / 'ablate.json'}")
 
 
@@ -300,8 +296,8 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     "--length", "lengths", type=int, multiple=True, metavar="T", help="steps to remember; growing ones if left out"
 )
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each kind; 3 if left out")
-@out_option("where to put figure and numbers; memory if left out", default="memory")
-def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: str) -> None:
+@output("where to put figure and numbers; memory if left out", default="memory")
+def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: Path) -> None:
     """Find out for how many steps RNN and LSTM can keep something.
 
     The tasks: order (temporal order), adding, copy, rows (MNIST rows, then blank ones); all if left out. What FOLDER
@@ -315,7 +311,7 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: st
     file = folder / "memory.json"
     with alone(folder, "unroll memory"):
         rows = summary(measure(todo, file, progress("trainings")))
-    click.echo("\n".join(text_table(rows)))
+    _table(text_table(rows))
     click.echo(f"Figure: {save_insight(draw_memory(rows), folder / 'memory')}")
     click.echo(f"Numbers: {file}")
 
@@ -325,10 +321,7 @@ def recipes() -> None:
     """List the recipes that come with the package."""
     from unroll.training.recipe import known_recipes, load_recipe
 
-    known = known_recipes()
-    width = max(map(len, known))
-    for name in known:
-        click.echo(f"{name:{width}}  {load_recipe(name).about}")
+    _table([[name, load_recipe(name).about] for name in known_recipes()])
 
 
 @cli.command(short_help="Name versions, machine and engine in use.")
@@ -344,44 +337,30 @@ for command in commands_report.COMMANDS + commands_tuning.COMMANDS:
     cli.add_command(command)
 
 
+def _table(rows: list[list[str]]) -> None:
+    from unroll.report.blocks import aligned
+
+    click.echo("\n".join(aligned(rows)))
+
+
 def _free_folder(name: str) -> Path:
     """runs/NAME, or runs/NAME-2 and so on where that is taken."""
-    path, number = Path("runs") / name, 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path
+    paths = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in count(1))
+    return next(path for path in paths if not path.exists())
 
 
-def _unfinished(path: str) -> RunFolder:
-    """The run folder at `path`, which is to be gone on with."""
-    from unroll.training.run import RunFolder
-
-    folder = RunFolder(path)
-    if folder.finished:
-        raise InputError(f"{folder.path} is finished; there is nothing to resume")
-    return folder
-
-
-def _stdin_lines() -> Iterator[tuple[int, str]]:
-    """The lines of stdin that are not blank, and their numbers from 1; UTF-8, whatever the locale says."""
+def _stdin_lines() -> Iterator[tuple[str, str]]:
+    """The lines of stdin that are not blank, each after its place; UTF-8, whatever the locale says."""
     content = b"" if sys.stdin is None else sys.stdin.buffer.read()  # None: closed by the shell
-    for number, line in enumerate(content.splitlines(), start=1):
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
+        place = f"stdin, line {number}"
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            text = line.decode()
         except UnicodeDecodeError as error:
-            raise InputError(
-                f"stdin, line {number}: byte 0x{line[error.start]:02x} is not UTF-8; give text in the encoding UTF-8"
-            ) from None
+            byte = line[error.start]
+            raise InputError(f"{place}: byte 0x{byte:02x} is not UTF-8; give text in the encoding UTF-8") from None
         if text.strip():
-            yield number, text
-
-
-def _require(module: str, extra: str) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec(module) is None:
-        raise InputError(f"{module} is not installed; install it with: pip install 'unroll-rnn[{extra}]'")
+            yield place, text
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -397,10 +376,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except click.NoSuchOption as error:
         _fail(f"no such option {error.option_name!r}{nearest(error.option_name, error.possibilities or ['--help'])}")
-    except click.ClickException as error:
-        _fail(error.format_message())
-    except UnrollError as error:
-        _fail(str(error))
+    except (click.ClickException, UnrollError) as error:
+        _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
     except (click.Abort, KeyboardInterrupt):
         if distributed.leads():
             click.echo("interrupted", err=True)
@@ -409,10 +386,8 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
         sys.exit(1)
     except OSError as error:
-        _fail(
-            f"{error.strerror or error}: {error.filename or 'while writing'}; free space or choose another place",
-            alone=True,
-        )
+        place = error.filename or "while writing"
+        _fail(f"{error.strerror or error}: {place}; free space or choose another place", alone=True)
     except UnicodeError as error:
         _fail(str(error), alone=True)
     except (MemoryError, RuntimeError) as error:

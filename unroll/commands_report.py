@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from unroll.errors import InputError
-from unroll.options import not_empty, out_option
+from unroll.options import output
+
+FILE = click.Path(path_type=Path)
 
 
 @click.command(short_help="Write a PDF about a run.")
 @click.argument("run")
-@out_option("PDF to write; RUN/report.pdf if left out", metavar="FILE")
+@output("PDF to write; RUN/report.pdf if left out", metavar="FILE")
 @click.option("--title", metavar="TEXT", help="title of the report")
 @click.option("--author", metavar="NAME", help="who stands under the title")
 @click.option("--draft", is_flag=True, help="build from an unfinished run too, and say what is missing")
 @click.option("--redraw", is_flag=True, help="draw the figures of the run again first")
-def report(run: str, out: str | None, title: str | None, author: str | None, draft: bool, redraw: bool) -> None:
+def report(run: str, out: Path | None, title: str | None, author: str | None, draft: bool, redraw: bool) -> None:
     """Write one PDF about RUN: equations, hyperparameters, losses, test, examples, code, how to run it again."""
     from unroll.report.document import report as make
     from unroll.report.pdf import write_pdf
     from unroll.training.run import RunFolder
 
     folder = RunFolder(run)
-    target = Path(out) if out is not None else folder.path / "report.pdf"
+    target = out or folder.path / "report.pdf"
     if target.suffix.lower() != ".pdf":
         raise InputError(f"--out is {out}; expected a file name that ends in .pdf")
     if redraw:
@@ -41,22 +44,14 @@ def report(run: str, out: str | None, title: str | None, author: str | None, dra
 @click.option("--lab", required=True, metavar="NAME", help="homework, inclass, or a YAML file of your course")
 @click.option("--student-id", metavar="ID", help="your number")
 @click.option("--name", metavar="NAME", help="your name, for the title page")
-@click.option("--answers", metavar="FILE.md", help="your answers: Markdown, a heading such as '## 1' for each question")
-@click.option("--code", metavar="FILE", help="your own script (.py) or notebook (.ipynb)")
-@out_option("where to put both files; a folder of their name if left out")
+@click.option(
+    "--answers", metavar="FILE.md", type=FILE, help="your answers: Markdown, a heading such as '## 1' for each question"
+)
+@click.option("--code", metavar="FILE", type=FILE, help="your own script (.py) or notebook (.ipynb)")
+@output("where to put both files; a folder of their name if left out")
 @click.option("--draft", is_flag=True, help="build from an unfinished run too, and say what is missing")
 @click.option("--questions", is_flag=True, help="only print the lab's questions, as a file to write the answers into")
-def handin(
-    run: str | None,
-    lab: str,
-    student_id: str | None,
-    name: str | None,
-    answers: str | None,
-    code: str | None,
-    out: str | None,
-    draft: bool,
-    questions: bool,
-) -> None:
+def handin(run: str | None, lab: str, student_id: str | None, code: Path | None, questions: bool, **given: Any) -> None:
     """Make the two files of a hand-in from RUN: the report under your name, with your answers, and your code."""
     from unroll.report.handin import handin as make
     from unroll.report.handin import load_lab, questions_file, unanswered_line
@@ -73,18 +68,8 @@ def handin(
         raise InputError("a hand-in needs your own code: --code my_lab.py (or .ipynb)")
     from unroll.training.run import RunFolder
 
-    made = make(
-        RunFolder(run),
-        asked,
-        student_id,
-        Path(code),
-        answers=None if answers is None else Path(answers),
-        name=name,
-        out=None if out is None else Path(out),
-        draft=draft,
-    )
-    click.echo(f"Report: {made.pdf}")
-    click.echo(f"Code: {made.code}")
+    made = make(RunFolder(run), asked, student_id, code, **given)
+    click.echo(f"Report: {made.pdf}\nCode: {made.code}")
     line = unanswered_line(asked, made.unanswered)
     if line is not None:
         click.echo(line, err=True)
@@ -92,23 +77,17 @@ def handin(
 
 @click.command(short_help="Set several runs beside each other.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
-@click.option(
-    "--figure",
-    default="comparison.png",
-    metavar="FILE",
-    help="figure to draw (PNG, and SVG beside it)",
-    callback=not_empty,
-)
+@output("figure to draw (PNG, and SVG beside it)", "FILE", "--figure", default="comparison.png")
 @click.option("--no-figure", is_flag=True, help="do not draw")
 @click.option("--json", "as_json", is_flag=True, help="print everything as JSON")
-def compare(runs: tuple[str, ...], figure: str, no_figure: bool, as_json: bool) -> None:
+def compare(runs: tuple[str, ...], figure: Path, no_figure: bool, as_json: bool) -> None:
     """Set several runs beside each other: recipes, accuracies, times, and whether the difference is chance."""
     from unroll.report.compare import compare as make
     from unroll.report.compare import draw_comparison, lines
     from unroll.training.run import RunFolder
 
     comparison = make([RunFolder(run) for run in runs])
-    drawn = None if no_figure else draw_comparison(comparison, Path(figure))
+    drawn = None if no_figure else draw_comparison(comparison, figure)
     if as_json:
         click.echo(json.dumps(comparison.to_json(), indent=2, ensure_ascii=False))
         return
@@ -119,9 +98,9 @@ def compare(runs: tuple[str, ...], figure: str, no_figure: bool, as_json: bool) 
 
 @click.command(short_help="Make ONNX and a model card of a run.")
 @click.argument("run")
-@click.option("--onnx", metavar="FILE", help="write the model as ONNX, normalisation included", callback=not_empty)
+@output("write the model as ONNX, normalisation included", "FILE", "--onnx")
 @click.option("--card", is_flag=True, help="write a model card (README.md) beside it, and the weights")
-def export(run: str, onnx: str | None, card: bool) -> None:
+def export(run: str, onnx: Path | None, card: bool) -> None:
     """Make files of RUN's model that other tools load: ONNX, and a model card for sharing it."""
     from unroll.report.export import export_onnx, write_card
     from unroll.training.run import RunFolder
@@ -130,12 +109,11 @@ def export(run: str, onnx: str | None, card: bool) -> None:
         raise InputError("say what to write: --onnx model.onnx, --card, or both")
     folder = RunFolder(run)
     if onnx is not None:
-        target = Path(onnx)
-        difference = export_onnx(folder, target)
+        difference = export_onnx(folder, onnx)
         checked = "not run: ONNX Runtime is not installed" if difference is None else f"{difference:.1e}"
-        click.echo(f"ONNX: {target} (largest difference to this package's own outputs: {checked})")
+        click.echo(f"ONNX: {onnx} (largest difference to this package's own outputs: {checked})")
     if card:
-        for path in write_card(folder, None if onnx is None else Path(onnx)):
+        for path in write_card(folder, onnx):
             click.echo(f"Card: {path}" if path.name == "README.md" else f"Weights: {path}")
 
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from unroll.errors import InputError, UnrollError
-from unroll.options import RecipeCommand, given_fields, made_folder, out_option, progress, with_places
+from unroll.options import RecipeCommand, given_fields, made_folder, output, progress, with_places
 
 if TYPE_CHECKING:
-    from unroll.tuning.effects import Training
+    from unroll.training.recipe import AnyRecipe
 
 
 @click.command(cls=RecipeCommand, short_help="Search for better hyperparameters.")
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 )
 @click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="processes on this machine")
 @click.option("--storage", metavar="URL", help="postgresql://… to share the study with other machines")
-@out_option("the study's folder and name; tuning/RECIPE if left out")
+@output("the study's folder and name; tuning/RECIPE if left out")
 def tune(
     recipe: str,
     trials: int,
     space: tuple[str, ...],
     workers: int,
     storage: str | None,
-    out: str | None,
+    out: Path | None,
     **fields: str | None,
 ) -> None:
     """Search for the values of the RECIPE's space that do best on held-out training sequences.
@@ -55,9 +55,9 @@ def tune(
     changes.setdefault("validation", own_validation or HELD_OUT)
     base = load_recipe(recipe, changes)
     searched = read_space(read_recipe(recipe)[0].get("space"), base, list(space), set(changes), recipe)
-    folder = Path(out if out is not None else Path("tuning") / base.name)
+    folder = out or Path("tuning") / base.name
     if not folder.name:
-        raise InputError(f"--out is {out!r}; expected a folder that has a name")
+        raise InputError(f"--out is {str(out)!r}; expected a folder that has a name")
     from unroll.training.train import prepare
 
     prepare(base)  # bad data shall be found before anything is made
@@ -92,8 +92,8 @@ def tune(
 @click.argument("first")
 @click.argument("second")
 @click.option("--seeds", type=int, default=5, metavar="N", help="trainings of each recipe; 5 if left out")
-@out_option("tables and figure; effects/FIRST-to-SECOND if left out")
-def effects(first: str, second: str, seeds: int, out: str | None) -> None:
+@output("tables and figure; effects/FIRST-to-SECOND if left out")
+def effects(first: str, second: str, seeds: int, out: Path | None) -> None:
     """Measure what each change from the recipe FIRST to the recipe SECOND is worth in accuracy and in time.
 
     Each hyperparameter that differs is changed alone from FIRST, and undone alone from SECOND; everything is trained with
@@ -103,13 +103,12 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
 
     # Before torch is imported: a misspelt name is answered at once.
     before, after = load_recipe(first), load_recipe(second)
-    folder = Path(out) if out is not None else Path("effects") / f"{before.name}-to-{after.name}"
+    folder = out or Path("effects") / f"{before.name}-to-{after.name}"
     if before.name == after.name:
         before, after = before.model_copy(update={"name": first}), after.model_copy(update={"name": second})
     from unroll.files import write_atomically
     from unroll.report.effects import draw_effects, markdown, table_of, text_table
     from unroll.report.insight import save_insight
-    from unroll.training.facts import facts
     from unroll.training.trials import alone
     from unroll.tuning.effects import Study, load_tested, measure, plan, summarise, walk
 
@@ -118,22 +117,31 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     dataset = load_tested(way.first.model_copy(update={"seed": 0}))  # the seed may decide what is split off for testing
     load_tested(way.second)
     with alone(folder, "unroll effects"):
-        study = Study(folder, way, dataset, facts())
+        study = Study(folder, way, dataset)
         del dataset  # every training reads its own
-        words = ["unroll", "effects", first, second, "--seeds", str(seeds), *([] if out is None else ["--out", out])]
+        words = [
+            "unroll",
+            "effects",
+            first,
+            second,
+            "--seeds",
+            str(seeds),
+            *([] if out is None else ["--out", str(out)]),
+        ]
         command = shlex.join(words)
-        done = sum(study.find(one.recipe) is not None for one in todo)
+        done = sum(study.trained(recipe) is not None for recipe in todo)
         if 0 < done < len(todo):
             click.echo(f"{done} of {len(todo)} trainings are in {study.path} already", err=True)
         try:
-            impossible = measure(way, study, seeds, _progress)
+            measure(way, study, seeds, _progress)
         except KeyboardInterrupt:
             click.echo(f"interrupted; go on with: {command}", err=True)
             sys.exit(130)
-        found = summarise(way, study, seeds, impossible)
+        found = summarise(way, study, seeds)
         caption, rows = table_of(found)
-        study.finish(seeds, caption, rows)
-        write_atomically(folder / "effects.md", markdown(found, command, study.content["machine"]))
+        study.about |= {"seeds": seeds, "caption": caption, "rows": rows}  # which a report shows as a table
+        study.save()
+        write_atomically(folder / "effects.md", markdown(found, command, study.about["machine"]))
         png = save_insight(draw_effects(found), folder / "effects")
     click.echo("\n".join(text_table(found)))
     click.echo(f"Table: {folder / 'effects.md'}")
@@ -141,12 +149,12 @@ def effects(first: str, second: str, seeds: int, out: str | None) -> None:
     click.echo(f"Numbers: {study.path}")
 
 
-def _progress(todo: Sequence[Training]) -> Iterable[Training]:
+def _progress(todo: Sequence[AnyRecipe]) -> Iterable[AnyRecipe]:
     """A bar on stderr that says what is being trained."""
     with progress("trainings")(total=len(todo)) as bar:
-        for training in todo:
-            bar.set_description(training.what)
-            yield training
+        for recipe in todo:
+            bar.set_description(f"seed {recipe.seed}: {recipe.name}")
+            yield recipe
             bar.update()
 
 

@@ -34,25 +34,24 @@ class RecipeCommand(click.Command):
         return super().get_params(ctx)
 
 
-def not_empty(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """A name to write to: an empty one, as an unset variable of a shell gives it, is not the same as none."""
-    if value is not None and not value.strip():
-        raise InputError(f"{option.opts[0]} is empty; expected a name, or leave the option out")
-    return value
+def output(text: str, metavar: str = "FOLDER", name: str = "--out", default: str | None = None) -> Callable[[Any], Any]:
+    """An option that names the folder or file that a command writes to; the command gets a Path."""
+
+    def path(context: click.Context, option: click.Parameter, value: str | None) -> Path | None:
+        if value is not None and not value.strip():  # an unset variable of a shell is not the same as no option
+            raise InputError(f"{name} is empty; expected a name, or leave the option out")
+        return None if value is None else Path(value)
+
+    return click.option(name, default=default, metavar=metavar, help=text, callback=path)
 
 
-def out_option(text: str, metavar: str = "FOLDER", default: str | None = None) -> Callable[[Any], Any]:
-    """--out: the folder or file that a command writes to."""
-    return click.option("--out", default=default, metavar=metavar, help=text, callback=not_empty)
-
-
-def made_folder(path: str | Path) -> Path:
+def made_folder(path: Path) -> Path:
     """The folder at `path`, made where there is none."""
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"{path} cannot be a folder: a file stands in the way; name another with --out") from None
-    return Path(path)
+    return path
 
 
 def progress(unit: str, **settings: Any) -> Callable[..., Any]:

@@ -222,25 +222,25 @@ CSV = 'text,label\n"good, really\ngood",yes\n"a ""bad"" one",no\n'
 )
 def test_one_content_is_read_alike_from_every_format(tmp_path: Path, name: str, content: str | bytes) -> None:
     found = read_sentences(write(tmp_path, name, content))
-    assert found.sentences == [["good", ",", "really", "good"], ["a", '"', "bad", '"', "one"]]
+    assert found.series == [["good", ",", "really", "good"], ["a", '"', "bad", '"', "one"]]
     assert found.labels == ["yes", "no"]
 
 
 def test_quotes_that_do_not_balance_are_plain_characters_in_tsv(tmp_path: Path) -> None:
     found = read_sentences(write(tmp_path, "a.tsv", 'text\tlabel\n"So good\t1\n"Bad\t0\n'))
-    assert found.sentences == [['"', "so", "good"], ['"', "bad"]]
+    assert found.series == [['"', "so", "good"], ['"', "bad"]]
 
 
 def test_a_line_ends_only_where_the_file_says_so(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "text,label\rone\u2028two\x0bthree,1\rfour\u0085five,0\r")
-    assert read_sentences(path).sentences == [["one", "two", "three"], ["four", "five"]]
+    assert read_sentences(path).series == [["one", "two", "three"], ["four", "five"]]
 
 
 def test_columns_can_be_named_or_counted(tmp_path: Path) -> None:
     named = write(tmp_path, "a.csv", "stars,review\n5,good\n1,bad\n")
     assert read_sentences(named, "review", "stars").labels == ["5", "1"]
     counted = write(tmp_path, "b.csv", "5,good\n1,bad\n")
-    assert read_sentences(counted, "2", "1").sentences == [["good"], ["bad"]]
+    assert read_sentences(counted, "2", "1").series == [["good"], ["bad"]]
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_json_that_python_cannot_hold_is_refused_with_its_line(tmp_path: Path, l
 
 def test_whole_characters_in_two_escapes_are_read(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", r'{"text": "x \ud83d\ude00", "label": 0}')
-    assert read_sentences(path).sentences == [["x", "😀"]]
+    assert read_sentences(path).series == [["x", "😀"]]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_a_vocabulary_too_small_names_what_made_it_so(
 
 def test_a_field_of_any_length_is_read(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", 'text,label\n"' + "good " * 100_000 + '",1\n')
-    assert read_sentences(path).sentences == [["good"] * 100_000]
+    assert read_sentences(path).series == [["good"] * 100_000]
 
 
 def test_a_label_of_no_kind_that_can_be_a_class_is_not_called_missing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ What it does not do: flips, noise, cropping, changes of brightness.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import torch
@@ -50,19 +50,13 @@ class Augmentation:
     smoothness: float = 4.0
 
     def __post_init__(self) -> None:
-        for name, below in (
-            ("rotation", math.inf),
-            ("scaling", 1.0),
-            ("shear", 90.0),
-            ("translation", math.inf),
-            ("elastic", math.inf),
-        ):
-            value = getattr(self, name)
-            if not 0 <= value < below:
-                limit = "" if below == math.inf else f" and below {below:g}"
-                raise InputError(f"{name} is {value}; expected a finite number of at least 0{limit}")
-        if not 1 <= self.smoothness < math.inf:
-            raise InputError(f"smoothness is {self.smoothness}; expected a finite number of pixels of at least 1")
+        for name, value in asdict(self).items():
+            least, below = (
+                (1, math.inf) if name == "smoothness" else (0, {"scaling": 1, "shear": 90}.get(name, math.inf))
+            )
+            if not least <= value < below:
+                limit = "" if below == math.inf else f" and below {below}"
+                raise InputError(f"{name} is {value}; expected a finite number of at least {least}{limit}")
 
     def any(self) -> bool:
         """Whether images are distorted at all."""

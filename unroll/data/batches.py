@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from unroll.errors import DataError
+from unroll.data.parts import Labelled, amount_of, classes
 
 POOL = 50  # batches whose sequences are sorted by length together
 
@@ -34,10 +34,8 @@ class Batch:
         Not a stretch of neighbours: in a batch that is sorted by length, one process would get all the long ones.
         """
         own = slice(rank, None, size)
-        if self.lengths is None:
-            return Batch(self.x[:, own], self.y[own], None)
-        lengths = self.lengths[own]
-        steps = max([1, *lengths.tolist()])
+        lengths = None if self.lengths is None else self.lengths[own]
+        steps = None if lengths is None else max([1, *lengths.tolist()])
         return Batch(self.x[:steps, own], self.y[own], lengths)
 
 
@@ -54,10 +52,8 @@ class Sequences:
     lengths: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.lengths is None:
-            assert len(self.values) == len(self.y)
-        else:
-            assert len(self.lengths) == len(self.y)
+        assert len(self.values if self.lengths is None else self.lengths) == len(self.y)
+        if self.lengths is not None:
             assert len(self.values) == int(self.lengths.sum())
             object.__setattr__(self, "_starts", self.lengths.cumsum(0) - self.lengths)
 
@@ -91,13 +87,16 @@ class Sequences:
         Raises:
             DataError: nothing would be left on one of the sides.
         """
-        count = round(amount * len(self)) if amount < 1 else round(amount)
-        if not 0 < count < len(self):
-            raise DataError(
-                f"holding out {amount:g} of {len(self)} sequences leaves nothing on one side; choose another"
-            )
-        everyone = torch.arange(len(self))
-        return self.subset(everyone[:-count]), self.subset(everyone[-count:])
+        count = amount_of("validation", amount, len(self))
+        first, last = torch.arange(len(self)).split([len(self) - count, count])
+        return self.subset(first), self.subset(last)
+
+
+def ragged(values: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    """values (ΣT, …), one sequence after the other -> (N, T, …) and None if all are equally long; else with lengths."""
+    if len(set(lengths)) == 1:
+        return values.view(len(lengths), lengths[0], *values.shape[1:]), None
+    return values, torch.tensor(lengths, dtype=torch.int64)
 
 
 class Encoder(Protocol):
@@ -126,6 +125,24 @@ class Encoder(Protocol):
         ...
 
 
+class FileEncoder(Encoder, Protocol):
+    """Of what is read from one file, labels beside the series."""
+
+    def stored(self, found: Labelled) -> tuple[Tensor, Tensor | None]:
+        """`values` and `lengths` of a `Sequences`."""
+        ...
+
+
+def as_sequences(encoder: FileEncoder, found: Labelled) -> Sequences:
+    """What a file holds, as a model reads it.
+
+    Raises:
+        DataError: a label is none of the encoder's, or a series cannot be read.
+    """
+    values, lengths = encoder.stored(found)
+    return Sequences(values, torch.tensor(classes(found.labels, encoder.class_names, found.places)), lengths)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What training needs to know about its data."""
@@ -134,6 +151,11 @@ class Dataset:
     train: Sequences
     validation: Sequences | None
     test: Sequences | None
+
+    @classmethod
+    def of(cls, encoder: FileEncoder, *divided: Labelled) -> Self:
+        """Of what `Labelled.divide` made of a file."""
+        return cls(encoder, *(as_sequences(encoder, part) if part.series else None for part in divided))  # type: ignore[arg-type]
 
     def steps(self, batch_size: int) -> int:
         """Batches in an epoch."""
@@ -169,7 +191,6 @@ def _order(data: Sequences, batch_size: int, generator: torch.Generator | None) 
     order = torch.randperm(len(data), generator=generator)
     if data.lengths is None:
         return list(order.split(batch_size))
-    found: list[Tensor] = []
-    for pool in order.split(POOL * batch_size):
-        found += pool[data.lengths[pool].argsort(stable=True)].split(batch_size)
+    pools = order.split(POOL * batch_size)
+    found = [part for pool in pools for part in pool[data.lengths[pool].argsort(stable=True)].split(batch_size)]
     return [found[i] for i in torch.randperm(len(found), generator=generator).tolist()]

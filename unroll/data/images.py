@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from unroll.data.parts import Saved
+from unroll.data.parts import Saved, listed
 from unroll.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -116,15 +116,16 @@ def read_part(folder: str | Path | None, split: Split) -> Part:
         raise InputError(f"split is {split!r}; expected 'train' or 'test'")
     folder = PACKAGED if folder is None else Path(folder)
     files = _find(folder)
-    missing = [_USUAL[part] for part in _USUAL if part[0] == split and part not in files]
+    missing = [name for part, name in _USUAL.items() if part[0] == split and part not in files]
     if missing:
-        there = sorted(path.name for path in folder.iterdir())
-        listed = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
-        raise DataError(
-            f"{folder}: no {' and no '.join(missing)} (plain, .gz or .xz); the folder has {listed or 'no files'}"
-        )
+        there = listed(sorted(path.name for path in folder.iterdir()))
+        raise DataError(f"{folder}: no {' and no '.join(missing)} (plain, .gz or .xz); the folder has {there}")
     images_file, labels_file = files[split, "images"], files[split, "labels"]
-    images, labels = _read_images(images_file), _read_labels(labels_file)
+    images, labels = read_idx(images_file), _read_labels(labels_file)
+    if images.dtype != np.uint8 or images.ndim != 3:
+        raise DataError(
+            f"{images_file} holds {images.ndim} dimensions of {images.dtype}; expected 3 (image, row, column) of uint8"
+        )
     if len(images) != len(labels):
         raise DataError(
             f"{images_file} holds {len(images):,} images and {labels_file.name} {len(labels):,} labels; expected as "
@@ -144,11 +145,9 @@ def read_part(folder: str | Path | None, split: Split) -> Part:
     highest = int(labels.max())
     if other_labels := files.get((other, "labels")):
         highest = max(highest, int(_read_labels(other_labels).max(initial=0)))
-    names = _class_names(folder, highest)
-
     if images_file.name.startswith("emnist-"):
         images = np.ascontiguousarray(images.transpose(0, 2, 1))
-    return images, labels, names
+    return images, labels, _class_names(folder, highest)
 
 
 def read_idx(path: str | Path) -> NDArray[Any]:
@@ -172,17 +171,13 @@ def read_idx(path: str | Path) -> NDArray[Any]:
         found = 0
         while found < expected and (count := stream.readinto(room[found:])):  # type: ignore[attr-defined]
             found += count
-        if found < expected:
-            raise DataError(
-                f"{path}: truncated: {found:,} bytes after the header, which promises {expected:,} ({described}); "
-                "copy or download the file again"
-            )
         # Reading on to the end is also what makes gzip and xz verify their checksums.
-        beyond = sum(len(block) for block in iter(lambda: stream.read(1 << 20), b""))
-        if beyond:
+        found += sum(len(block) for block in iter(lambda: stream.read(1 << 20), b""))
+        if found != expected:
+            what = "truncated" if found < expected else "damaged, or two files were joined"
             raise DataError(
-                f"{path}: {found + beyond:,} bytes after the header, which promises {expected:,} ({described}); "
-                "the file is damaged or two files were joined: copy or download it again"
+                f"{path}: {what}: {found:,} bytes after the header, which promises {expected:,} ({described}); "
+                "copy or download the file again"
             )
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
@@ -209,22 +204,12 @@ def _find(folder: Path) -> dict[_Key, Path]:
     for path in sorted(folder.iterdir()):
         match = _NAME.fullmatch(path.name)
         if match and path.is_file():
-            split: Split = "train" if match["split"] == "train" else "test"
-            what: Literal["images", "labels"] = "images" if match["what"] == "images" else "labels"
-            families.setdefault(match["family"] or "", {}).setdefault((split, what), path)
+            key = cast(_Key, ("train" if match["split"] == "train" else "test", match["what"]))
+            families.setdefault(match["family"] or "", {}).setdefault(key, path)
     if len(families) > 1:
         names = ", ".join(f"{family}-*" if family else "train-* and t10k-*" for family in sorted(families))
         raise DataError(f"{folder} holds {len(families)} image sets ({names}); expected one: give each its own folder")
     return next(iter(families.values()), {})
-
-
-def _read_images(path: Path) -> NDArray[np.uint8]:
-    images = read_idx(path)
-    if images.dtype != np.uint8 or images.ndim != 3:
-        raise DataError(
-            f"{path} holds {images.ndim} dimensions of {images.dtype}; expected 3 (image, row, column) of uint8"
-        )
-    return images
 
 
 def _read_labels(path: Path) -> NDArray[np.int64]:
@@ -256,30 +241,28 @@ def _class_names(folder: Path, highest: int) -> tuple[str, ...]:
 @contextmanager
 def _opened(path: Path, at_once: bool = False) -> Iterator[BinaryIO]:
     """The file's contents as a stream, unpacked where they are packed; damage met while reading is a DataError."""
+    again = "copy or download the file again"
     try:
         with path.open("rb") as file:
             start = file.read(len(XZ))
             file.seek(0)
-            if start.startswith(GZIP):
-                unpacked = _unpacked(file) if at_once else None
-                with gzip.open(file) if unpacked is None else io.BytesIO(unpacked) as stream:
-                    yield cast(BinaryIO, stream)
-            elif start == XZ:
-                with lzma.open(file) as stream:
+            unpacked = _unpacked(file) if at_once and start.startswith(GZIP) else None
+            if unpacked is None and (start == XZ or start.startswith(GZIP)):
+                with lzma.open(file) if start == XZ else gzip.open(file) as stream:
                     yield cast(BinaryIO, stream)
             else:
-                yield file
+                yield file if unpacked is None else io.BytesIO(unpacked)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; expected an IDX file, plain or compressed with gzip or xz") from None
+        problem = "no such file; expected an IDX file, plain or compressed with gzip or xz"
     except EOFError:
-        size = path.stat().st_size
-        raise DataError(
-            f"{path}: truncated: the compressed data break off after {size:,} bytes; copy or download the file again"
-        ) from None
+        problem = f"truncated: the compressed data break off after {path.stat().st_size:,} bytes; {again}"
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise DataError(f"{path}: damaged compression ({error}); copy or download the file again") from None
+        problem = f"damaged compression ({error}); {again}"
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected an IDX file") from None
+        problem = f"cannot be read ({error.strerror or error}); expected an IDX file"
+    else:
+        return
+    raise DataError(f"{path}: {problem}")
 
 
 def _unpacked(file: BinaryIO) -> bytes | None:
@@ -400,19 +383,18 @@ class ImageEncoder(Saved):
 
         from unroll.data.pictures import load_picture  # with Pillow, which training does without
 
-        pictures = []
-        for item in inputs:
+        def picture(item: Any) -> Tensor:
             if isinstance(item, str | Path):
-                pictures.append(load_picture(Path(item), self.rows, self.columns))
-                continue
+                return load_picture(Path(item), self.rows, self.columns)
             array = torch.as_tensor(np.asarray(item))
             if array.dtype != torch.uint8 or array.shape != (self.rows, self.columns):
                 raise InputError(
                     f"a picture has shape {tuple(array.shape)} and type {array.dtype}; "
                     f"expected ({self.rows}, {self.columns}) of uint8, or the name of a picture file"
                 )
-            pictures.append(array)
-        return torch.stack(pictures), None
+            return array
+
+        return torch.stack([picture(item) for item in inputs]), None
 
 
 def load_image_dataset(
@@ -426,14 +408,13 @@ def load_image_dataset(
     from unroll.data.batches import Dataset, Sequences
 
     train_part, test_part = (load_images(folder, split, reading) for split in SPLITS)
-    train, test = Sequences(train_part.images, train_part.labels), Sequences(test_part.images, test_part.labels)
-    held_out = None
+    train, held_out = Sequences(train_part.images, train_part.labels), None
     if validation:
         train, held_out = train.hold_out(validation)
     mean, std = pixel_moments(train.values) if standardise else (0.0, 1.0)
     rows, columns = train.values.shape[1:]
     encoder = ImageEncoder(train_part.class_names, rows, columns, mean, std, augmentation)
-    return Dataset(encoder, train, held_out, test)
+    return Dataset(encoder, train, held_out, Sequences(test_part.images, test_part.labels))
 
 
 def load_test_images(folder: str | None, encoder: ImageEncoder) -> Sequences:
@@ -448,8 +429,6 @@ def load_test_images(folder: str | None, encoder: ImageEncoder) -> Sequences:
     where, size = folder or "the packaged MNIST", tuple(part.images.shape[1:])
     if size != (encoder.rows, encoder.columns):
         raise DataError(f"{where}: pictures of {size}, but the model reads ({encoder.rows}, {encoder.columns})")
-    if int(part.labels.max()) >= len(encoder.class_names):
-        raise DataError(
-            f"{where}: label {int(part.labels.max())}, but the model knows {len(encoder.class_names)} classes"
-        )
+    if (highest := int(part.labels.max())) >= len(encoder.class_names):
+        raise DataError(f"{where}: label {highest}, but the model knows {len(encoder.class_names)} classes")
     return Sequences(part.images, part.labels)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from unroll.errors import DataError
+from unroll.errors import DataError, InputError
 
 
 class Saved:
@@ -33,26 +34,84 @@ class Saved:
         return cls(**{names.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
 
 
-def label_text(value: Any) -> str | None:
-    """A label as text, whatever it came as: 1 and 1.0 are "1", true is "true"; None where there is none."""
+@dataclass
+class Labelled:
+    """What a file holds: series of steps, which are arrays (T, D) or lists of words, and their labels, if any.
+
+    `places` say where each series was read, `features` what its columns are called, for messages.
+    """
+
+    where: Path
+    features: list[str] = field(default_factory=list)
+    series: list[Any] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+
+    def choose(self, numbers: Sequence[int]) -> Labelled:
+        """The series with these numbers."""
+        chosen = ([column[i] for i in numbers] for column in (self.series, self.labels, self.places))
+        return Labelled(self.where, self.features, *chosen)
+
+    def with_features(self, names: Sequence[str]) -> Labelled:
+        """The same series, arrays, with their features in this order.
+
+        Raises:
+            DataError: the features are others.
+        """
+        if sorted(self.features) != sorted(names):
+            raise DataError(
+                f"{self.where} has the features {listed(self.features)}; expected {listed(names)}, as in training"
+            )
+        if self.features == list(names):
+            return self
+        order = [self.features.index(name) for name in names]
+        return replace(self, features=list(names), series=[array[:, order] for array in self.series])
+
+    def divide(
+        self, own_test: Labelled | None, test: float, validation: float, seed: int
+    ) -> tuple[Labelled, Labelled, Labelled]:
+        """Training, validation and test part; with a test file of its own, none of the rest is tested with."""
+        class_names(self.labels, self.where)  # one class alone is the greater mistake than too few of it
+        train, held_out, tested = map(self.choose, split(self.labels, 0.0 if own_test else test, validation, seed))
+        return train, held_out, own_test or tested
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first names, parted by commas."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "") if names else "nothing"
+
+
+def refuse_surrogates(text: str, what: str, error: type[DataError] | type[InputError] = DataError) -> None:
+    """Raise `error` where a text holds half of a character, which cannot be printed, drawn, or written to a file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as problem:
+        half = ascii(text[problem.start])[1:-1]
+        raise error(f"{what} holds {half}, which is half of a character; expected text that UTF-8 can hold") from None
+
+
+def label_text(value: Any, what: str) -> str:
+    """A label as text, whatever it came as: 1 and 1.0 are "1", true is "true"; `what` it is begins every message.
+
+    Raises:
+        DataError: there is none, or it is neither text nor a number.
+    """
+    if isinstance(value, bytes):  # NumPy's type S
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{what} is {bytes(value)!r}, which is not UTF-8; expected text or a number") from None
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
-    if isinstance(value, float | np.floating):
-        if math.isnan(value):
-            return None
-        return str(int(value)) if float(value).is_integer() else str(value)
-    if isinstance(value, int | np.integer):
+    if isinstance(value, int | np.integer) or (isinstance(value, float | np.floating) and float(value).is_integer()):
         return str(int(value))
-    if isinstance(value, str):
-        return value.strip() or None
-    return None
-
-
-def no_label(value: Any, what: str) -> str:
-    """Why `label_text` finds no label in a value; `what` and where it is begins the message."""
-    if value is None or isinstance(value, str | float | np.floating):
-        return f"{what} is missing; expected text or a number, got {value!r}"
-    return f"{what} is of type {type(value).__name__}; expected text or a number"
+    if value is not None and not isinstance(value, str | float | np.floating):
+        raise DataError(f"{what} is of type {type(value).__name__}; expected text or a number")
+    text = str(value).strip()
+    if value is None or not text or (not isinstance(value, str) and math.isnan(value)):
+        raise DataError(f"{what} is missing; expected text or a number, got {value!r}")
+    refuse_surrogates(text, what)
+    return text
 
 
 def class_names(labels: Sequence[str], where: Path) -> tuple[str, ...]:
@@ -66,14 +125,11 @@ def class_names(labels: Sequence[str], where: Path) -> tuple[str, ...]:
         only = next(iter(names), "none")
         raise DataError(f"all {len(labels)} sequences of {where} have the label {only!r}; expected two classes or more")
     ordered = sorted(names)
-    try:
-        values = {name: float(name) for name in ordered}
-    except ValueError:
-        return tuple(ordered)
     # The text "nan" is a float, but one without a place in any order: what came out would hang on the set's order.
-    if not all(map(math.isfinite, values.values())):
-        return tuple(ordered)
-    return tuple(sorted(ordered, key=values.__getitem__))
+    with suppress(ValueError):
+        if all(math.isfinite(float(name)) for name in ordered):
+            ordered.sort(key=float)
+    return tuple(ordered)
 
 
 def classes(labels: Sequence[str], names: tuple[str, ...], places: Sequence[str]) -> list[int]:
@@ -85,7 +141,7 @@ def classes(labels: Sequence[str], names: tuple[str, ...], places: Sequence[str]
     numbers = {name: k for k, name in enumerate(names)}
     for label, place in zip(labels, places, strict=True):
         if label not in numbers:
-            known = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+            known = listed(names, 10)
             raise DataError(f"{place}: label {label!r} does not occur in the training part, which has {known}")
     return [numbers[label] for label in labels]
 
@@ -106,23 +162,20 @@ def split(labels: Sequence[str], test: float, validation: float, seed: int) -> t
         DataError: nothing would be left to train on, or to hold out.
     """
     total = len(labels)
-    tested = _amount("test", test, total)
-    held_out = _amount("validation", validation, total - tested)
+    tested = amount_of("test", test, total)
+    held_out = amount_of("validation", validation, total - tested)
     sizes, ranks = Counter(labels), Counter[str]()
     place: dict[int, float] = {}
     for i in np.random.default_rng(seed).permutation(total).tolist():
         place[i] = (ranks[labels[i]] + 0.5) / sizes[labels[i]]
         ranks[labels[i]] += 1
     order = sorted(place, key=place.__getitem__)  # stable: ties stay in the order drawn
-    return (
-        sorted(order[tested + held_out :]),
-        sorted(order[tested : tested + held_out]),
-        sorted(order[:tested]),
-    )
+    ends = tested, tested + held_out
+    return sorted(order[ends[1] :]), sorted(order[ends[0] : ends[1]]), sorted(order[: ends[0]])
 
 
-def _amount(name: str, amount: float, total: int) -> int:
+def amount_of(name: str, amount: float, total: int) -> int:
     count = round(amount * total) if amount < 1 else round(amount)
-    if amount > 0 and not 0 < count < total:
+    if amount and not 0 < count < total:
         raise DataError(f"{name} = {amount:g} of {total} sequences leaves nothing on one side; choose another {name}")
     return count

@@ -71,16 +71,16 @@ def _read_grey(path: Path) -> Grey:
                 opened.draft(None, (LARGEST_SIDE, LARGEST_SIDE))
                 picture = ImageOps.exif_transpose(opened)
                 picture.load()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; expected a picture (PNG, JPEG, ...)") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: is a folder; expected a picture file (PNG, JPEG, ...)") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not a picture in a format that Pillow knows; expected PNG, JPEG, ...") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {_one_line(error)}; reduce the picture first") from None
     except Exception as error:  # decoders of damaged files raise nearly anything
-        raise DataError(f"{path}: cannot be read as a picture ({_one_line(error)}); is the file damaged?") from None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        problems = {
+            FileNotFoundError: "no such file; expected a picture (PNG, JPEG, ...)",
+            IsADirectoryError: "is a folder; expected a picture file (PNG, JPEG, ...)",
+            UnidentifiedImageError: "not a picture in a format that Pillow knows; expected PNG, JPEG, ...",
+            Image.DecompressionBombError: f"{reason}; reduce the picture first",
+        }
+        damaged = f"cannot be read as a picture ({reason}); is the file damaged?"
+        raise DataError(f"{path}: {problems.get(type(error), damaged)}") from None
 
     if picture.mode.startswith(("I", "F")):  # 16 bits and more: Pillow's own conversion would cut off at 255
         deep = np.nan_to_num(np.asarray(picture, dtype=np.float32))
@@ -90,7 +90,6 @@ def _read_grey(path: Path) -> Grey:
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         alpha = np.asarray(_reduced(picture.getchannel("A")), dtype=np.float32) / np.float32(255)
-        picture = picture.convert("RGB")
     picture = _reduced(picture.convert("L"))
     if alpha is not None and alpha.min() < 1:
         grey = np.asarray(picture, dtype=np.float32)
@@ -114,11 +113,11 @@ def _ink(grey: Grey) -> Grey | None:
     """How much each pixel differs from the paper, 0 to 255 for the most, noise cut off; None where nothing does."""
     border = _border(grey)
     paper = np.median(border)
-    noise = 1.4826 * float(np.median(np.abs(border - paper)))  # a standard deviation, whatever else is on the border
+    # Three standard deviations of the noise, whatever else is on the border.
+    floor = 3 * 1.4826 * float(np.median(np.abs(border - paper)))
     difference = grey - paper
     # Dark on light or light on dark: whichever side reaches further from the paper.
     ink = difference if difference.max() > -difference.min() else -difference
-    floor = 3 * noise
     strongest = float(ink.max())
     if strongest < max(FAINTEST, 2 * floor):
         return None
@@ -158,15 +157,7 @@ def _extent(ink: Grey) -> tuple[slice, slice]:
 def _centred(sign: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
     """The sign on empty paper, its centre of mass as near to the middle as whole pixels and the edges allow."""
     height, width = sign.shape
-    mass = sign.sum()
-    row = (sign.sum(1) @ np.arange(height)) / mass
-    column = (sign.sum(0) @ np.arange(width)) / mass
+    row, column = ndimage.center_of_mass(sign)
     top = min(max(round(rows // 2 - row), 0), rows - height)
     left = min(max(round(columns // 2 - column), 0), columns - width)
-    field = np.zeros((rows, columns), dtype=sign.dtype)
-    field[top : top + height, left : left + width] = sign
-    return field
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return np.pad(sign, ((top, rows - height - top), (left, columns - width - left)))

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from unroll.data import parts
-from unroll.data.batches import Dataset, Sequences
-from unroll.data.tables import read_records, refuse_surrogates
+from unroll.data.batches import Dataset, Sequences, as_sequences, ragged
+from unroll.data.tables import read_records
 from unroll.errors import DataError, InputError
 
 UNKNOWN = "<unknown>"  # no word of a text can be this: the tokenizer parts brackets from letters
@@ -150,28 +150,28 @@ class SentenceEncoder(parts.Saved):
         """
         if not isinstance(text, str):
             raise InputError(f"{place} is of type {type(text).__name__}; expected text")
-        refuse_surrogates(text, place, InputError)
+        parts.refuse_surrogates(text, place, InputError)
         words = self.tokens(text)
         if not words:
             raise InputError(f"{place} holds no word: {text[:40]!r}")
-        (indices,) = self._indices([words])
+        return self._indices(words, place, InputError)
+
+    def stored(self, found: parts.Labelled) -> tuple[Tensor, Tensor | None]:
+        """Sentences as lists of words, in the form of `Sequences`.
+
+        Raises:
+            DataError: a sentence holds no word that is known, and unknown ones are left out.
+        """
+        sentences = zip(found.series, found.places, strict=True)
+        return _ragged([self._indices(words, f"{place}: the sentence", DataError) for words, place in sentences])
+
+    def _indices(self, words: Sequence[str], what: str, error: type[DataError | InputError]) -> list[int]:
+        other = 0 if self.unknown else None
+        indices = [k for word in words if (k := self.index.get(word, other)) is not None]
         if not indices:
-            raise InputError(
-                f"{place} holds no word of the vocabulary: {text[:40]!r} "
-                f"(the vocabulary: {', '.join(self.words[:12])}{', …' if self.input_size > 12 else ''})"
-            )
+            known = parts.listed(self.words, 12)
+            raise error(f"{what} holds no word of the vocabulary: {' '.join(words)[:40]!r} (the vocabulary: {known})")
         return indices
-
-    def sequences(self, sentences: Sequence[Sequence[str]], y: Sequence[int]) -> Sequences:
-        """Sentences as lists of words, with their classes."""
-        values, lengths = _ragged(self._indices(sentences))
-        return Sequences(values, torch.tensor(y, dtype=torch.int64), lengths)
-
-    def _indices(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
-        index = self.index
-        if self.unknown:
-            return [[index.get(word, 0) for word in sentence] for sentence in sentences]
-        return [[index[word] for word in sentence if word in index] for sentence in sentences]
 
     def features(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """values (B, T) -> model inputs (T, B); with a generator, some words become the unknown word."""
@@ -181,22 +181,11 @@ class SentenceEncoder(parts.Saved):
 
 
 def _ragged(rows: list[list[int]]) -> tuple[Tensor, Tensor | None]:
-    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
     values = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
-    if len(rows) and bool((lengths == lengths[0]).all()):
-        return values.view(len(rows), -1), None
-    return values, lengths
+    return ragged(values, [len(row) for row in rows])
 
 
 # -------------------------------------------------------------------------------------------------------------- files
-
-
-class LabelledSentences(NamedTuple):
-    """What a file holds; `places` say where each sentence was read, for messages."""
-
-    sentences: list[list[str]]
-    labels: list[str]
-    places: list[str]
 
 
 def read_sentences(
@@ -205,26 +194,24 @@ def read_sentences(
     label_column: str = "label",
     lowercase: bool = True,
     max_length: int | None = None,
-) -> LabelledSentences:
+) -> parts.Labelled:
     """A CSV, TSV or JSON-lines file of labelled sentences; see `unroll.data.tables.read_records`.
 
     Raises:
         DataError: the file or one of its lines is not as expected.
     """
-    found = LabelledSentences([], [], [])
+    found = parts.Labelled(path)
     intern = sys.intern  # each word once in memory, and the dictionary look-ups later compare addresses
     for line, (text, label) in read_records(path, (text_column, label_column)):
         place = f"{path}, line {line}"
-        name = parts.label_text(label)
-        if name is None:
-            raise DataError(parts.no_label(label, f"{place}: the label ({label_column})"))
+        name = parts.label_text(label, f"{place}: the label ({label_column})")
         if not isinstance(text, str):
             what = repr(text) if isinstance(text, int | float | None) else f"of type {type(text).__name__}"
             raise DataError(f"{place}: the sentence ({text_column}) is {what}; expected text")
         words = tokenize(text, lowercase)[:max_length]
         if not words:
             raise DataError(f"{place}: the sentence holds no word: {text[:40]!r}; remove the line or give it a text")
-        found.sentences.append([intern(word) for word in words])
+        found.series.append([intern(word) for word in words])
         found.labels.append(name)
         found.places.append(place)
     return found
@@ -233,8 +220,8 @@ def read_sentences(
 def lab_dataset() -> Dataset:
     """The lab's own two sentences, to train on and to test with: a vocabulary of five words, no unknown word."""
     encoder = SentenceEncoder(LAB_WORDS, ("0", "1"), unknown=False, lowercase=False)
-    sentences = [text.split() for text, _ in LAB_SENTENCES]
-    both = encoder.sequences(sentences, [encoder.class_names.index(label) for _, label in LAB_SENTENCES])
+    texts, labels = zip(*LAB_SENTENCES, strict=True)
+    both = as_sequences(encoder, parts.Labelled(Path(), [], [text.split() for text in texts], [*labels], [*texts]))
     return Dataset(encoder, both, None, both.subset(torch.tensor([1, 0])))  # the lab tests the bad movie first
 
 
@@ -282,34 +269,22 @@ def load_sentence_dataset(
                 raise DataError(f"{name} is {value!r}, but there is no data; say where it is with --data FILE")
         return lab_dataset()
     path = Path(data)
-    read = {"text_column": text_column, "label_column": label_column, "lowercase": lowercase, "max_length": max_length}
-    everything = read_sentences(path, **read)  # type: ignore[arg-type]
-    own_test = None if test_data is None else read_sentences(Path(test_data), **read)  # type: ignore[arg-type]
-    parts.class_names(everything.labels, path)  # one class alone is the greater mistake than too few of it
-    chosen = parts.split(everything.labels, 0.0 if own_test else test, validation, seed)
-    train, held_out, tested = (_choose(everything, numbers) for numbers in chosen)
-    tested = own_test or tested
-
-    names = parts.class_names(train.labels, path)
-    words = build_vocabulary(train.sentences, min_count, max_vocabulary)
+    options = text_column, label_column, lowercase, max_length
+    everything = read_sentences(path, *options)
+    own_test = None if test_data is None else read_sentences(Path(test_data), *options)
+    train, *others = everything.divide(own_test, test, validation, seed)
+    words = build_vocabulary(train.series, min_count, max_vocabulary)
     if len(words) < 2:
-        if len(set(chain.from_iterable(train.sentences))) < 2:
+        if len(set(chain.from_iterable(train.series))) < 2:
             remedy = "its sentences have no two different words, so that there is nothing to learn from"
         elif max_vocabulary == 1:
             remedy = "raise max_vocabulary, which is 1"
         else:
             remedy = f"lower min_count, which is {min_count}"
         raise DataError(f"the vocabulary of {path} has {len(words)} of the 2 words that it needs at least; {remedy}")
+    names = parts.class_names(train.labels, path)
     encoder = SentenceEncoder((UNKNOWN, *words), names, True, lowercase, max_length, word_dropout)
-
-    def sequences(part: LabelledSentences) -> Sequences | None:
-        if not part.sentences:
-            return None
-        return encoder.sequences(part.sentences, parts.classes(part.labels, names, part.places))
-
-    trained = sequences(train)
-    assert trained is not None
-    return Dataset(encoder, trained, sequences(held_out), sequences(tested))
+    return Dataset.of(encoder, train, *others)
 
 
 def load_test_sentences(
@@ -321,15 +296,4 @@ def load_test_sentences(
         DataError: the file is not as expected, or holds a label that the model does not know.
     """
     found = read_sentences(Path(data), text_column, label_column, encoder.lowercase, encoder.max_length)
-    if not encoder.unknown:
-        for words, place in zip(found.sentences, found.places, strict=True):
-            if not any(word in encoder.index for word in words):
-                raise DataError(f"{place}: the sentence holds no word of the vocabulary: {' '.join(words)[:40]!r}")
-    return encoder.sequences(found.sentences, parts.classes(found.labels, encoder.class_names, found.places))
-
-
-def _choose(everything: LabelledSentences, numbers: list[int]) -> LabelledSentences:
-    sentences, labels, places = everything
-    return LabelledSentences(
-        [sentences[i] for i in numbers], [labels[i] for i in numbers], [places[i] for i in numbers]
-    )
+    return as_sequences(encoder, found)

@@ -9,18 +9,16 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from unroll.errors import DataError, InputError
+from unroll.data.parts import listed, refuse_surrogates
+from unroll.errors import DataError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
-class Record(NamedTuple):
-    """One record: the wanted columns' values, and the number of the line that it begins on (the first is 1)."""
-
-    line: int
-    values: tuple[Any, ...]
+Record = tuple[int, tuple[Any, ...]]
+"""The number of the line that a record begins on (the first is 1), and the wanted columns' values."""
 
 
 def read_text(path: Path) -> str:
@@ -60,21 +58,16 @@ def read_records(path: Path, columns: Sequence[str]) -> list[Record]:
     Raises:
         DataError: a column is missing, a line does not parse, or there is no record.
     """
-    if is_json_lines(path):
+    suffix = path.suffix.lower()
+    by_content = suffix not in (".csv", ".tsv", ".tab")
+    if suffix in (".jsonl", ".ndjson") or (by_content and read_text(path).lstrip().startswith("{")):
         records = list(_json_records(path, columns))
     else:
-        table = read_table(path)
-        where, body = _positions(path, columns, table)
-        records = [Record(line, tuple(fields[i] for i in where)) for line, fields in body]
+        where, body = _positions(path, columns, read_table(path))
+        records = [(line, tuple(fields[i] for i in where)) for line, fields in body]
     if not records:
         raise DataError(f"{path} holds no record after its header line; expected one a line")
     return records
-
-
-def is_json_lines(path: Path) -> bool:
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        return True
-    return path.suffix.lower() not in (".csv", ".tsv", ".tab") and read_text(path).lstrip().startswith("{")
 
 
 def read_table(path: Path) -> list[tuple[int, list[str]]]:
@@ -83,8 +76,10 @@ def read_table(path: Path) -> list[tuple[int, list[str]]]:
     Raises:
         DataError: a line does not parse, or has another number of fields than the first.
     """
-    text = read_text(path)
-    delimiter = _delimiter(path, text)
+    text, suffix = read_text(path), path.suffix.lower()
+    first = text.lstrip("\r\n").splitlines()[0]
+    tabs = suffix in (".tsv", ".tab") or (suffix != ".csv" and "\t" in first)
+    delimiter = "\t" if tabs else "," if "," in first else max(",;\t", key=first.count)
     try:
         rows = _parse(path, text, delimiter, csv.QUOTE_MINIMAL)
     except DataError:
@@ -102,17 +97,6 @@ def read_table(path: Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _delimiter(path: Path, text: str) -> str:
-    if path.suffix.lower() in (".tsv", ".tab"):
-        return "\t"
-    first = text.lstrip("\r\n").splitlines()[0]
-    if path.suffix.lower() != ".csv" and "\t" in first:
-        return "\t"
-    if "," in first:
-        return ","
-    return max(";\t", key=first.count) if any(d in first for d in ";\t") else ","
-
-
 def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[int, list[str]]]:
     # The lines are split at line feeds only, as the csv module wants it: str.splitlines would also split at characters
     # such as U+2028 that may stand within a sentence.
@@ -120,21 +104,17 @@ def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[in
     reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # 131,072 at first; a document may be longer
     rows: list[tuple[int, list[str]]] = []
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return rows
-        except csv.Error as error:
-            problem = str(error)
-            if "unexpected end of data" in problem:
-                problem = "a quoted field begins here and does not end"
-            else:
-                problem = f"after a quoted field {problem}"
-            raise DataError(f'{path}, line {line}: {problem}; double quotes ("") that belong to the text') from None
-        if any(field.strip() for field in fields):
-            rows.append((line, fields))
+    line = 1
+    try:
+        for fields in reader:
+            if any(field.strip() for field in fields):
+                rows.append((line, fields))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        endless = "unexpected end of data" in str(error)
+        problem = "a quoted field begins here and does not end" if endless else f"after a quoted field {error}"
+        raise DataError(f'{path}, line {line}: {problem}; double quotes ("") that belong to the text') from None
+    return rows
 
 
 def _positions(
@@ -157,7 +137,7 @@ def _positions(
 
 
 def missing_column(path: Path, missing: str, found: Sequence[str]) -> str:
-    names = ", ".join(repr(_shorten(name)) for name in found[:8]) + (", …" if len(found) > 8 else "")
+    names = listed([repr(_shorten(name)) for name in found])
     return (
         f"{path} has no column {missing!r}; its first line names {names} "
         "(say which to read, or give numbers 1, 2, … for a file without header line)"
@@ -169,38 +149,24 @@ def _json_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
     for line, content in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not content.strip():
             continue
+        place = f"{path}, line {line}"
         try:
             fields = json.loads(content)
         except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {line}: not valid JSON ({error.msg}, column {error.colno})") from None
-        except RecursionError:
-            raise DataError(
-                f"{path}, line {line}: lists or objects are nested too deeply; expected an object of text and numbers"
-            ) from None
-        except ValueError:  # Python reads no whole number of more than 4,300 digits
-            raise DataError(
-                f"{path}, line {line}: a whole number has too many digits to be read; write it as text, in quotes"
-            ) from None
+            raise DataError(f"{place}: not valid JSON ({error.msg}, column {error.colno})") from None
+        except (RecursionError, ValueError) as error:
+            problem = "a whole number has too many digits to be read; write it as text, in quotes"  # over 4,300
+            if isinstance(error, RecursionError):
+                problem = "lists or objects are nested too deeply; expected an object of text and numbers"
+            raise DataError(f"{place}: {problem}") from None
         if not isinstance(fields, dict):
-            raise DataError(
-                f'{path}, line {line}: expected an object such as {{"{columns[0]}": …}}, got {_shorten(content)}'
-            )
+            raise DataError(f'{place}: expected an object such as {{"{columns[0]}": …}}, got {_shorten(content)}')
         for column in columns:
             if column not in fields:
-                names = ", ".join(map(repr, list(fields)[:8])) or "nothing"
-                raise DataError(f"{path}, line {line}: has no {column!r}; it holds {names}")
+                raise DataError(f"{place}: has no {column!r}; it holds {listed([*map(repr, fields)])}")
             if isinstance(fields[column], str):
-                refuse_surrogates(fields[column], f"{path}, line {line}: {column!r}")
-        yield Record(line, tuple(fields[column] for column in columns))
-
-
-def refuse_surrogates(text: str, what: str, error: type[DataError] | type[InputError] = DataError) -> None:
-    """Raise `error` where a text holds half of a character, which cannot be printed, drawn, or written to a file."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as problem:
-        half = ascii(text[problem.start])[1:-1]
-        raise error(f"{what} holds {half}, which is half of a character; expected text that UTF-8 can hold") from None
+                refuse_surrogates(fields[column], f"{place}: {column!r}")
+        yield line, tuple(fields[column] for column in columns)
 
 
 def _count(number: int, noun: str) -> str:

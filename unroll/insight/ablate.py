@@ -115,21 +115,21 @@ def ablate(
     Raises:
         InputError: the recipe's cell is no LSTM, an unknown gate, fewer than one seed, a damaged file.
     """
-    todo = plan(gates, seeds)
+    todo = [(removed, recipe.model_copy(update={"seed": recipe.seed + seed})) for removed, seed in plan(gates, seeds)]
     without(cell_type(recipe.cell)(1, 1), "c_tilde")  # another cell is refused before the data are read
     entries: dict[str, Any] = {"recipe": dict, "data": str, "removed": (str, NoneType), "seed": int}
     trials = Trials(file, tuple(entries), entries)
     dataset = load_dataset(recipe)
     about = {"recipe": signature(recipe), "data": fingerprint(dataset)}
 
-    def key(one: tuple[Removal | None, int]) -> dict[str, Any]:
-        return {**about, "removed": one[0], "seed": recipe.seed + one[1]}
-
-    def train(one: tuple[Removal | None, int]) -> dict[str, Any]:
-        return retrain(recipe.model_copy(update={"seed": recipe.seed + one[1]}), dataset, one[0])
-
     trials.about = {"recipe": recipe.model_dump()}
-    rows = table(trials.complete(todo, key, train, progress))
+    results = trials.complete(
+        todo,
+        lambda one: {**about, "removed": one[0], "seed": one[1].seed},
+        lambda one: retrain(one[1], dataset, one[0]),
+        progress,
+    )
+    rows = table(results)
     trials.about["rows"] = rows
     trials.save()
     return rows
@@ -144,28 +144,26 @@ def table(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for removed in dict.fromkeys(result["removed"] for result in results):
         same = [result for result in results if result["removed"] == removed]
         accuracies = [result["accuracy"] for result in same]
-        rows.append(
-            {
-                "removed": removed,
-                "what": "the whole cell" if removed is None else REMOVALS[removed],
-                "accuracies": accuracies,
-                "mean": float(np.mean(accuracies)),
-                "deviation": float(np.std(accuracies, ddof=1)) if len(same) > 1 else None,
-                "parameters": same[0]["parameters"],
-                "seconds": float(np.mean([result["seconds"] for result in same])),
-            }
-        )
-    for row in rows:
-        row["cost"] = rows[0]["mean"] - row["mean"]
+        mean = float(np.mean(accuracies))
+        row = {
+            "removed": removed,
+            "what": "the whole cell" if removed is None else REMOVALS[removed],
+            "accuracies": accuracies,
+            "mean": mean,
+            "deviation": float(np.std(accuracies, ddof=1)) if len(same) > 1 else None,
+            "parameters": same[0]["parameters"],
+            "seconds": float(np.mean([result["seconds"] for result in same])),
+            "cost": rows[0]["mean"] - mean if rows else 0.0,
+        }
+        rows.append(row)
     return rows
 
 
-def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The rows as lines of text, in percent and percentage points."""
-    width = max(len(row["what"]) for row in rows)
-    lines = [f"{'variant':{width}}  accuracy        against the whole  parameters"]
+def text_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The rows as cells of text, in percent and percentage points."""
+    table = [["variant", "accuracy", "against the whole", "parameters"]]
     for row in rows:
         spread = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.2f}"
-        share = f"{100 * row['mean']:.2f}%{spread}"
-        lines.append(f"{row['what']:{width}}  {share:14}  {-100 * row['cost']:+.2f} points       {row['parameters']:,}")
-    return lines
+        share, change = f"{100 * row['mean']:.2f}%{spread}", f"{-100 * row['cost']:+.2f} points"
+        table.append([row["what"], share, change, f"{row['parameters']:,}"])
+    return table

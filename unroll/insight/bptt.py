@@ -11,7 +11,7 @@ of the formulas are arrays with one axis. `np.outer(a, b)` is a bᵀ.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class Parameters:
     b_out: Array  # (C,)
 
     def items(self) -> list[tuple[str, Array]]:
-        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return list(vars(self).items())
 
 
 class Walk(NamedTuple):
@@ -50,13 +50,6 @@ class Walk(NamedTuple):
     s: list[Array]  # s[t] (H,) is s_t; s[0] is the initial state
     p: Array  # (C,)
     loss: float
-
-
-def one_hot(word: int, size: int) -> Array:
-    """The vector (size,) that is 1 at `word` and 0 elsewhere."""
-    vector = np.zeros(size)
-    vector[word] = 1
-    return vector
 
 
 def forward(parameters: Parameters, x: Iterable[Array], y: int) -> Walk:
@@ -104,7 +97,7 @@ def backward(parameters: Parameters, walk: Walk, y: int) -> Parameters:
     x, s, T = walk.x, walk.s, len(walk.s) - 1
     gradient = Parameters(*(np.zeros_like(value) for _, value in parameters.items()))
 
-    delta_out = walk.p - one_hot(y, len(walk.p))
+    delta_out = walk.p - np.eye(len(walk.p))[y]
     gradient.W_out = np.outer(delta_out, s[T])
     gradient.b_out = delta_out
 
@@ -127,6 +120,12 @@ def update(parameters: Parameters, gradient: Parameters, learning_rate: float) -
 # ----------------------------------------------------------------------------------------------------- against autograd
 
 
+def _weights(model: SequenceModel) -> list[nn.Parameter]:
+    """In the order of `Parameters`."""
+    cell: Any = model.layers.cells[0][0]
+    return [cell.W, cell.U, cell.b, model.W_out, model.b_out]
+
+
 def parameters_of(model: SequenceModel) -> Parameters:
     """The weights of a model, in float64.
 
@@ -134,9 +133,8 @@ def parameters_of(model: SequenceModel) -> Parameters:
         InputError: the model is not one layer of a vanilla RNN with tanh in one direction that reads its last state.
     """
     layers = model.layers
-    cell: Any = layers.cells[0][0]
     plain = (
-        getattr(cell, "nonlinearity", None) == "tanh"
+        getattr(layers.cells[0][0], "nonlinearity", None) == "tanh"
         and layers.num_layers == 1
         and layers.directions == 1
         and model.head.pooling == "last"
@@ -147,32 +145,27 @@ def parameters_of(model: SequenceModel) -> Parameters:
             "backpropagation by hand is written for one layer of a vanilla RNN (tanh, one direction, the readout on the"
             " last state, no embedding); expected a run such as that of rnn-sentences"
         )
-    weights = (cell.W, cell.U, cell.b, model.W_out, model.b_out)
-    return Parameters(*(weight.detach().cpu().double().numpy().copy() for weight in weights))
+    return Parameters(*(weight.detach().cpu().double().numpy().copy() for weight in _weights(model)))
 
 
 def autograd_gradient(parameters: Parameters, words: list[int], y: int) -> tuple[float, Parameters]:
     """Loss and gradient for one sentence by torch's autograd, through the package's own model, in float64."""
     H, D = parameters.U.shape
     model = SequenceClassifier("rnn", D, H, len(parameters.b_out), engine="reference").double()
-    cell: Any = model.layers.cells[0][0]
-    weights = {"W": cell.W, "U": cell.U, "b": cell.b, "W_out": model.W_out, "b_out": model.b_out}
-    with torch.no_grad():
-        for name, value in parameters.items():
-            weights[name].copy_(torch.from_numpy(value))
+    for weight, (_, value) in zip(_weights(model), parameters.items(), strict=True):
+        weight.data.copy_(torch.from_numpy(value))
     loss = nn.functional.cross_entropy(model(torch.tensor(words)[:, None]), torch.tensor([y]))
     loss.backward()
-    return loss.item(), Parameters(*(weight.grad.numpy() for weight in weights.values()))
+    return loss.item(), Parameters(*(weight.grad.numpy() for weight in _weights(model)))  # type: ignore[union-attr]
 
 
 class Comparison(NamedTuple):
-    """One sentence: both gradients, and the loss before and after one update of all parameters."""
+    """One sentence: both gradients, one update with the one made by hand, and the loss after it."""
 
-    words: list[str]
-    label: str
     walk: Walk
     by_hand: Parameters
     by_autograd: Parameters
+    updated: Parameters
     loss_after: float
 
     @property
@@ -182,25 +175,21 @@ class Comparison(NamedTuple):
         return max(float(np.abs(a - b).max()) for (_, a), (_, b) in pairs)
 
 
-def compare(
-    parameters: Parameters, words: list[str], indices: list[int], y: int, label: str, learning_rate: float
-) -> tuple[Comparison, Parameters]:
-    """Both gradients for one sentence, and the parameters after one update with the one made by hand."""
-    x = [one_hot(word, parameters.U.shape[1]) for word in indices]
+def compare(parameters: Parameters, words: list[int], y: int, learning_rate: float) -> Comparison:
+    """Both gradients for one sentence of word indices, and one update."""
+    x = list(np.eye(parameters.U.shape[1])[words])  # one-hot vectors
     walk = forward(parameters, x, y)
     by_hand = backward(parameters, walk, y)
-    loss, by_autograd = autograd_gradient(parameters, indices, y)
+    loss, by_autograd = autograd_gradient(parameters, words, y)
     assert abs(loss - walk.loss) < 1e-9
     updated = update(parameters, by_hand, learning_rate)
-    after = forward(updated, x, y).loss
-    return Comparison(words, label, walk, by_hand, by_autograd, after), updated
+    return Comparison(walk, by_hand, by_autograd, updated, forward(updated, x, y).loss)
 
 
-def lines(comparison: Comparison, learning_rate: float) -> list[str]:
+def lines(comparison: Comparison, words: list[str], label: str, learning_rate: float) -> list[str]:
     """A comparison as text: the walk, then every gradient by hand and by autograd side by side."""
-    text = [f"Sentence: {comparison.words}  (class {comparison.label})", ""]
-    for t, s in enumerate(comparison.walk.s):
-        word = comparison.words[t - 1] if t else "(before the first word)"
+    text = [f"Sentence: {words}  (class {label})", ""]
+    for t, (s, word) in enumerate(zip(comparison.walk.s, ["(before the first word)", *words], strict=True)):
         text.append(f"  s_{t} = {_vector(s)}  {word}")
     text += [f"  p   = {_vector(comparison.walk.p, sign='')}", ""]
     for (name, a), (_, b) in zip(comparison.by_hand.items(), comparison.by_autograd.items(), strict=True):
@@ -209,12 +198,9 @@ def lines(comparison: Comparison, learning_rate: float) -> list[str]:
         for row, (one, other) in enumerate(zip(left, right, strict=True)):
             head = f"∂loss/∂{name}" if row == 0 else ""
             text.append(f"  {head:14} {one:{width}}   {other}".rstrip())
-    return [
-        *text,
-        "",
-        f"  largest difference between the two: {comparison.difference:.1e}",
-        f"  loss {comparison.walk.loss:.6f}; after p -= {learning_rate:g} * p.grad: {comparison.loss_after:.6f}",
-    ]
+    text += ["", f"  largest difference between the two: {comparison.difference:.1e}"]
+    loss, after = comparison.walk.loss, comparison.loss_after
+    return [*text, f"  loss {loss:.6f}; after p -= {learning_rate:g} * p.grad: {after:.6f}"]
 
 
 def demonstrate(run: str | None = None) -> list[str]:
@@ -227,30 +213,22 @@ def demonstrate(run: str | None = None) -> list[str]:
         RunError: there is no such run.
         InputError: it is not one of sentences, or not of a plain vanilla RNN.
     """
-    if run is None:
-        recipe = load_recipe("rnn-sentences")
-        dataset = load_dataset(recipe)
-        parameters = parameters_of(first_model(recipe, dataset.encoder))
-        beginning = "the first weights of rnn-sentences"
-    else:
-        classifier = load(run)
-        recipe = classifier.recipe
-        if not isinstance(recipe, SentenceRecipe):
-            raise InputError(f"run {run} is about {recipe.task}; expected a run about sentences")
-        parameters = parameters_of(classifier.model)
-        dataset = load_dataset(recipe)
-        beginning = f"the weights of {run}"
+    classifier = None if run is None else load(run)
+    recipe = load_recipe("rnn-sentences") if classifier is None else classifier.recipe
+    if not isinstance(recipe, SentenceRecipe):
+        raise InputError(f"run {run} is about {recipe.task}; expected a run about sentences")
+    dataset = load_dataset(recipe)
     encoder, train = dataset.encoder, dataset.train
+    parameters = parameters_of(first_model(recipe, encoder) if classifier is None else classifier.model)
+    beginning = f"the {'first weights of rnn-sentences' if run is None else f'weights of {run}'}"
     assert isinstance(encoder, SentenceEncoder)
     text = [f"Backpropagation through time, one sentence after the other, beginning with {beginning}.", ""]
     for n in range(min(2, len(train))):
         values, _ = train.take(torch.tensor([n]))
-        indices = values[0].tolist()
-        y = int(train.y[n])
-        comparison, parameters = compare(
-            parameters, encoder.words_of(values[0]), indices, y, encoder.class_names[y], recipe.learning_rate
-        )
-        text += [*lines(comparison, recipe.learning_rate), ""]
+        y, rate = int(train.y[n]), recipe.learning_rate
+        comparison = compare(parameters, values[0].tolist(), y, rate)
+        parameters = comparison.updated
+        text += [*lines(comparison, encoder.words_of(values[0]), encoder.class_names[y], rate), ""]
     return text[:-1]
 
 
@@ -265,7 +243,6 @@ def _vector(values: Array, sign: str = "+") -> str:
 def _matrix(values: Array) -> list[str]:
     """One line for each row; a vector is a column, as in the formulas."""
     if max(values.shape) > LARGE:
-        size = " x ".join(map(str, values.shape))
-        return [f"{size}, of norm {np.linalg.norm(values):.6f}"]
+        return [f"{' x '.join(map(str, values.shape))}, of norm {np.linalg.norm(values):.6f}"]
     rows = values if values.ndim == 2 else values[:, None]
     return [" ".join(f"{value:+.6f}" for value in row) for row in rows]

@@ -57,41 +57,30 @@ def gradient_norms(model: SequenceModel, x: Tensor, y: Tensor) -> dict[str, Arra
     """
     if model.layers.directions != 1:
         raise InputError("gradients through time are measured in one direction; this model reads in two")
-    if model.embedding is not None:
-        x = nn.functional.embedding(x, model.embedding.detach())
-    below, top = _stack(model)
     x, y = x.to(model.W_out.device), y.to(model.W_out.device)
-    B = x.shape[1]
-    h = x
     with torch.no_grad():
-        for cell in below:
-            h = _outputs(cell, h)
-    names = top.state_names
-    kept: dict[str, list[Tensor]] = {name: [] for name in names}
-    outputs = []
-    state = top.initial_state(B)
-    for t in range(len(h)):
-        state = top(h[t], state)
-        for name, part in zip(names, parts(state), strict=True):
-            kept[name].append(part)
-        outputs.append(kept[names[0]][-1])
+        top, x = _read_by_top(model, x)
+    T, B = x.shape[:2]
+    states: list[tuple[Tensor, ...]] = []
+    for t in range(T):
+        states.append(parts(top(x[t], joined(states[-1]) if states else top.initial_state(B))))
+    outputs = [state[0] for state in states]
     read = pool(model.head.pooling, torch.stack(outputs), outputs[-1], None)
     loss = nn.functional.cross_entropy(read @ model.W_out.T + model.b_out, y, reduction="sum")
-    everything = [part for parts in kept.values() for part in parts]
+    everything = [part for each in zip(*states, strict=True) for part in each]
     gradients = torch.autograd.grad(loss, everything, allow_unused=True)
-    norms = [torch.zeros(B) if g is None else g.norm(dim=-1).cpu() for g in gradients]
-    T = len(h)
-    return {name: torch.stack(norms[n * T : (n + 1) * T]).double().numpy() for n, name in enumerate(names)}
+    norms = torch.stack([torch.zeros(B) if g is None else g.norm(dim=-1).cpu() for g in gradients]).double().numpy()
+    return dict(zip(top.state_names, norms.reshape(-1, T, B), strict=True))
 
 
-def _stack(model: SequenceModel) -> tuple[list[Any], Any]:
-    """The cells below the top one, and the top one."""
-    cells = [cell for (cell,) in model.layers.cells]
-    return cells[:-1], cells[-1]
-
-
-def _outputs(cell: Any, x: Tensor) -> Tensor:
-    return scan(cell, x, cell.initial_state(x.shape[1]))[0]
+def _read_by_top(model: SequenceModel, x: Tensor) -> tuple[Any, Tensor]:
+    """The top cell, and what it reads (T, B, D) where the model reads x."""
+    if model.embedding is not None:
+        x = nn.functional.embedding(x, model.embedding)
+    *below, top = [cell for (cell,) in model.layers.cells]
+    for cell in below:
+        x = scan(cell, x, cell.initial_state(x.shape[1]))[0]
+    return top, x
 
 
 # ------------------------------------------------------------------------------------------------- one step's Jacobian
@@ -124,13 +113,7 @@ def singular_values(model: SequenceModel, x: Tensor, steps: int = 28) -> dict[st
         ``t``: the steps (counted from 1); ``largest``, ``second``, ``median``: for each of them the mean over the
         sequences of that singular value.
     """
-    x = x.to(model.W_out.device)
-    if model.embedding is not None:
-        x = nn.functional.embedding(x, model.embedding)
-    h = x
-    below, top = _stack(model)
-    for cell in below:
-        h = _outputs(cell, h)
+    top, h = _read_by_top(model, x.to(model.W_out.device))
     T = len(h)
     wanted = np.unique(np.linspace(min(2, T), T, min(steps, T)).round().astype(int))
     state = top.initial_state(x.shape[1])
@@ -162,19 +145,14 @@ def measure(model: SequenceModel, x: Tensor, y: Tensor, sequences: int = 8, chun
     # In float64, for float32 ends at 1e-38 and 1e38: the gradients would be called 0 or infinite long before they are.
     model = copy.deepcopy(model).cpu().double()
     x = x.double() if x.is_floating_point() else x
-    parts = [
-        gradient_norms(model, xs, ys) for xs, ys in zip(torch.split(x, chunk, 1), torch.split(y, chunk), strict=True)
-    ]
+    parts = [gradient_norms(model, xs, ys) for xs, ys in zip(x.split(chunk, 1), y.split(chunk), strict=True)]
     result: dict[str, Any] = {"inputs": len(y), "T": len(x), "t": list(range(1, len(x) + 1)), "norms": {}}
     for name in parts[0]:
         norms = np.concatenate([part[name] for part in parts], axis=1)  # (T, inputs)
         low, median, high = np.quantile(norms, [0.25, 0.5, 0.75], axis=1)
-        result["norms"][name] = {
-            "median": median.tolist(),
-            "low": low.tolist(),
-            "high": high.tolist(),
-            "reach": float(median[0] / median[-1]) if median[-1] > 0 else None,
-        }
+        reach = float(median[0] / median[-1]) if median[-1] > 0 else None
+        curves = {"median": median.tolist(), "low": low.tolist(), "high": high.tolist()}
+        result["norms"][name] = {**curves, "reach": reach}
     result["jacobian"] = singular_values(model, x[:, :sequences])
     return result
 
@@ -210,9 +188,9 @@ def measure_runs(
         recipe, encoder = classifier.recipe, classifier.encoder
         x, y = equally_long(load_test_part(recipe, encoder, None), encoder, inputs)
         name, reading = Path(run).name, "rows" if isinstance(encoder, ImageEncoder) else "steps"
-        for trained, model in ((False, first_model(recipe, encoder)), (True, classifier.model)):
-            label = {"label": name, "cell": recipe.cell, "trained": trained, "reading": reading}
-            wanted.append((label, model, x, y))
+        label = {"label": name, "cell": recipe.cell, "reading": reading}
+        wanted.append(({**label, "trained": False}, first_model(recipe, encoder), x, y))
+        wanted.append(({**label, "trained": True}, classifier.model, x, y))
         size = (recipe.hidden_size, x.shape[2] if x.is_floating_point() else encoder.input_size, len(y))
         if size in sizes:
             continue
@@ -232,18 +210,17 @@ def untrained(
     """Fresh models of one size: the RNN with small, orthogonal and large W, the LSTM with forget bias 0, 1, 3."""
     models: list[tuple[dict[str, Any], SequenceModel]] = []
     with torch.random.fork_rng(devices=[]):
-        for gain in (0.5, 1.0, 2.0):
-            torch.manual_seed(seed)
-            model: SequenceModel = SequenceClassifier("rnn", input_size, hidden_size, num_classes)
-            model.initialise("orthogonal")
-            with torch.no_grad():
-                model.layers.cells[0][0].W.mul_(gain)
-            models.append(({"label": f"RNN, W = {gain:g} × orthogonal", "cell": "rnn", "gain": gain}, model))
-        for bias in (0.0, 1.0, 3.0):
-            torch.manual_seed(seed)
-            model = SequenceClassifier("lstm", input_size, hidden_size, num_classes)
-            model.initialise("orthogonal", bias)
-            models.append(({"label": f"LSTM, forget bias {bias:g}", "cell": "lstm", "forget_bias": bias}, model))
+        for cell, label, name, values in (
+            ("rnn", "RNN, W = {:g} × orthogonal", "gain", (0.5, 1.0, 2.0)),
+            ("lstm", "LSTM, forget bias {:g}", "forget_bias", (0.0, 1.0, 3.0)),
+        ):
+            for value in values:
+                torch.manual_seed(seed)
+                model = SequenceClassifier(cell, input_size, hidden_size, num_classes)
+                model.initialise("orthogonal", value if cell == "lstm" else None)
+                if cell == "rnn":
+                    model.layers.cells[0][0].W.data.mul_(value)
+                models.append(({"label": label.format(value), "cell": cell, name: value}, model))
     return models
 
 
@@ -258,29 +235,20 @@ def equally_long(test: Sequences, encoder: Encoder, count: int) -> tuple[Tensor,
 
 def by_pixels(x: Tensor) -> Tensor:
     """Pictures row by row (T, B, D) -> pixel by pixel (T·D, B, 1), in reading order."""
-    T, B, D = x.shape
-    return x.transpose(1, 2).reshape(T * D, B, 1)
+    return x.transpose(1, 2).flatten(0, 1)[:, :, None]
 
 
-def text_table(curves: Sequence[dict[str, Any]]) -> list[str]:
-    """The curves as lines of text: the norms at the first and the last step, and what one step does."""
-    head = ("model", "reads", "‖∂/∂h_1‖", "‖∂/∂h_T‖", "ratio", "largest σ")
-    rows = [head]
+def text_table(curves: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The curves as cells of text: the norms at the first and the last step, and what one step does."""
+    rows = [["model", "reads", "‖∂/∂h_1‖", "‖∂/∂h_T‖", "ratio", "largest σ"]]
     for curve in curves:
         norms = next(iter(curve["norms"].values()))
-        largest = curve["jacobian"]["largest"]
-        rows.append(
-            (
-                curve["label"] + (", trained" if curve["trained"] else ""),
-                f"{curve['T']} {curve['reading']}",
-                f"{norms['median'][0]:.1e}" if norms["median"][0] else "< 1e-300",
-                f"{norms['median'][-1]:.1e}",
-                f"{norms['reach']:.0e}" if norms["reach"] else "< 1e-300",
-                f"{sum(largest) / len(largest):.2f}",
-            )
-        )
-    widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
-    return ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        name = curve["label"] + (", trained" if curve["trained"] else "")
+        first = f"{norms['median'][0]:.1e}" if norms["median"][0] else "< 1e-300"
+        ratio = f"{norms['reach']:.0e}" if norms["reach"] else "< 1e-300"
+        largest = f"{np.mean(curve['jacobian']['largest']):.2f}"
+        rows.append([name, f"{curve['T']} {curve['reading']}", first, f"{norms['median'][-1]:.1e}", ratio, largest])
+    return rows
 
 
 def clipping(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,12 +41,12 @@ def look(run: str | Path, given: str | None = None, number: int | None = None) -
         raise InputError(f"both an input ({given!r}) and --number {number} were given; give one of them")
     folder, classifier = RunFolder(run), load(run)
     encoder, truth = classifier.encoder, None
-    raw: Any = given
     if given is None:
-        raw, truth = _test_sequence(folder, classifier, number)
+        found, truth = _test_sequence(folder, classifier, number)
     elif not isinstance(encoder, ImageEncoder | SentenceEncoder):
         raise InputError(f"the run reads {encoder.task}: choose one of its test sequences, with --number N")
-    found = raw if isinstance(raw, Trace) else trace(classifier, raw)
+    else:
+        found = trace(classifier, given)
     words = encoder.words_of(torch.from_numpy(found.x[:, 0])) if isinstance(encoder, SentenceEncoder) else None
     return Look(found, words, isinstance(encoder, ImageEncoder), truth)
 
@@ -58,14 +58,12 @@ def _test_sequence(folder: RunFolder, classifier: Classifier, number: int | None
         with np.load(kept) as saved:
             y = int(saved["y"][saved["one_of_each"][0]])
             values = torch.from_numpy(saved["shown_values"][:1])
-            lengths = torch.from_numpy(saved["shown_lengths"][:1])
+            T = int(saved["shown_lengths"][0])
     else:
         test = load_test_part(classifier.recipe, classifier.encoder, None)
         number = number or 0
         if not 0 <= number < len(test):
             raise InputError(f"test sequence {number} does not exist; there are {len(test)}, numbered from 0")
-        values, taken = test.take(torch.tensor([number]))
-        y = int(test.y[number])
-        lengths = torch.tensor([values.shape[1]]) if taken is None else taken
-    values = values[:, : int(lengths[0])]
-    return trace(classifier, classifier.encoder.features(values)), classifier.class_names[y]
+        values, _ = test.take(torch.tensor([number]))
+        y, T = int(test.y[number]), values.shape[1]
+    return trace(classifier, classifier.encoder.features(values[:, :T])), classifier.class_names[y]

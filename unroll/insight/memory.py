@@ -44,8 +44,8 @@ from unroll.optim import cosine
 from unroll.training.fit import Callback, Settings, Training, fit
 from unroll.training.trials import Trials
 
-TaskName = Literal["order", "adding", "copy", "rows"]
 CellName = Literal["lstm", "rnn", "irnn"]
+CELLS: tuple[CellName, ...] = get_args(CellName)
 Report = Callable[[int, float], None]
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
@@ -55,27 +55,24 @@ class Task:
     """A task at one length.
 
     Attributes:
-        about: one line.
-        inputs, outputs: D (or the number of symbols) and the numbers the readout gives at a step.
         steps: T as the model sees it, answers included.
+        batch: from a size, a generator and the part ("train" if left out): x (T, B, D) or symbols (T, B), and the
+            targets (answers, B).
+        inputs, outputs: D (or the number of symbols) and the numbers the readout gives at a step.
         answers: how many of the last steps are read out.
         solved: the share of right answers at which the task counts as solved.
         guessing: the share of right answers of a model that has remembered nothing.
     """
 
-    name: TaskName
+    name: str
     length: int
-    about: str
+    steps: int
+    batch: Callable[..., tuple[Tensor, Tensor]]
     inputs: int
     outputs: int
-    steps: int
     answers: int
     solved: float
     guessing: float
-
-    def batch(self, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
-        """x (T, B, D) or symbols (T, B), and the targets (answers, B)."""
-        return _BATCHES[self.name](self, size, generator, part)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """outputs (answers, B, C)."""
@@ -102,28 +99,16 @@ def task(name: str, length: int) -> Task:
     Raises:
         InputError: there is no such task, or it makes no sense at that length.
     """
-    if name not in get_args(TaskName):
-        raise InputError(f"unknown task {name!r}{nearest(name, get_args(TaskName))}")
-    least = {"order": 10, "adding": 2, "copy": 1, "rows": 0}[name]
+    if name not in _TASKS:
+        raise InputError(f"unknown task {name!r}{nearest(name, _TASKS)}")
+    least, extra, draw, *facts = _TASKS[name]
     if length < least:
         raise InputError(f"length {length} of task {name!r}; expected at least {least}")
-    if name == "order":
-        about = f"which of XX, XY, YX, YY stood among {length} symbols"
-        return Task("order", length, about, SYMBOLS, 4, length, 1, 0.99, 0.25)
-    if name == "adding":
-        about = f"the sum of the two marked numbers among {length}, to within 0.04"
-        return Task("adding", length, about, 2, 1, length, 1, 0.999, 0.15)
-    if name == "copy":
-        about = f"{REPEATED} symbols repeated after {length} blanks"
-        steps = length + 2 * REPEATED
-        return Task("copy", length, about, ALPHABET + 2, ALPHABET, steps, REPEATED, 0.99, 1 / ALPHABET)
-    about = f"a digit read row by row, named {length} blank rows later"
-    return Task("rows", length, about, 28, 10, 28 + length, 1, 0.95, 0.1)
+    return Task(name, length, length + extra, partial(draw, length), *facts)
 
 
-def _order(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+def _order(T: int, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
     """Symbols 0 and 1 are X and Y, 2 to 5 distract; X or Y at T/10 … 2T/10 and at 4T/10 … 5T/10."""
-    T = task.length
     x = torch.randint(2, SYMBOLS, (T, size), generator=generator)
     who = torch.randint(2, (2, size), generator=generator)
     for k, begin in enumerate((T // 10, 4 * T // 10)):
@@ -132,9 +117,9 @@ def _order(task: Task, size: int, generator: torch.Generator, part: str) -> tupl
     return x, (2 * who[0] + who[1])[None]
 
 
-def _adding(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+def _adding(T: int, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
     """Numbers from U(-1, 1); one mark in either half; target 1/2 + (X_1 + X_2)/4, between 0 and 1."""
-    T, rows = task.length, torch.arange(size)
+    rows = torch.arange(size)
     values = torch.rand(size, T, generator=generator) * 2 - 1
     marks = torch.zeros(size, T)
     first = torch.randint(T // 2, (size,), generator=generator)
@@ -144,12 +129,12 @@ def _adding(task: Task, size: int, generator: torch.Generator, part: str) -> tup
     return x, (0.5 + (values[rows, first] + values[rows, second]) / 4)[None]
 
 
-def _copy(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+def _copy(T: int, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
     """Five symbols, T - 1 blanks, the signal to begin, and blanks while the symbols are to be repeated."""
     symbols = torch.randint(ALPHABET, (REPEATED, size), generator=generator)
-    x = torch.full((task.steps, size), ALPHABET)
+    x = torch.full((T + 2 * REPEATED, size), ALPHABET)
     x[:REPEATED] = symbols
-    x[REPEATED + task.length - 1] = ALPHABET + 1
+    x[REPEATED + T - 1] = ALPHABET + 1
     return x, symbols
 
 
@@ -161,15 +146,20 @@ def _digits(part: str) -> tuple[Tensor, Tensor]:
     return dataset.encoder.features(chosen.values), chosen.y
 
 
-def _rows(task: Task, size: int, generator: torch.Generator, part: str) -> tuple[Tensor, Tensor]:
+def _rows(T: int, size: int, generator: torch.Generator, part: str = "train") -> tuple[Tensor, Tensor]:
     """Blank rows are zero: no ink and no paper."""
     x, y = _digits(part)
     index = torch.randint(len(y), (size,), generator=generator)
-    blank = torch.zeros(task.length, size, 28)
-    return torch.cat([x[:, index], blank]), y[index][None]
+    return torch.cat([x[:, index], torch.zeros(T, size, 28)]), y[index][None]
 
 
-_BATCHES = {"order": _order, "adding": _adding, "copy": _copy, "rows": _rows}
+# The least length, the steps besides, and the fields of `Task` from `batch` on.
+_TASKS: dict[str, tuple[Any, ...]] = {
+    "order": (10, 0, _order, SYMBOLS, 4, 1, 0.99, 0.25),
+    "adding": (2, 0, _adding, 2, 1, 1, 0.999, 0.15),
+    "copy": (1, 2 * REPEATED, _copy, ALPHABET + 2, ALPHABET, REPEATED, 0.99, 1 / ALPHABET),
+    "rows": (0, 28, _rows, 28, 10, 1, 0.95, 0.1),
+}
 
 
 # ------------------------------------------------------------------------------------------------------------- recipes
@@ -181,30 +171,22 @@ class Recipe:
 
     hidden_size: int
     learning_rate: float
-    batch_size: int = 20
+    batch_size: int
+    sequences: int
     max_norm: float = 1.0
-    sequences: int = 60_000
 
 
-RECIPES: dict[tuple[TaskName, CellName], Recipe] = {
-    ("order", "lstm"): Recipe(32, 0.01),
-    ("order", "rnn"): Recipe(32, 0.0003),
-    ("order", "irnn"): Recipe(32, 0.0003),
-    ("adding", "lstm"): Recipe(32, 0.01, sequences=100_000),
-    ("adding", "rnn"): Recipe(32, 0.001, sequences=100_000),
-    ("adding", "irnn"): Recipe(32, 0.001, sequences=100_000),
-    ("copy", "lstm"): Recipe(64, 0.02, sequences=100_000),
-    ("copy", "rnn"): Recipe(64, 0.001, sequences=100_000),
-    ("copy", "irnn"): Recipe(64, 0.0003, sequences=100_000),
-    ("rows", "lstm"): Recipe(64, 0.01, 100, sequences=90_000),
-    ("rows", "rnn"): Recipe(64, 0.001, 100, sequences=90_000),
-    ("rows", "irnn"): Recipe(64, 0.001, 100, sequences=90_000),
+# Units of the LSTM, batch size, sequences, the learning rate of each cell; and the lengths to try.
+_TRAINED = {
+    "order": (32, 20, 60_000, (0.01, 0.0003, 0.0003), (20, 50, 100, 200, 400)),
+    "adding": (32, 20, 100_000, (0.01, 0.001, 0.001), (50, 100, 200, 400, 600)),
+    "copy": (64, 20, 100_000, (0.02, 0.001, 0.0003), (10, 50, 100, 200)),
+    "rows": (64, 100, 90_000, (0.01, 0.001, 0.001), (0, 100, 300, 1000)),
 }
-LENGTHS: dict[TaskName, tuple[int, ...]] = {
-    "order": (20, 50, 100, 200, 400),
-    "adding": (50, 100, 200, 400, 600),
-    "copy": (10, 50, 100, 200),
-    "rows": (0, 100, 300, 1000),
+RECIPES: dict[tuple[str, CellName], Recipe] = {
+    (name, cell): Recipe(units, rate, batch, sequences)
+    for name, (units, batch, sequences, rates, _) in _TRAINED.items()
+    for cell, rate in zip(CELLS, rates, strict=True)
 }
 
 
@@ -227,11 +209,19 @@ class Rememberer(nn.Module):
     def __init__(self, task: Task, cell: CellName, recipe: Recipe) -> None:
         super().__init__()
         H = recipe.hidden_size if cell == "lstm" else equal_rnn(recipe.hidden_size, task.inputs, task.outputs)
-        kind, options = (
-            ("lstm", {}) if cell == "lstm" else ("rnn", {"nonlinearity": "relu" if cell == "irnn" else "tanh"})
+        kind = cell_type("rnn" if cell == "irnn" else cell)
+        self.layer = Recurrent(
+            stack(kind, task.inputs, H, 1, 1, **({"nonlinearity": "relu"} if cell == "irnn" else {}))
         )
-        self.layer = Recurrent(stack(cell_type(kind), task.inputs, H, 1, 1, **options))
-        _begin(self.layer.cells[0][0], task, cell)
+        own: Any = self.layer.cells[0][0]
+        own.initialise("orthogonal")  # W; U is Glorot's, b zero
+        if cell == "lstm":
+            # b_f = log U(1, T_max - 1), b_i = -b_f: unit j forgets in about as many steps as its draw says.
+            b_f = torch.empty(H).uniform_(1, max(2.0, task.steps - 1.0)).log()
+            own.set_bias("f", b_f)
+            own.set_bias("i", -b_f)
+        elif cell == "irnn":
+            nn.init.eye_(own.W)
         self.W_out = nn.Parameter(torch.randn(task.outputs, H) / math.sqrt(H))
         self.b_out = nn.Parameter(torch.zeros(task.outputs))
         self.task = task
@@ -248,20 +238,6 @@ class Rememberer(nn.Module):
         return loss.detach()
 
 
-@torch.no_grad()
-def _begin(cell: Any, task: Task, name: CellName) -> None:
-    """First values: W orthogonal, U Glorot, b zero; then chrono's biases, or W = 1."""
-    cell.initialise("orthogonal")
-    H = cell.hidden_size
-    if name == "lstm":
-        # b_f = log U(1, T_max - 1), b_i = -b_f: unit j forgets in about as many steps as its draw says.
-        b_f = torch.empty(H).uniform_(1, max(2.0, task.steps - 1.0)).log()
-        cell.set_bias("f", b_f)
-        cell.set_bias("i", -b_f)
-    elif name == "irnn":
-        cell.W.copy_(torch.eye(H))
-
-
 class Stream:
     """Fresh sequences of a task without end, as `unroll.training.fit` takes them; an epoch is so many batches."""
 
@@ -269,26 +245,23 @@ class Stream:
     encoder = None
 
     def __init__(self, task: Task, seed: int, batches: int) -> None:
-        self._task = task
+        self._task, self._batches = task, batches
         self._generator = torch.Generator().manual_seed(seed)
-        self._batches = batches
 
     def steps(self, batch_size: int) -> int:
         return self._batches
 
     def epoch(self, batch_size: int, generator: torch.Generator, shuffle: bool, augment: bool) -> Iterator[Batch]:
         for _ in range(self._batches):
-            x, y = self._task.batch(batch_size, self._generator)
-            yield Batch(x, y, None)
+            yield Batch(*self._task.batch(batch_size, self._generator), None)
 
 
 class Test(Callback):
     """Test after every epoch, and stop where the task is solved."""
 
     def __init__(self, task: Task, seed: int, report: Report | None) -> None:
-        self._task = task
+        self._task, self._report = task, report
         self._x, self._y = task.batch(2000, torch.Generator().manual_seed(2**40 + seed), "test")
-        self._report = report
         self.seen, self.right, self.best = 0, 0.0, 0.0
 
     def on_step(self, training: Training, step: int, loss: float) -> None:
@@ -360,17 +333,11 @@ def learn(
     }
 
 
-_RESULT = {
-    "task": str,
-    "length": int,
-    "cell": str,
-    "seed": int,
-    "solved": bool,
-    "diverged": bool,
-    "sequences": int,
-    "right": float,
-    "parameters": int,
-    "seconds": float,
+_RESULT: dict[str, type] = {
+    **dict.fromkeys(("task", "cell"), str),
+    **dict.fromkeys(("length", "seed", "sequences", "parameters"), int),
+    **dict.fromkeys(("solved", "diverged"), bool),
+    **dict.fromkeys(("right", "seconds"), float),
 }
 
 
@@ -382,10 +349,10 @@ def measure(
     Raises:
         InputError: the file holds something else, or what an older version wrote.
     """
-    trials = Trials(file, ("task", "length", "cell", "seed"), _RESULT)
-    return trials.complete(
+    names = ("task", "length", "cell", "seed")
+    return Trials(file, names, _RESULT).complete(
         todo,
-        lambda one: {"task": one[0].name, "length": one[0].length, "cell": one[1], "seed": one[3]},
+        lambda one: dict(zip(names, (one[0].name, one[0].length, one[1], one[3]), strict=True)),
         lambda one: learn(*one),
         progress,
     )
@@ -393,59 +360,54 @@ def measure(
 
 def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row for each task, cell and length: how many seeds solved it, and the median of the sequences they needed."""
-    rows = []
-    for key in dict.fromkeys((r["task"], r["cell"], r["length"]) for r in results):
-        same = [r for r in results if (r["task"], r["cell"], r["length"]) == key]
+    rows, names = [], ("task", "cell", "length")
+    for key in dict.fromkeys(tuple(r[name] for name in names) for r in results):
+        same = [r for r in results if tuple(r[name] for name in names) == key]
         solved = [r["sequences"] for r in same if r["solved"]]
-        rows.append(
-            {
-                "task": key[0],
-                "cell": key[1],
-                "length": key[2],
-                "seeds": len(same),
-                "solved": len(solved),
-                "diverged": sum(r["diverged"] for r in same),
-                "sequences": float(np.median(solved)) if solved else None,
-                "right": float(np.median([r["right"] for r in same])),
-                "parameters": same[0]["parameters"],
-                "seconds": float(np.median([r["seconds"] for r in same])),
-            }
-        )
+        row = {
+            **dict(zip(names, key, strict=True)),
+            "seeds": len(same),
+            "solved": len(solved),
+            "diverged": sum(r["diverged"] for r in same),
+            "sequences": float(np.median(solved)) if solved else None,
+            "right": float(np.median([r["right"] for r in same])),
+            "parameters": same[0]["parameters"],
+            "seconds": float(np.median([r["seconds"] for r in same])),
+        }
+        rows.append(row)
     return rows
 
 
 def plan(
-    tasks: Sequence[str], lengths: Sequence[int], seeds: int, cells: Sequence[CellName] = get_args(CellName)
+    tasks: Sequence[str], lengths: Sequence[int], seeds: int, cells: Sequence[CellName] = CELLS
 ) -> list[tuple[Task, CellName, Recipe, int]]:
     """What is to be trained, the short before the long.
 
     Args:
         tasks: names; empty: all.
-        lengths: empty: those of `LENGTHS`.
+        lengths: empty: growing ones, each task's own.
 
     Raises:
         InputError: an unknown task, a length that makes no sense, fewer than one seed.
     """
     if seeds < 1:
         raise InputError(f"seeds is {seeds}; expected at least 1, such as 3")
-    chosen: list[tuple[Task, CellName, Recipe, int]] = []
-    for name in dict.fromkeys(tasks or get_args(TaskName)):
-        for length in lengths or LENGTHS.get(name, (10,)):
-            made = task(name, length)
-            chosen += [(made, cell, RECIPES[made.name, cell], seed) for cell in cells for seed in range(seeds)]
-    return chosen
-
-
-def text_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The rows of `summary` as lines of text."""
-    lines = [
-        f"{'task':8} {'length':>6}  {'cell':4} {'parameters':>10}  {'solved':>6}  {'sequences needed':>16}  right answers"
+    return [
+        (made, cell, RECIPES[made.name, cell], seed)
+        for name in dict.fromkeys(tasks or _TASKS)
+        for made in [task(name, length) for length in lengths or (_TRAINED[name][-1] if name in _TRAINED else (10,))]
+        for cell in cells
+        for seed in range(seeds)
     ]
+
+
+def text_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The rows of `summary` as cells of text."""
+    table = [["task", "length", "cell", "parameters", "solved", "sequences needed", "right answers"]]
     for row in rows:
         needed = "-" if row["sequences"] is None else f"{row['sequences']:,.0f}"
+        solved, right = f"{row['solved']}/{row['seeds']}", f"{100 * row['right']:.1f}%"
         diverged = f" ({row['diverged']} diverged)" if row["diverged"] else ""
-        lines.append(
-            f"{row['task']:8} {row['length']:>6}  {row['cell']:4} {row['parameters']:>10,}  "
-            f"{row['solved']}/{row['seeds']:<4}  {needed:>16}  {100 * row['right']:.1f}%{diverged}"
-        )
-    return lines
+        begin = [row["task"], f"{row['length']:>6}", row["cell"], f"{row['parameters']:>10,}"]
+        table.append([*begin, solved, f"{needed:>16}", right + diverged])
+    return table

@@ -87,12 +87,9 @@ def gate_use(trace: Trace, ink: Array | None = None) -> dict[str, Any]:
         }
         if ink is not None:
             result[name] |= {"ink": float(gate[ink].mean()), "blank": float(gate[~ink].mean())}
-    f = trace("f").mean((0, 1))
-    result["keeps"] = float(np.median(1 / (1 - f)))
-    written = np.abs(trace("i") * trace("c_tilde"))
-    kept_from = np.cumprod(trace("f")[::-1], axis=0)[::-1]  # Π f over the steps from t on
-    left = written.copy()
-    left[:-1] *= kept_from[1:]  # what step t wrote, times all the forget gates after it
+    result["keeps"] = float(np.median(1 / (1 - trace("f").mean((0, 1)))))
+    left = np.abs(trace("i") * trace("c_tilde"))  # what step t wrote
+    left[:-1] *= np.cumprod(trace("f")[:0:-1], axis=0)[::-1]  # times all the forget gates after it
     result["left"] = (left.mean((1, 2)) / left.mean((1, 2)).sum()).tolist()
     return result
 
@@ -100,6 +97,4 @@ def gate_use(trace: Trace, ink: Array | None = None) -> dict[str, Any]:
 @torch.no_grad()
 def last_states(model: SequenceModel, x: Tensor) -> Array:
     """h_T (s_T) of the top layer, (N, H); x (T, N, D), all of one length."""
-    _, state = model.layers(x.to(model.W_out.device))
-    found: Array = parts(state)[0][-1].cpu().numpy()
-    return found
+    return np.asarray(parts(model.layers(x.to(model.W_out.device))[1])[0][-1].cpu())

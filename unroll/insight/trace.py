@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unroll.cells.base import Cell, joined, parts
+from unroll.data.batches import Sequences
 from unroll.errors import InputError, RunError, nearest
 from unroll.files import write_atomically
 from unroll.layers import Recurrent
@@ -73,11 +74,9 @@ class Trace:
 
     def save(self, path: str | Path) -> Path:
         """Write one `.npz`: each quantity under its name, and p, x, lengths, class_names."""
-        arrays = {**self.quantities, "x": self.x, "lengths": self.lengths}
-        if self.p is not None:
-            arrays["p"] = self.p
-        content = io.BytesIO()
-        arrays["class_names"] = np.array(json.dumps(self.class_names))
+        content, names = io.BytesIO(), np.array(json.dumps(self.class_names))
+        p = {} if self.p is None else {"p": self.p}
+        arrays = {**self.quantities, "x": self.x, "lengths": self.lengths, "class_names": names, **p}
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
         write_atomically(Path(path), content.getvalue())
         return Path(path)
@@ -100,6 +99,7 @@ class Trace:
             raise RunError(f"{path} is damaged or no trace; make one with: unroll look RUN") from None
 
 
+@torch.no_grad()
 def trace(model: str | Path | Classifier | SequenceModel | Recurrent, x: Any, lengths: Tensor | None = None) -> Trace:
     """Every gate, state and class probability at every time step.
 
@@ -132,74 +132,47 @@ def trace(model: str | Path | Classifier | SequenceModel | Recurrent, x: Any, le
     if isinstance(model, Classifier):
         names = model.class_names
         if not isinstance(x, Tensor):
-            x, lengths = _encoded(model, x)
+            # A sentence is a string, a picture or a series an array: only a list holds several inputs.
+            inputs = list(x) if isinstance(x, Sequence) and not isinstance(x, str) else [x]
+            if not inputs:
+                raise InputError("the list of inputs is empty; give at least one")
+            index = torch.arange(len(inputs))
+            values, lengths = model.encoder.encode(inputs)
+            values, lengths = Sequences(values, index, lengths).take(index)  # padded
+            x = model.encoder.features(values)
         model = model.model
     elif not isinstance(x, Tensor):
         raise InputError(f"x is a {type(x).__name__}; expected a tensor (T, B, D) or (T, B) of word indices")
-    if lengths is not None:
-        lengths = torch.as_tensor(lengths, dtype=torch.int64)
-    with torch.no_grad():
-        return _trace(model, x, lengths, names)
 
-
-def _encoded(classifier: Classifier, given: Any) -> tuple[Tensor, Tensor | None]:
-    """Raw inputs -> what the model reads, padded, time first."""
-    from unroll.data.batches import Sequences
-
-    # A sentence is a string, a picture or a series an array: only a list holds several inputs.
-    many = isinstance(given, Sequence) and not isinstance(given, str)
-    inputs = list(given) if many else [given]
-    if not inputs:
-        raise InputError("the list of inputs is empty; give at least one")
-    values, lengths = classifier.encoder.encode(inputs)
-    values, lengths = Sequences(values, torch.zeros(len(inputs), dtype=torch.int64), lengths).take(
-        torch.arange(len(inputs))
-    )
-    return classifier.encoder.features(values), lengths
-
-
-def _trace(model: SequenceModel | Recurrent, x: Tensor, lengths: Tensor | None, names: tuple[str, ...]) -> Trace:
     classifier = model if isinstance(model, SequenceModel) else None
-    x = x.to(next(model.parameters()).device)
     layers: Recurrent = model.layers if isinstance(model, SequenceModel) else model
-    embedded = x
-    if classifier is not None and classifier.embedding is not None:
-        _check_words(x, classifier.embedding.shape[0])
-        embedded = nn.functional.embedding(x, classifier.embedding)
-    elif not x.is_floating_point():
-        _check_words(x, layers.input_size or sys.maxsize)
+    embedding = None if classifier is None else classifier.embedding
+    h = x = x.to(next(model.parameters()).device)
+    if embedding is not None or not x.is_floating_point():
+        known = (layers.input_size or sys.maxsize) if embedding is None else len(embedding)
+        if x.is_floating_point() or (x.numel() and (int(x.min()) < 0 or int(x.max()) >= known)):
+            raise InputError(f"x holds numbers that are no word indices; expected whole numbers from 0 to {known - 1}")
+        h = x if embedding is None else nn.functional.embedding(x, embedding)
     if x.dim() != (3 if x.is_floating_point() else 2):
         raise InputError(f"x has shape {tuple(x.shape)}; expected (T, B, D) features or (T, B) word indices")
-    layers.check_input(embedded)
+    layers.check_input(h)
     T, B = x.shape[:2]
     if T == 0 or B == 0:
         raise InputError(f"x has shape {tuple(x.shape)}; expected at least one time step and one sequence")
     checked = layers.check_lengths(lengths, T, B)
-    running = torch.arange(T)[:, None] < (torch.full((B,), T) if checked is None else checked)  # (T, B)
-    running = running.to(x.device)
+    ends = torch.full((B,), T) if checked is None else checked
+    running = (torch.arange(T)[:, None] < ends).to(x.device)  # (T, B)
 
-    kept: dict[str, Tensor] = {}
-    h = embedded
+    kept: dict[str, Array] = {}
     for layer, cells in enumerate(layers.cells):
         ways = []
         for direction, cell in zip(DIRECTIONS, cells, strict=False):
             found = quantities(cell, h, running, reverse=direction == "backward")
-            kept |= {f"layer{layer}.{direction}.{name}": value for name, value in found.items()}
+            kept |= {f"layer{layer}.{direction}.{name}": value.cpu().numpy() for name, value in found.items()}
             ways.append(found[cell.state_names[0]])
         h = torch.cat(ways, dim=-1)  # (T, B, H·directions)
-    p = None if classifier is None else _probabilities(classifier, x, h, running)
-    return Trace(
-        {name: value.cpu().numpy() for name, value in kept.items()},
-        None if p is None else p.cpu().numpy(),
-        x.cpu().numpy(),
-        (torch.full((B,), T) if checked is None else checked).numpy(),
-        names,
-    )
-
-
-def _check_words(x: Tensor, known: int) -> None:
-    if x.is_floating_point() or (x.numel() and (int(x.min()) < 0 or int(x.max()) >= known)):
-        raise InputError(f"x holds numbers that are no word indices; expected whole numbers from 0 to {known - 1}")
+    p = None if classifier is None else _probabilities(classifier, x, h, running).cpu().numpy()
+    return Trace(kept, p, x.cpu().numpy(), ends.numpy(), names)
 
 
 def quantities(cell: Cell, x: Tensor, running: Tensor, reverse: bool = False) -> dict[str, Tensor]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from unroll.report.blocks import aligned
 from unroll.report.figures import ACCENT, INK, side_by_side, styled
-from unroll.tuning.effects import Effect, Effects, Estimate, estimate
+from unroll.tuning.effects import WAYS, Effect, Effects, Estimate, estimate
 
 
 def cells(effect: Effect) -> dict[str, str]:
@@ -47,10 +46,10 @@ def recipe_rows(effects: Effects) -> list[list[str]]:
     """A table's header, and what the two recipes themselves reach: name, accuracy, time."""
     rows = [["recipe", "test accuracy", "training"]]
     for name, outcomes in effects.outcomes.items():
-        lost = int(np.isnan(outcomes.accuracy).sum())
+        accuracy, seconds, _ = map(estimate, outcomes)
+        lost = effects.seeds - accuracy.number
         note = f" ({lost} of {effects.seeds} diverged)" if lost else ""
-        accuracy = _signed(estimate(outcomes.accuracy), "", "%") + note
-        rows.append([name, accuracy, _signed(estimate(outcomes.seconds), "", " s")])
+        rows.append([name, _signed(accuracy, "", "%") + note, _signed(seconds, "", " s")])
     return rows
 
 
@@ -59,7 +58,8 @@ def adding_up(effects: Effects) -> str:
     if effects.together.points.mean is None:
         return "What all changes are worth together is not known, as trainings diverged."
     words = []
-    for (made, total), base in zip(effects.sums.items(), (effects.first, effects.second), strict=True):
+    for made, base in zip(WAYS, effects.outcomes, strict=True):
+        total = effects.sums.get(made)
         verb = "made" if made == "alone" else "undone"
         if total is None:
             words.append(f"not all of them can be {verb} alone from {base}")
@@ -114,10 +114,11 @@ def markdown(effects: Effects, command: str, facts: dict[str, Any]) -> str:
         return "\n".join([head, "|" + " --- |" * len(rows[0]), *body])
 
     columns = list(cells(effects.together))
+    first, second = effects.outcomes
     rows = [[words.get(name, "") for name in columns] for words in map(cells, effects.all())]
     return MARKDOWN.format(
-        first=effects.first,
-        second=effects.second,
+        first=first,
+        second=second,
         command=command,
         seeds=effects.seeds,
         last=effects.seeds - 1,
@@ -135,8 +136,9 @@ def table_of(effects: Effects) -> tuple[str, list[dict[str, Any]]]:
     for effect in effects.all():
         words = cells(effect)
         rows.append({name: words.get(name, "") for name in shown} | {"measured": asdict(effect)})
+    first, second = effects.outcomes
     caption = (
-        f"What each change from {effects.first} to {effects.second} is worth, alone from the first and undone alone from the "
+        f"What each change from {first} to {second} is worth, alone from the first and undone alone from the "
         f"second: mean and standard deviation over {effects.seeds} seeds, the mean's 95% interval, and the factor by which "
         "training takes longer."
     )
@@ -182,7 +184,8 @@ def draw_effects(effects: Effects) -> Figure:
     right.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
     right.xaxis.set_minor_formatter(NullFormatter())
     handles = [left.errorbar([], [], xerr=[], capsize=3, linestyle="none", **mark) for mark in MARKS.values()]
-    words = [f"made alone from {effects.first}", f"undone alone from {effects.second}", "all together"]
+    first, second = effects.outcomes
+    words = [f"made alone from {first}", f"undone alone from {second}", "all together"]
     figure.legend(handles, words, loc="outside lower center", ncol=3)
     return figure
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,38 +24,27 @@ from scipy.stats import t as student
 from unroll.data.batches import Dataset
 from unroll.errors import DataError, InputError, RecipeError, TrainingError
 from unroll.training.evaluate import evaluated
+from unroll.training.facts import facts
 from unroll.training.recipe import DATA, INDIFFERENT, TITLES, AnyRecipe, parse_recipe, value_text
 from unroll.training.train import fit_recipe, prepare
-from unroll.training.trials import REMEDY, Trials, fingerprint, signature
+from unroll.training.trials import REMEDY, Row, Trials, fingerprint, signature
 
 Way = Literal["alone", "undone"]
+WAYS: tuple[Way, ...] = ("alone", "undone")
 Array = NDArray[np.float64]
+Progress = Callable[[Sequence[AnyRecipe]], Iterable[AnyRecipe]]
 
 # Times and rounding of two machines, or of two versions, would not compare.
 MACHINE = ("unroll", "torch", "processor", "threads", "engine")
 
 
-@dataclass(frozen=True)
-class Change:
-    """One hyperparameter that differs."""
-
-    field: str
-    before: Any
-    after: Any
-
-    @property
-    def text(self) -> str:
-        return f"{self.field.replace('_', ' ')}: {value_text(self.before)} → {value_text(self.after)}"
-
-
-@dataclass(frozen=True)
-class Walk:
+class Walk(NamedTuple):
     """Two recipes, and those with one change made or undone; where such a recipe makes no sense, the reason why."""
 
     first: AnyRecipe
     second: AnyRecipe
-    changes: tuple[Change, ...]
-    between: dict[tuple[Way, str], AnyRecipe | str]
+    steps: dict[tuple[str, Way], AnyRecipe | str]
+    """By the change, such as ``epochs: 1 → 3``, and the way."""
 
 
 def walk(first: AnyRecipe, second: AnyRecipe) -> Walk:
@@ -68,122 +57,74 @@ def walk(first: AnyRecipe, second: AnyRecipe) -> Walk:
         raise InputError(
             f"{first.name} is about {first.task} and {second.name} about {second.task}; expected two recipes of one task"
         )
-    before, after = first.model_dump(), second.model_dump()
     for field in DATA:
-        ours, theirs = (_place(field, values.get(field)) for values in (before, after))
+        ours, theirs = (getattr(recipe, field, None) for recipe in (first, second))
+        if field in ("data", "test_data"):
+            ours, theirs = (place and str(Path(place).resolve()) for place in (ours, theirs))
         if ours != theirs:
             raise InputError(
                 f"{first.name} and {second.name} are tested on different data: {field} is {value_text(ours)} and "
                 f"{value_text(theirs)}; give both the same"
             )
-    second = second.model_copy(update={field: before[field] for field in (*INDIFFERENT, *DATA) if field in before})
-    after = second.model_dump()
-    changes = tuple(
-        Change(field, before[field], after[field])
-        for field in before
-        if field not in TITLES and before[field] != after[field]
-    )
-    if not changes:
+    second = second.model_copy(update=first.model_dump(include={*INDIFFERENT, *DATA}))
+    before, after = first.model_dump(), second.model_dump()
+    steps: dict[tuple[str, Way], AnyRecipe | str] = {}
+    for field in [field for field in before if field not in TITLES and before[field] != after[field]]:
+        change = f"{field.replace('_', ' ')}: {value_text(before[field])} → {value_text(after[field])}"
+        steps[change, "alone"] = _changed(first, field, after[field])
+        steps[change, "undone"] = _changed(second, field, before[field])
+    if not steps:
         raise InputError(f"no hyperparameter differs between {first.name} and {second.name}; name two other recipes")
-    between: dict[tuple[Way, str], AnyRecipe | str] = {}
-    for change in changes:
-        between["alone", change.field] = _changed(first, change.field, change.after)
-        between["undone", change.field] = _changed(second, change.field, change.before)
-    return Walk(first, second, changes, between)
-
-
-def _place(field: str, value: Any) -> Any:
-    return str(Path(value).resolve()) if field in ("data", "test_data") and value is not None else value
+    return Walk(first, second, steps)
 
 
 def _changed(recipe: AnyRecipe, field: str, value: Any) -> AnyRecipe | str:
     try:
-        return parse_recipe({**recipe.model_dump(), field: value}, recipe.name)
+        changed = parse_recipe({**recipe.model_dump(), field: value}, recipe.name)
     except RecipeError as error:
         return str(error)
+    return changed.model_copy(update={"name": f"{recipe.name} with {field} {value_text(value)}"})
 
 
 # ----------------------------------------------------------------------------------------------------------- measuring
 
 
-@dataclass(frozen=True)
-class Training:
-    """One training that is wanted."""
-
-    what: str
-    recipe: AnyRecipe
-    keys: tuple[tuple[Way, str], ...]
-    """Whose part between the two recipes it is; none for the two themselves."""
-
-
-Progress = Callable[[Sequence[Training]], Iterable[Training]]
-
-
-class Study:
-    """effects.json: every finished training, and whose they are.
+class Study(Trials):
+    """effects.json: every finished training of a walk, and whose they are.
 
     Args:
         folder: where the file is, or will be.
         way: what it is about.
         dataset: what the first recipe reads with seed 0.
-        facts: of this machine, as `unroll.training.facts.facts` says them.
 
     Raises:
         InputError: the file there is damaged, or about other recipes or data.
     """
 
-    def __init__(self, folder: Path, way: Walk, dataset: Dataset, facts: dict[str, Any]) -> None:
-        self.path = folder / "effects.json"
-        self.facts = facts
+    about: dict[str, Any]
+
+    def __init__(self, folder: Path, way: Walk, dataset: Dataset) -> None:
+        numbers = dict.fromkeys(("accuracy", "seconds"), (float, NoneType))
+        super().__init__(folder / "effects.json", ("recipe", "seed"), {"recipe": dict, "seed": int, **numbers})
         about = {"first": signature(way.first), "second": signature(way.second), "data": fingerprint(dataset)}
-        kinds: dict[str, Any] = {
-            "recipe": dict,
-            "seed": int,
-            "accuracy": (float, NoneType),
-            "seconds": (float, NoneType),
-        }
-        self._trials = Trials(self.path, ("recipe", "seed"), kinds)
-        found = self._trials.about or {}
-        self.content = self._trials.about = found if self.path.is_file() else {**about, "machine": facts}
-        if self.path.is_file():
-            if not {*about, "machine"} <= set(self.content):
-                raise InputError(f"{self.path} is damaged; {REMEDY}")
-            different = [key for key in about if self.content[key] != about[key]]
-            if different:
-                what = {"first": "the first recipe is", "second": "the second recipe is", "data": "the data are"}
+        if not self.path.is_file():
+            self.about = {**about, "machine": facts()}
+        elif not {*about, "machine"} <= set(self.about or {}):
+            raise InputError(f"{self.path} is damaged; {REMEDY}")
+        parts = {"first": "the first recipe is", "second": "the second recipe is", "data": "the data are"}
+        for key, what in parts.items():
+            if self.about[key] != about[key]:
                 raise InputError(
-                    f"{self.path} belongs to another study ({what[different[0]]} not the same); name another folder "
-                    "with --out, or remove it"
+                    f"{self.path} belongs to another study ({what} not the same); name another folder with --out, or "
+                    "remove it"
                 )
 
-    def check_machine(self) -> None:
-        """Raise InputError unless what is measured now can be set beside what is in the file."""
-        for fact in MACHINE:
-            there, here = self.content["machine"].get(fact), self.facts.get(fact)
-            if self._trials.rows and there != here:
-                raise InputError(
-                    f"{self.path} was measured with {fact} {there}, this is {here}, and the two would not compare; name "
-                    "another folder with --out"
-                )
-
-    def find(self, recipe: AnyRecipe) -> dict[str, Any] | None:
+    def trained(self, recipe: AnyRecipe) -> Row | None:
         """The finished training of a recipe with its seed."""
-        return self._trials.find(recipe=signature(recipe), seed=recipe.seed)
-
-    def add(self, recipe: AnyRecipe, outcome: dict[str, Any]) -> None:
-        self._trials.add({"recipe": signature(recipe), "seed": recipe.seed, **outcome})
-
-    def finish(self, seeds: int, caption: str, rows: list[dict[str, Any]]) -> None:
-        """Put what came of it beside the trainings: a report shows ``rows`` as a table under ``caption``."""
-        self.content |= {"seeds": seeds, "caption": caption, "rows": rows}
-        self.save()
-
-    def save(self) -> None:
-        """Write the file."""
-        self._trials.save()
+        return self.find(recipe=signature(recipe), seed=recipe.seed)
 
 
-def plan(way: Walk, seeds: int) -> list[Training]:
+def plan(way: Walk, seeds: int) -> list[AnyRecipe]:
     """Every training of a walk, seed after seed: what slows the machine down for a while then slows all recipes alike.
 
     Recipes that come out the same, as where only one hyperparameter differs, are trained once.
@@ -193,33 +134,11 @@ def plan(way: Walk, seeds: int) -> list[Training]:
     """
     if seeds < 2:
         raise InputError(f"seeds is {seeds}; expected at least 2, such as 5, as a single training has no spread")
-    wanted: dict[str, Training] = {}
-
-    def want(what: str, recipe: AnyRecipe, *keys: tuple[Way, str]) -> None:
-        known = wanted.get(same := json.dumps(signature(recipe), sort_keys=True))
-        wanted[same] = Training(what, recipe, keys) if known is None else _joined(known, keys)
-
-    want(way.first.name, way.first)
-    want(way.second.name, way.second)
-    for change in way.changes:
-        steps: tuple[tuple[Way, AnyRecipe, Any], ...] = (
-            ("alone", way.first, change.after),
-            ("undone", way.second, change.before),
-        )
-        for made, base, value in steps:
-            recipe = way.between[made, change.field]
-            if not isinstance(recipe, str):
-                want(f"{base.name} with {change.field} {value_text(value)}", recipe, (made, change.field))
-    return [
-        Training(f"seed {seed}: {one.what}", one.recipe.model_copy(update={"seed": seed}), one.keys)
-        for seed in range(seeds)
-        for one in wanted.values()
-    ]
-
-
-def _joined(known: Training, keys: tuple[tuple[Way, str], ...]) -> Training:
-    # A recipe that one of the two also is must be possible; only what lies between them may turn out not to be.
-    return Training(known.what, known.recipe, (*known.keys, *keys) if known.keys else ())
+    wanted: dict[str, AnyRecipe] = {}
+    for recipe in (way.first, way.second, *way.steps.values()):
+        if not isinstance(recipe, str):
+            wanted.setdefault(json.dumps(signature(recipe), sort_keys=True), recipe)
+    return [recipe.model_copy(update={"seed": seed}) for seed in range(seeds) for recipe in wanted.values()]
 
 
 def load_tested(recipe: AnyRecipe) -> Dataset:
@@ -258,34 +177,40 @@ def train_once(recipe: AnyRecipe) -> dict[str, Any]:
     return {**found, "seconds": round(training.seconds, 3)}
 
 
-def measure(way: Walk, study: Study, seeds: int, progress: Progress = iter) -> dict[tuple[Way, str], str]:
+def measure(way: Walk, study: Study, seeds: int, progress: Progress = iter) -> None:
     """Train everything that the study lacks; each training is in its file as soon as it is finished.
 
-    Returns:
-        The changes that turned out to be impossible, such as a batch larger than the training part, and why.
+    A step that turns out to be impossible, such as a batch larger than the training part, becomes the reason why.
 
     Raises:
         InputError: fewer than two seeds, or the study was begun on another machine or version.
         UnrollError: one of the two recipes themselves cannot be trained.
     """
-    missing = [one for one in plan(way, seeds) if study.find(one.recipe) is None]
-    impossible: dict[tuple[Way, str], str] = {}
+    missing = [recipe for recipe in plan(way, seeds) if study.trained(recipe) is None]
     if not missing:
-        return impossible
-    study.check_machine()
+        return
+    there, here = study.about["machine"], facts()
+    for fact in MACHINE:
+        if study.rows and there.get(fact) != here.get(fact):
+            raise InputError(
+                f"{study.path} was measured with {fact} {there.get(fact)}, this is {here.get(fact)}, and the two would not "
+                "compare; name another folder with --out"
+            )
     study.save()  # a place that cannot be written to shall not cost a training
-    for one in progress(missing):
-        if any(key in impossible for key in one.keys):
-            continue
+    ends = signature(way.first), signature(way.second)
+    for recipe in progress(missing):
+        what = signature(recipe)
+        same = [key for key, step in way.steps.items() if not isinstance(step, str) and signature(step) == what]
+        if not same and what not in ends:
+            continue  # impossible with the seed before
         try:
-            outcome = train_once(one.recipe)
+            outcome = train_once(recipe)
         except (RecipeError, InputError) as error:  # values that do not go together
-            if not one.keys:
+            if what in ends:
                 raise
-            impossible |= dict.fromkeys(one.keys, str(error))
-            continue
-        study.add(one.recipe, outcome)
-    return impossible
+            way.steps.update(dict.fromkeys(same, str(error)))
+        else:
+            study.add({"recipe": what, "seed": recipe.seed, **outcome})
 
 
 # ---------------------------------------------------------------------------------------------------------- statistics
@@ -309,22 +234,11 @@ def estimate(values: Array) -> Estimate:
     """Of the values that are numbers:  mean ± t(0.975, n - 1) · deviation / √n."""
     known = values[~np.isnan(values)]
     n = len(known)
-    if n == 0:
-        return NOTHING
-    mean = float(known.mean())
-    if n == 1:
-        return Estimate(1, mean)
-    deviation = float(known.std(ddof=1))
+    if n < 2:
+        return Estimate(n, *map(float, known))
+    mean, deviation = float(known.mean()), float(known.std(ddof=1))
     reach = float(student.ppf(0.975, n - 1)) * deviation / n**0.5
     return Estimate(n, mean, deviation, mean - reach, mean + reach)
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """Of one recipe, seed by seed: test accuracy in percent and seconds of training; NaN where it diverged."""
-
-    accuracy: Array
-    seconds: Array
 
 
 @dataclass(frozen=True)
@@ -349,68 +263,53 @@ class Effect:
     reason: str | None = None
 
 
-def differences(before: Outcomes, after: Outcomes) -> Array:
-    """(3, seeds): points of accuracy, seconds, and the logarithm of the factor of time, which adds up as they do."""
-    logs = np.log(after.seconds / before.seconds)
-    return np.stack([after.accuracy - before.accuracy, after.seconds - before.seconds, logs])
-
-
-def effect(change: str, made: str, found: Array) -> Effect:
-    """The effect that `differences` show."""
-    points, seconds, logs = map(estimate, found)
+def effect(change: str, made: str, differences: Array) -> Effect:
+    """Of differences as between two of `Effects.outcomes`."""
+    points, seconds, logs = map(estimate, differences)
     mean, low, high = (None if x is None else float(np.exp(x)) for x in (logs.mean, logs.low, logs.high))
-    factor = Estimate(logs.number, mean, None, low, high)
-    return Effect(change, made, points, seconds, factor, int(np.isnan(found[0]).sum()))
+    diverged = differences.shape[1] - points.number
+    return Effect(change, made, points, seconds, Estimate(logs.number, mean, None, low, high), diverged)
 
 
 @dataclass(frozen=True)
 class Effects:
     """All that a study says.
 
-    single: two of each change, alone and undone; together: all of them at once; sums: of the single ones, alone and undone,
-    None where a change cannot be made alone.
+    outcomes: of both recipes, by name: test accuracy in percent, seconds of training and their logarithms, seed by seed; NaN
+    where it diverged; single: two of each change, alone and undone; together: all of them at once; sums: of the single ones,
+    alone and undone, absent where a change cannot be made alone.
     """
 
-    first: str
-    second: str
     seeds: int
-    outcomes: dict[str, Outcomes]
-    """Of both recipes, by name."""
+    outcomes: dict[str, Array]
     single: list[Effect]
     together: Effect
-    sums: dict[Way, Effect | None]
+    sums: dict[Way, Effect]
 
     def all(self) -> list[Effect]:
-        return [*self.single, self.together, *(effect for effect in self.sums.values() if effect is not None)]
+        return [*self.single, self.together, *self.sums.values()]
 
 
-def summarise(way: Walk, study: Study, seeds: int, impossible: dict[tuple[Way, str], str]) -> Effects:
-    """The statistics of a study in which everything has been trained; `impossible` is what `measure` returned."""
+def summarise(way: Walk, study: Study, seeds: int) -> Effects:
+    """The statistics of a study in which everything has been trained."""
 
-    def outcomes(recipe: AnyRecipe) -> Outcomes:
-        rows = [study.find(recipe.model_copy(update={"seed": seed})) for seed in range(seeds)]
-        values = [[None, None] if row is None else [row["accuracy"], row["seconds"]] for row in rows]
-        accuracy, seconds = np.array(values, dtype=np.float64).T
+    def outcomes(recipe: AnyRecipe) -> Array:
+        rows = [study.trained(recipe.model_copy(update={"seed": seed})) or {} for seed in range(seeds)]
+        accuracy, seconds = np.array([[row.get("accuracy"), row.get("seconds")] for row in rows], dtype=np.float64).T
         # Seconds are kept to the millisecond, so that a very short training may have come out as none at all.
-        return Outcomes(100 * accuracy, np.maximum(seconds, 0.001))
+        seconds = np.maximum(seconds, 0.001)
+        return np.array([100 * accuracy, seconds, np.log(seconds)])
 
     first, second = outcomes(way.first), outcomes(way.second)
     single: list[Effect] = []
-    parts: dict[Way, list[Array]] = {"alone": [], "undone": []}
-    for change in way.changes:
-        for made, found in parts.items():
-            recipe = way.between[made, change.field]
-            reason = recipe if isinstance(recipe, str) else impossible.get((made, change.field))
-            if reason is not None or isinstance(recipe, str):
-                single.append(Effect(change.text, made, reason=reason))
-                continue
-            other = outcomes(recipe)
-            found.append(differences(first, other) if made == "alone" else differences(other, second))
-            single.append(effect(change.text, made, found[-1]))
-    sums: dict[Way, Effect | None] = {
-        made: effect(f"sum of those {made}", "sum", np.sum(found, axis=0)) if len(found) == len(way.changes) else None
-        for made, found in parts.items()
-    }
-    together = effect("all of them", "together", differences(first, second))
-    both = {way.first.name: first, way.second.name: second}
-    return Effects(way.first.name, way.second.name, seeds, both, single, together, sums)
+    parts: dict[Way, list[Array]] = {made: [] for made in WAYS}
+    for (change, made), step in way.steps.items():
+        if isinstance(step, str):
+            single.append(Effect(change, made, reason=step))
+        else:
+            parts[made].append(outcomes(step) - first if made == "alone" else second - outcomes(step))
+            single.append(effect(change, made, parts[made][-1]))
+    whole = {made: np.sum(found, axis=0) for made, found in parts.items() if 2 * len(found) == len(way.steps)}
+    sums = {made: effect(f"sum of those {made}", "sum", total) for made, total in whole.items()}
+    together = effect("all of them", "together", second - first)
+    return Effects(seeds, {way.first.name: first, way.second.name: second}, single, together, sums)

@@ -86,19 +86,18 @@ def read_space(written: Any, recipe: AnyRecipe, changes: list[str], fixed: set[s
     """
     if written is not None and not isinstance(written, dict):
         raise RecipeError(f"recipe {where}: space is {written!r}; expected lines of the form 'field: low..high'")
-    space: Space = {}
-    for name, values in (written or {}).items():
-        space[str(name)] = _values(str(name), values, None, recipe, f"recipe {where}: space")
+    lines = [(str(name), values, f"recipe {where}: space") for name, values in (written or {}).items()]
     for change in changes:
-        name, equals, text = change.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or not text.strip():
+        name, _, text = change.partition("=")
+        if not text.strip():
             raise RecipeError(f"--space is {change!r}; expected FIELD=LOW..HIGH or FIELD=A,B,C")
-        space[name] = _values(name, text, space.get(name), recipe, "--space")
-    for name in sorted(fixed):
-        if any(change.partition("=")[0].strip().replace("-", "_") == name for change in changes):
+        lines.append((name.strip().replace("-", "_"), text, "--space"))
+    space: Space = {}
+    for name, values, place in lines:
+        space[name] = _values(name, values, space.get(name), recipe, place)
+        if name in fixed and place == "--space":
             raise RecipeError(f"{name} is given one value and a --space; expected one of the two")
-        space.pop(name, None)
+    space = {name: values for name, values in space.items() if name not in fixed}
     if not space:
         raise RecipeError(
             f"recipe {where} leaves nothing to search; say what, as in: --space 'learning_rate=0.0003..0.03 log'"
@@ -111,26 +110,29 @@ def _values(name: str, values: Any, before: Range | Choice | None, recipe: AnyRe
     known = [field for field in type(recipe).model_fields if field not in NO_HYPERPARAMETERS]
     if name not in known:
         raise RecipeError(f"{where}: {recipe.task} have no hyperparameter {name!r}{nearest(name, known)}")
-    found = RANGE.fullmatch(values) if isinstance(values, str) else None
-    parsed = _range(name, found, before, where) if found else _choice(name, values, where)
-    given = (parsed.low, parsed.high) if isinstance(parsed, Range) else parsed.values
+    if found := RANGE.fullmatch(values) if isinstance(values, str) else None:
+        given: Range | Choice = _range(name, found, before, where)
+    else:
+        choices = values.split(",") if isinstance(values, str) else values if isinstance(values, list) else [values]
+        if not choices or any(isinstance(value, list | dict) for value in choices):
+            raise RecipeError(f"{where}: {name} is {choices!r}; expected values to choose from")
+        given = Choice(tuple(field_value(value.strip()) if isinstance(value, str) else value for value in choices))
     taken = []
-    for value in given:
+    for value in (given.low, given.high) if isinstance(given, Range) else given.values:
         try:
             taken.append(getattr(parse_recipe({**recipe.model_dump(), name: value}, where), name))
         except RecipeError as error:
             raise RecipeError(str(error).removeprefix("recipe ")) from None
-    if isinstance(parsed, Choice):
+    if isinstance(given, Choice):
         if len(set(taken)) < len(taken):
-            raise RecipeError(
-                f"{where}: {name} is {', '.join(map(value_text, given))}; expected different values to choose from"
-            )
+            words = ", ".join(map(value_text, given.values))
+            raise RecipeError(f"{where}: {name} is {words}; expected different values to choose from")
         return Choice(tuple(taken))
     if isinstance(taken[0], bool) or not isinstance(taken[0], int | float):
-        raise RecipeError(f"{where}: {name} is no number that could run from {parsed.low:g} to {parsed.high:g}")
-    if isinstance(taken[0], int) and isinstance(parsed.step, float):
-        raise RecipeError(f"{where}: {name} is a whole number; expected a whole step, not {parsed.step:g}")
-    return replace(parsed, low=taken[0], high=taken[1])
+        raise RecipeError(f"{where}: {name} is no number that could run from {given.low:g} to {given.high:g}")
+    if isinstance(taken[0], int) and isinstance(given.step, float):
+        raise RecipeError(f"{where}: {name} is a whole number; expected a whole step, not {given.step:g}")
+    return replace(given, low=taken[0], high=taken[1])
 
 
 def _range(name: str, found: re.Match[str], before: Range | Choice | None, where: str) -> Range:
@@ -154,12 +156,3 @@ def _range(name: str, found: re.Match[str], before: Range | Choice | None, where
         high = low + step * math.floor((high - low) / step + 1e-9)  # the last value that the steps reach
         high = high if isinstance(high, int) else round(high, 12)  # 0.3, and not 0.30000000000000004
     return Range(low, high, log, step)
-
-
-def _choice(name: str, values: Any, where: str) -> Choice:
-    if isinstance(values, str):
-        values = [field_value(text.strip()) for text in values.split(",")]
-    values = values if isinstance(values, list) else [values]
-    if not values or any(isinstance(value, list | dict) for value in values):
-        raise RecipeError(f"{where}: {name} is {values!r}; expected values to choose from")
-    return Choice(tuple(field_value(value) if isinstance(value, str) else value for value in values))

@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import optuna
@@ -36,14 +35,13 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from unroll.errors import InputError, RunError
 from unroll.files import write_atomically
-from unroll.training.recipe import INDIFFERENT, TITLES, AnyRecipe, parse_recipe, value_text
+from unroll.training.recipe import INDIFFERENT, TITLES, parse_recipe, value_text
 from unroll.tuning.space import Space, read_space
 
 HELD_OUT = 1 / 6  # of the training sequences, where the recipe does not say; 10,000 of MNIST's 60,000
 WAIT = 10  # seconds that a server has to answer
 HEARTBEAT, GRACE = 5, 30  # seconds between signs of life of a trial, and without one until it counts as lost
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-RESAMPLED = 20  # times that the trials are drawn anew for their hyperparameters' importance
 EVERY = 0.5  # seconds between looks at the database
 ADDRESS = "must be of the form postgresql://USER:PASSWORD@HOST/DATABASE; leave it out to keep the study in a file"
 
@@ -65,12 +63,8 @@ class Plan:
     space: dict[str, str | list[Any]]
     trials: int
 
-    @property
-    def recipe(self) -> AnyRecipe:
-        return parse_recipe(self.base, self.name)
-
     def read_space(self) -> Space:
-        return read_space(self.space, self.recipe, [], set(), self.name)
+        return read_space(self.space, parse_recipe(self.base, self.name), [], set(), self.name)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -109,24 +103,20 @@ def connect(storage: str) -> optuna.storages.RDBStorage:
     Raises:
         InputError: it cannot be reached within 10 seconds, or refuses.
     """
-    options: dict[str, Any] = {"timeout": 60}  # seconds that SQLite waits for another process' lock
-    if _is_server(storage):
-        options = {"connect_timeout": WAIT, "tcp_user_timeout": 1000 * GRACE}  # seconds, milliseconds
-    engine = {"connect_args": options, "pool_pre_ping": _is_server(storage)}
+    engine: dict[str, Any] = {"connect_args": {"timeout": 60}}  # seconds that SQLite waits for another process' lock
+    if storage.startswith("postgresql"):  # seconds, milliseconds
+        engine = {"connect_args": {"connect_timeout": WAIT, "tcp_user_timeout": 1000 * GRACE}, "pool_pre_ping": True}
     with usable(storage):
-        for _ in range(10):
+        attempts = 10
+        while True:
             try:
-                return optuna.storages.RDBStorage(
-                    storage, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE
-                )
+                return optuna.storages.RDBStorage(storage, engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
             except DBAPIError as error:
                 # Another process makes the same tables at this moment: they will be there at the next look.
-                if not isinstance(error, IntegrityError) and "already exists" not in str(error.orig):
+                attempts -= 1
+                if not attempts or not (isinstance(error, IntegrityError) or "already exists" in str(error.orig)):
                     raise
                 time.sleep(0.2)
-        return optuna.storages.RDBStorage(
-            storage, engine_kwargs=engine, heartbeat_interval=HEARTBEAT, grace_period=GRACE
-        )
 
 
 @contextmanager
@@ -141,14 +131,10 @@ def usable(storage: str) -> Iterator[None]:
     except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
         cause = error if isinstance(error, DBAPIError) else error.__cause__
         reason = " ".join(str(getattr(cause, "orig", None) or error).split())
-        waited = f" (waited for up to {WAIT} s)" if _is_server(storage) else ""
+        waited = f" (waited for up to {WAIT} s)" if storage.startswith("postgresql") else ""
         raise InputError(
             f"storage {_shown(storage)} cannot be used{waited}: {reason}; put that right, and the same command goes on"
         ) from None
-
-
-def _is_server(storage: str) -> bool:
-    return storage.startswith("postgresql")
 
 
 def _shown(storage: str) -> str:
@@ -175,42 +161,30 @@ def open_study(plan: Plan) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
             study = optuna.create_study(storage=storage, study_name=plan.name, direction="maximize")
         except optuna.exceptions.DuplicatedStudyError:
             study = optuna.load_study(storage=storage, study_name=plan.name)
-        else:
-            _begin(study, plan)
-        for _ in range(10):
-            if "identity" in study.user_attrs:
-                break
-            time.sleep(0.2)  # whoever made it is about to say what it is
+            until = time.monotonic() + 2
+            while "identity" not in study.user_attrs and time.monotonic() < until:
+                time.sleep(0.2)  # whoever made it is about to say what it is
         there = study.user_attrs.get("identity")
         place = f"study {plan.name} in {_shown(plan.storage)}"
-        if there is None:
+        if there is None:  # it is new, or whoever made it came no further
             if any(t.state != TrialState.WAITING for t in study.get_trials(deepcopy=False)):
                 raise InputError(f"{place} belongs to another program; name another folder with --out")
-            _begin(study, plan)  # whoever made it came no further
+            # The first trial is the recipe as it is, to be beaten. With its identity the study is complete.
+            first = {name: plan.base[name] for name, values in plan.read_space().items() if plan.base[name] in values}
+            study.enqueue_trial(first, skip_if_exists=True)
+            study.set_user_attr("identity", plan.identity)
         elif there != plan.identity:
-            raise InputError(
-                f"{place} belongs to another recipe: {_difference(there, plan.identity)}; "
-                "name another folder with --out"
-            )
+            other = _difference(there, plan.identity)
+            raise InputError(f"{place} belongs to another recipe: {other}; name another folder with --out")
     study.sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True)
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=3, n_min_trials=3)
     return study, storage
 
 
-def _begin(study: optuna.Study, plan: Plan) -> None:
-    """The first trial is the recipe as it is, to be beaten. The identity comes last: with it the study is complete."""
-    values = {name: plan.base[name] for name, values in plan.read_space().items() if plan.base[name] in values}
-    study.enqueue_trial(values, skip_if_exists=True)
-    study.set_user_attr("identity", plan.identity)
-
-
-def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
-    for part, which in (("recipe", ""), ("space", "the space of ")):
-        for name in sorted(there[part].keys() | here[part].keys()):
-            old, new = there[part].get(name, "absent"), here[part].get(name, "absent")
-            if old != new:
-                return f"{which}{name} is {old} there and {new} here"
-    raise AssertionError("they are equal")
+def _difference(*identities: dict[str, Any]) -> str:
+    there, here = ({**it["recipe"], **{f"the space of {k}": v for k, v in it["space"].items()}} for it in identities)
+    changes = ((name, there.get(name, "absent"), here.get(name, "absent")) for name in {**there, **here})
+    return next(f"{name} is {old} there and {new} here" for name, old, new in changes if old != new)
 
 
 def count(study: optuna.Study) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
@@ -237,24 +211,35 @@ def tune(plan: Plan, workers: int, progress: Callable[..., Any]) -> optuna.Study
     done, _ = count(study)
     if len(done) >= plan.trials:
         return study
-    processes: list[Worker] = []
-    try:
-        processes = [Worker(plan, number, workers) for number in range(workers)]
-        with usable(plan.storage), progress(total=plan.trials, initial=len(done)) as bar:
-            while processes:
-                _show(bar, study)
+    processes: dict[subprocess.Popen[str], IO[str]] = {}
+    with ExitStack() as files, usable(plan.storage), progress(total=plan.trials, initial=len(done)) as bar:
+        try:
+            for number in range(workers):
+                said: IO[str] = files.enter_context(tempfile.TemporaryFile("w+"))  # a pipe could fill up
+                processes[_start(plan, number, workers, said)] = said
+            while True:
+                done, _ = count(study)
+                values = [t.value for t in done if t.state == TrialState.COMPLETE and t.value is not None]
+                bar.n = min(len(done), bar.total)
+                bar.set_postfix_str(f"best {100 * max(values):.2f}%" if values else "")
+                if not processes:
+                    break
                 time.sleep(EVERY)
-                for process in [process for process in processes if process.ended]:
-                    processes.remove(process)
-                    if (killed := process.outcome()) is not None:
-                        bar.write(f"unroll: {killed}", file=sys.stderr)
-            _show(bar, study)
-            done, _ = count(study)
-    finally:
-        for process in processes:
-            process.dismiss()
-        for process in processes:
-            process.wait()
+                for process in [process for process in processes if process.poll() is not None]:
+                    said, code = processes.pop(process), process.returncode
+                    process.communicate()  # leaves nothing open
+                    if code < 0:
+                        lost = f"a worker was killed (signal {-code}); its trial is lost, the others go on"
+                        bar.write(f"unroll: {lost}", file=sys.stderr)
+                    elif code > 0:  # it could not go on; nor could the others
+                        said.seek(0)
+                        lines = said.read().strip().splitlines()
+                        raise RunError(lines[-1] if lines else f"a worker ended with status {code} and without a word")
+        finally:
+            for process in processes:
+                process.stdin.close()  # type: ignore[union-attr] # a pipe; the worker gives its trial up and ends
+            for process in processes:
+                process.wait()
     if len(done) < plan.trials:
         raise RunError(
             f"all workers have ended with {len(done)} of {plan.trials} trials finished; the same command goes on"
@@ -262,65 +247,22 @@ def tune(plan: Plan, workers: int, progress: Callable[..., Any]) -> optuna.Study
     return study
 
 
-class Worker:
+def _start(plan: Plan, number: int, workers: int, said: IO[str]) -> subprocess.Popen[str]:
     """A process that runs trials. It ends when the study is finished, or when its leader lets go of its stdin."""
-
-    def __init__(self, plan: Plan, number: int, workers: int) -> None:
-        environment = dict(os.environ)
-        if workers > 1:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // workers)))
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by outcome or wait; a pipe could fill up
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "unroll.tuning.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._said,
-            text=True,
-            env=environment,
-            start_new_session=True,  # Ctrl-C reaches the leader alone
-        )
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"plan": asdict(plan), "number": number}) + "\n")
-        self._process.stdin.flush()
-
-    @property
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def outcome(self) -> str | None:
-        """Of a worker that has ended: nothing if all is well, or that it was killed, which the others make good.
-
-        Raises:
-            UnrollError: it could not go on; nor could the others.
-        """
-        self._said.seek(0)
-        said = self._said.read().strip().splitlines()
-        self.wait()
-        code = self._process.returncode
-        if code == 0:
-            return None
-        if code < 0:
-            return f"a worker was killed (signal {-code}); its trial is lost, the others go on"
-        raise RunError(said[-1] if said else f"a worker ended with status {code} and without a word")
-
-    def dismiss(self) -> None:
-        """Tell it to give its trial up and end."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
-    def wait(self) -> None:
-        """Wait until it has ended, and leave nothing open."""
-        self.dismiss()
-        self._process.wait()
-        self._said.close()
-
-
-def _show(bar: Any, study: optuna.Study) -> None:
-    done, _ = count(study)
-    values = [t.value for t in done if t.state == TrialState.COMPLETE and t.value is not None]
-    bar.n = min(len(done), bar.total)
-    bar.set_postfix_str(f"best {100 * max(values):.2f}%" if values else "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // workers))} if workers > 1 else {}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unroll.tuning.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=said,
+        text=True,
+        env={**threads, **os.environ},
+        start_new_session=True,  # Ctrl-C reaches the leader alone
+    )
+    assert process.stdin is not None
+    print(json.dumps({"plan": asdict(plan), "number": number}), file=process.stdin, flush=True)
+    return process
 
 
 # -------------------------------------------------------------------------------------------------------- results
@@ -330,18 +272,18 @@ def summary(study: optuna.Study, plan: Plan) -> dict[str, Any]:
     """Everything worth knowing about a study, ready for JSON: its trials, the best, and what mattered."""
     with usable(plan.storage):
         done, _ = count(study)
-    if not any(t.state == TrialState.COMPLETE for t in done):
+    complete = [t for t in done if t.state == TrialState.COMPLETE]
+    if not complete:
         raise RunError(
             f"none of the {len(done)} trials of study {plan.name} came to its end; go on with more --trials, or "
             "narrow the space with --space and name another folder with --out"
         )
-    best = max((t for t in done if t.state == TrialState.COMPLETE), key=lambda t: (t.value, -t.number))
     return {
         "study": plan.name,
         "recipe": plan.base,
         "space": plan.space,
-        "best": best.number,
-        "importance": importance([t for t in done if t.state == TrialState.COMPLETE]),
+        "best": max(complete, key=lambda t: (t.value, -t.number)).number,
+        "importance": importance(complete),
         "trials": [
             {
                 "number": t.number,
@@ -368,7 +310,7 @@ def importance(complete: list[FrozenTrial]) -> dict[str, tuple[float, float, flo
         return {}
     random = np.random.default_rng(0)
     shares: dict[str, list[float]] = {}
-    for seed in range(RESAMPLED):
+    for seed in range(20):
         trials = [complete[i] for i in random.integers(0, len(complete), len(complete))]
         if len({t.value for t in trials}) == 1:
             continue  # no variance to explain
@@ -377,19 +319,23 @@ def importance(complete: list[FrozenTrial]) -> dict[str, tuple[float, float, flo
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
         for name, share in optuna.importance.get_param_importances(drawn, evaluator=evaluator).items():
             shares.setdefault(name, []).append(share)
-    found = {}
-    for name in sorted(shares, key=lambda name: -statistics.mean(shares[name])):
-        low, high = np.quantile(shares[name], (0.1, 0.9))
-        found[name] = (statistics.mean(shares[name]), float(low), float(high))
-    return found
+    means = {name: float(np.mean(values)) for name, values in shares.items()}
+    names = sorted(means, key=lambda name: -means[name])
+    return {name: (means[name], *np.quantile(shares[name], (0.1, 0.9)).tolist()) for name in names}
+
+
+def _best(found: dict[str, Any]) -> tuple[dict[str, Any], int, int]:
+    """The best trial, and how many are complete and pruned."""
+    complete = sum(t["state"] == "complete" for t in found["trials"])
+    best = next(t for t in found["trials"] if t["number"] == found["best"])
+    return best, complete, len(found["trials"]) - complete
 
 
 def text_summary(found: dict[str, Any]) -> list[str]:
     """What the command prints at the end of a study."""
-    best = next(t for t in found["trials"] if t["number"] == found["best"])
-    complete = sum(t["state"] == "complete" for t in found["trials"])
+    best, complete, pruned = _best(found)
     lines = [
-        f"{len(found['trials'])} trials: {complete} complete, {len(found['trials']) - complete} pruned",
+        f"{complete + pruned} trials: {complete} complete, {pruned} pruned",
         f"Best held-out accuracy: {100 * best['accuracy']:.2f}% (trial {best['number']})",
     ]
     width = max(map(len, best["fields"]))
@@ -409,16 +355,12 @@ def best_recipe(found: dict[str, Any], own_validation: float) -> str:
     It holds out again what the recipe itself holds out: nothing, mostly, so that the final training sees everything.
     Only a recipe that stops by what it holds out needs that still.
     """
-    best = next(t for t in found["trials"] if t["number"] == found["best"])
-    complete = sum(t["state"] == "complete" for t in found["trials"])
-    fields = {**found["recipe"], **best["fields"]}
+    best, complete, pruned = _best(found)
+    accuracy = f"{100 * best['accuracy']:.2f}% of the held-out sequences"
+    about = f"the best of {complete} complete and {pruned} pruned trials, {accuracy}"
+    fields = {**found["recipe"], **best["fields"], "name": f"{found['study']}-best", "about": about}
     if fields["patience"] is None:
         fields["validation"] = own_validation
-    fields["name"] = f"{found['study']}-best"
-    fields["about"] = (
-        f"the best of {complete} complete and {len(found['trials']) - complete} pruned trials, "
-        f"{100 * best['accuracy']:.2f}% of the held-out sequences"
-    )
     recipe = parse_recipe(fields, found["study"])
     chosen = {k: v for k, v in recipe.model_dump().items() if k == "task" or v != type(recipe).model_fields[k].default}
     return yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True, width=110)
@@ -426,7 +368,6 @@ def best_recipe(found: dict[str, Any], own_validation: float) -> str:
 
 def write_results(folder: Path, found: dict[str, Any], own_validation: float) -> Path:
     """Write best.yaml and trials.json into the folder; the path of best.yaml."""
-    recipe, path = best_recipe(found, own_validation), folder / "best.yaml"
     write_atomically(folder / "trials.json", json.dumps(found, indent=1) + "\n")
-    write_atomically(path, recipe)
+    write_atomically(path := folder / "best.yaml", best_recipe(found, own_validation))
     return path
