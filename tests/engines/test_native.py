@@ -660,8 +660,8 @@ def results():
         out, _ = layer(input, lengths=lengths)
         gradients = torch.autograd.grad(out.square().sum(), list(layer.parameters()), create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in gradients), list(layer.parameters()))
-        traced = torch.ops.unroll.lstm(
-            x, x.new_zeros(3, 6), x.new_zeros(3, 6), *layer.cells[0][0].parameters(), None, False, False, True
+        traced = torch.ops.unroll.scan(
+            x, x.new_zeros(3, 6), x.new_zeros(3, 6), *layer.cells[0][0].parameters(), None, False, False, 0, True
         )[0]
         found += [out, *gradients, *second, traced, *torch.autograd.grad(traced.sum(), [layer.cells[0][0].W])]
     return found

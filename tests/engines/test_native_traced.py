@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unroll.engines import native
+from unroll.engines.native import kernels
 from unroll.errors import InputError
 from unroll.layers import LSTM, RNN
 
@@ -71,52 +72,44 @@ def test_torch_export_carries_the_operator(name, strict):
     with torch.no_grad():
         program = torch.export.export(layer, (x,), strict=strict)
         names = {str(node.target) for node in program.graph.nodes}
-        assert f"unroll.{'lstm' if name == 'lstm' else 'rnn'}.default" in names
+        assert "unroll.scan.default" in names
         assert torch.equal(program.module()(x)[0], layer(x)[0])
 
 
 @pytest.mark.parametrize("lengths", [None, torch.tensor([3, 0, 4])], ids=["equal lengths", "ragged"])
 @pytest.mark.parametrize("projected", [False, True])
-@pytest.mark.parametrize("operator", ["lstm", "rnn"])
-def test_the_operators_pass_torchs_own_checks(operator, projected, lengths):
+@pytest.mark.parametrize("kind", [kernels.LSTM, kernels.RNN_TANH])
+def test_the_operators_pass_torchs_own_checks(kind, projected, lengths):
     torch.manual_seed(0)
     T, B, D, H = 4, 3, 2, 5
-    G = 4 if operator == "lstm" else 1
+    G = 4 if kind == kernels.LSTM else 1
     shapes = [(T, B, G * H if projected else D), (B, H), (B, H), (G * H, H), (G * H, D), (G * H,)]
     x, h0, c0, W, U, b = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
-    states = (h0, c0) if operator == "lstm" else (h0,)
-    last = (True,) if operator == "lstm" else (False,)
-    arguments = (x, *states, W, U, b, lengths, False, projected, *last)
+    arguments = (x, h0, c0 if G == 4 else None, W, U, b, lengths, False, projected, kind)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
-    torch.library.opcheck(getattr(torch.ops.unroll, operator).default, arguments, test_utils=checks)
+    torch.library.opcheck(torch.ops.unroll.scan.default, (*arguments, G == 4), test_utils=checks)
 
-    results = getattr(torch.ops.unroll, operator)(
-        *(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments)
-    )
-    d = [torch.randn_like(part) for part in results[: 1 + len(states)]]
-    detached = [None if t is None else t.detach() for t in (x, *states, W, U, b, lengths)]
-    needed = [True, True, operator == "lstm", True, not projected, True]
-    kept = [results[0], results[3]] if operator == "lstm" else [results[0]]
-    options = [False, projected] if operator == "lstm" else [False, projected, False]
-    backward = getattr(torch.ops.unroll, f"{operator}_backward").default
-    torch.library.opcheck(
-        backward, (*d, *kept, *detached, *options, needed), test_utils=("test_schema", "test_faketensor")
-    )
+    detached = [a.detach() if isinstance(a, torch.Tensor) else a for a in arguments]
+    out, h, c, saved = torch.ops.unroll.scan(*detached, True)
+    d = torch.randn_like(out), torch.randn_like(h), torch.randn_like(c) if G == 4 else None
+    needed = [True, True, G == 4, True, not projected, True]
+    backward = torch.ops.unroll.scan_backward.default
+    torch.library.opcheck(backward, (*d, out, saved, *detached, needed), test_utils=("test_schema", "test_faketensor"))
 
 
-@pytest.mark.parametrize("operator", ["lstm", "rnn"])
-def test_the_operators_can_be_differentiated_twice(operator):
+@pytest.mark.parametrize("kind", [kernels.LSTM, kernels.RNN_TANH])
+def test_the_operators_can_be_differentiated_twice(kind):
     torch.manual_seed(0)
     T, B, D, H = 2, 2, 2, 3
-    G = 4 if operator == "lstm" else 1
-    shapes = [(T, B, D), (B, H), (B, H), (G * H, H), (G * H, D), (G * H,)]
+    G = 4 if kind == kernels.LSTM else 1
+    shapes = [(T, B, D), (B, H), (G * H, H), (G * H, D), (G * H,), (B, H)]
     tensors = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    if operator == "rnn":
-        del tensors[2]
 
-    def function(*tensors):
-        return getattr(torch.ops.unroll, operator)(*tensors, None, False, False, operator == "lstm")[: 4 - 1]
+    def function(x, h0, W, U, b, c0=None):
+        results = torch.ops.unroll.scan(x, h0, c0, W, U, b, None, False, False, kind, True)
+        return results[: 2 if c0 is None else 3]
 
+    tensors = tensors if G == 4 else tensors[:-1]
     assert torch.autograd.gradcheck(function, tensors)
     assert torch.autograd.gradgradcheck(function, tensors)
 
@@ -196,14 +189,12 @@ def test_padded_batches_compile_into_one_graph():
 # --- what the operators refuse ----------------------------------------------------------------------------------------
 
 
-def operator_arguments(operator: str) -> dict[str, object]:
+def operator_arguments(kind: int) -> dict[str, object]:
     """Arguments that fit, by name; T, B, D, H = 4, 3, 2, 5."""
-    G = 4 if operator == "lstm" else 1
+    G = 4 if kind == kernels.LSTM else 1
     shapes = {"x": (4, 3, 2), "h0": (3, 5), "c0": (3, 5), "W": (G * 5, 5), "U": (G * 5, 2), "b": (G * 5,)}
-    if operator == "rnn":
-        del shapes["c0"]
-    tensors = {name: torch.randn(shape) for name, shape in shapes.items()}
-    return {**tensors, "lengths": torch.tensor([4, 0, 2]), "reverse": False, "projected": False}
+    tensors = {name: torch.randn(shape) if name != "c0" or G == 4 else None for name, shape in shapes.items()}
+    return {**tensors, "lengths": torch.tensor([4, 0, 2]), "reverse": False, "projected": False, "kind": kind}
 
 
 MISFITS = [
@@ -219,25 +210,24 @@ MISFITS = [
     ("b", lambda b: b.double(), "b is torch.float64"),
     ("lengths", lambda lengths: lengths.int(), "expected (3,) int64"),
     ("lengths", lambda lengths: lengths + 1, "between 0 and T"),
+    ("kind", lambda kind: 3, "kind is 3"),
+    ("kind", lambda kind: {kernels.LSTM: kernels.RNN_TANH, kernels.RNN_TANH: kernels.LSTM}[kind], "kind is"),
 ]
 
 
 @pytest.mark.parametrize(("name", "spoil", "message"), MISFITS)
 @pytest.mark.parametrize("backward", [False, True])
-@pytest.mark.parametrize("operator", ["lstm", "rnn"])
-def test_the_operators_refuse_what_does_not_fit(operator, backward, name, spoil, message):
-    arguments = operator_arguments(operator)
-    option = {"save": True} if operator == "lstm" else {"relu": False}
-    out, *last = getattr(torch.ops.unroll, operator)(**arguments, **option)
+@pytest.mark.parametrize("kind", [kernels.LSTM, kernels.RNN_TANH])
+def test_the_operators_refuse_what_does_not_fit(kind, backward, name, spoil, message):
+    arguments = operator_arguments(kind)
+    out, h, c, saved = torch.ops.unroll.scan(**arguments, save=True)
     arguments[name] = spoil(arguments[name])
-    if not backward:
-        given = (*arguments.values(), operator == "lstm")
-    elif operator == "lstm":
-        given = (out, *last[:2], out, last[2], *arguments.values(), [True] * 6)
-    else:
-        given = (out, *last, out, *arguments.values(), False, [True] * 6)
+    operator, given = torch.ops.unroll.scan, [*arguments.values(), True]
+    if backward:
+        d_c = c if kind == kernels.LSTM else None
+        operator, given = torch.ops.unroll.scan_backward, [out, h, d_c, out, saved, *arguments.values(), [True] * 6]
     with pytest.raises(InputError) as raised:
-        getattr(torch.ops.unroll, operator + "_backward" * backward)(*given)
+        operator(*given)
     assert message in str(raised.value)
 
 
@@ -253,26 +243,26 @@ def test_the_operators_refuse_what_does_not_fit(operator, backward, name, spoil,
     ],
 )
 def test_the_backward_operator_refuses_gradients_and_memory_that_do_not_fit(which, spoil, message):
-    arguments = operator_arguments("lstm")
-    out, h, c, saved = torch.ops.unroll.lstm(**arguments, save=True)
+    arguments = operator_arguments(kernels.LSTM)
+    out, h, c, saved = torch.ops.unroll.scan(**arguments, save=True)
     given = [out, h, c, out, saved, [True] * 6]
     given[which] = spoil(given[which])
     with pytest.raises(InputError) as raised:
-        torch.ops.unroll.lstm_backward(*given[:5], *arguments.values(), given[5])
+        torch.ops.unroll.scan_backward(*given[:5], *arguments.values(), given[5])
     assert message in str(raised.value)
 
 
 def test_memory_that_no_such_forward_pass_has_filled_is_refused():
-    arguments = operator_arguments("lstm")
-    out, h, c, saved = torch.ops.unroll.lstm(**arguments, save=True)
+    arguments = operator_arguments(kernels.LSTM)
+    out, h, c, saved = torch.ops.unroll.scan(**arguments, save=True)
     # One sequence longer; and as many steps in all, dealt out otherwise.
     others = [
-        torch.ops.unroll.lstm(**{**arguments, "lengths": torch.tensor(lengths)}, save=True)[3]
+        torch.ops.unroll.scan(**{**arguments, "lengths": torch.tensor(lengths)}, save=True)[3]
         for lengths in ([4, 1, 2], [2, 0, 4])
     ]
     for other in (torch.zeros_like(saved), torch.full_like(saved, 1e30), *others):
         with pytest.raises(InputError, match="saved does not come from a forward pass like this one"):
-            torch.ops.unroll.lstm_backward(out, h, c, out, other, *arguments.values(), [True] * 6)
+            torch.ops.unroll.scan_backward(out, h, c, out, other, *arguments.values(), [True] * 6)
 
 
 def test_autocast_never_lets_the_kernels_read_one_dtype_as_another():

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unroll.cells.base import State
-from unroll.engines.native.kernels import LSTM, RNN_RELU, Gradients, Task, differentiable_backward, kernel_of
+from unroll.engines.native.kernels import LSTM, Gradients, Task, differentiable_backward, kernel_of
 from unroll.engines.native.library import (
     FIELDS,
     SAVED,
@@ -230,15 +230,12 @@ def scan(
         check_tensors(task)
 
     if autocast or recorded(x):
-        if c0 is not None:
-            # A recorded program does not know whether gradients will be wanted where it runs.
-            save = torch.jit.is_tracing() or (  # type: ignore[attr-defined, no-untyped-call]
-                torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in task.inputs)
-            )
-            out, h, c, _ = torch.ops.unroll.lstm(x, h0, c0, W, U, b, lengths, reverse, projected, save)
-            return out, (h, c)
-        out, h = torch.ops.unroll.rnn(x, h0, W, U, b, lengths, reverse, projected, kind == RNN_RELU)
-        return out, h
+        # A recorded program does not know whether gradients will be wanted where it runs.
+        save = torch.jit.is_tracing() or (  # type: ignore[attr-defined, no-untyped-call]
+            torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in task.inputs)
+        )
+        out, h, c, _ = torch.ops.unroll.scan(*task, save)
+        return out, (h if c0 is None else (h, c))
 
     if torch.is_grad_enabled() and (
         W.requires_grad
