@@ -19,6 +19,7 @@ from unroll.errors import RecipeError, nearest
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 Positive = Annotated[int, Field(ge=1)]
+Size = Annotated[int, Field(ge=1, le=1_000_000)]  # the numbers of a matrix shall be countable
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 NoneByName = BeforeValidator(lambda value: "none" if value is None else value)  # the command line's none is no value
@@ -36,8 +37,8 @@ class Recipe(BaseModel):
 
     cell: Literal[tuple(CELLS)] = Field("lstm", description="kind of cell")  # type: ignore[valid-type]
     nonlinearity: Literal["tanh", "relu"] = Field("tanh", description="of the vanilla RNN")
-    hidden_size: Positive = Field(128, description="hidden units H in each layer and direction")
-    num_layers: Positive = Field(1, description="layers on top of each other")
+    hidden_size: Size = Field(128, description="hidden units H in each layer and direction")
+    num_layers: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="layers on top of each other")
     bidirectional: bool = Field(False, description="read the sequence in both directions")
     dropout: Share = Field(0.0, description="share of values dropped between layers and before the readout")
     pooling: Literal["last", "mean", "max"] = Field(
@@ -113,7 +114,7 @@ class SentenceRecipe(Recipe):
     min_count: Positive = Field(1, description="times a word must occur in the training part to get an entry")
     max_vocabulary: Positive | None = Field(None, description="keep only so many of the most frequent words")
     max_length: Positive | None = Field(None, description="read only so many words of a sentence")
-    embedding_size: Positive | None = Field(
+    embedding_size: Size | None = Field(
         None, description="learn a vector of this size for each word; none: one-hot"
     )
     word_dropout: Share = Field(0.0, description="share of words replaced by the unknown word in training")
