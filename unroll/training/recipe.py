@@ -114,9 +114,7 @@ class SentenceRecipe(Recipe):
     min_count: Positive = Field(1, description="times a word must occur in the training part to get an entry")
     max_vocabulary: Positive | None = Field(None, description="keep only so many of the most frequent words")
     max_length: Positive | None = Field(None, description="read only so many words of a sentence")
-    embedding_size: Size | None = Field(
-        None, description="learn a vector of this size for each word; none: one-hot"
-    )
+    embedding_size: Size | None = Field(None, description="learn a vector of this size for each word; none: one-hot")
     word_dropout: Share = Field(0.0, description="share of words replaced by the unknown word in training")
     class_weights: Annotated[Literal["none", "balanced"], NoneByName] = Field(
         "none", description="weigh classes by how rare they are"

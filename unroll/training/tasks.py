@@ -83,7 +83,9 @@ def parameter_count(recipe: AnyRecipe, encoder: Encoder) -> int:
     """How many parameters the model of a recipe has; told without making it, however many layers it has."""
 
     def count(num_layers: int) -> int:
-        return sum(p.numel() for p in build_model(recipe.model_copy(update={"num_layers": num_layers}), encoder).parameters())
+        return sum(
+            p.numel() for p in build_model(recipe.model_copy(update={"num_layers": num_layers}), encoder).parameters()
+        )
 
     with torch.device("meta"):
         one, two = count(1), count(2)  # all layers but the first are alike
