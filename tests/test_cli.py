@@ -211,14 +211,20 @@ def test_a_folder_that_cannot_be_made_meets_one_line(unroll, bars_folder, tmp_pa
         assert (status, err.count("\n")) == (2, 1)
 
 
-@pytest.mark.parametrize(
-    "size", [["--hidden-size", 10**8], ["--num-layers", 10**6], ["--hidden-size", 10**200, "--num-layers", 10**200]]
-)
+@pytest.mark.parametrize("size", [["--hidden-size", 10**6], ["--num-layers", 1000, "--hidden-size", 10**5]])
 def test_a_model_larger_than_the_memory_is_refused_before_it_is_made(unroll, bars_folder, size):
     status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, "--batch-size", "20", *size)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert re.match(r"unroll: not enough memory: [\d,]+ parameters, with .*, take [\d,]+ GB, and this machine has", err)
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(("option", "most"), [("--hidden-size", "1000000"), ("--num-layers", "1000")])
+def test_a_size_that_no_machine_holds_is_refused_at_once(unroll, option, most):
+    for size in (int(most) + 1, 10**200):
+        status, out, err = unroll("train", "lstm-mnist", option, size)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert f"expected less than or equal to {most}" in err
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Integer
@@ -92,7 +92,7 @@ class CellParameters(Cell):
         if self.b is not None and gate in self.gate_names:
             self.b[self.block(gate)] = value
 
-    def initial_state(self, batch_size: int) -> State:
+    def initial_state(self, batch_size: Any) -> State:  # int; a tensor while torch.jit traces
         """Zeros; of W's kind, as asking all parameters would take longer than a short scan."""
         return joined([self.W.new_zeros(batch_size, self.W.shape[1])] * len(self.state_sizes))
 
