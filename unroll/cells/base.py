@@ -63,7 +63,9 @@ def joined(tensors: Sequence[Tensor]) -> State:
 
 def zero_state(module: nn.Module, sizes: Sequence[int], batch_size: int) -> State:
     """Zeros (B, size) for each size, of the module's type and on its device."""
-    like: Tensor = next(chain(module.parameters(), module.buffers()), torch.empty(0))
+    like = getattr(module, "W", None)  # asking all parameters takes longer than a short scan
+    if not isinstance(like, nn.Parameter):
+        like = next(chain(module.parameters(), module.buffers()), torch.empty(0))
     made = {size: like.new_zeros(batch_size, size) for size in sizes}
     return joined([made[size] for size in sizes])
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from unroll.cells.base import Cell, State, joined
+from unroll.cells.base import Cell
 from unroll.errors import InputError, nearest
 
 Initialisation = Literal["uniform", "linear", "normal", "orthogonal"]
@@ -91,10 +91,6 @@ class CellParameters(Cell):
         """Set the bias of one gate: one number, or (H,). A cell without this gate, or without biases, stays as it is."""
         if self.b is not None and gate in self.gate_names:
             self.b[self.block(gate)] = value
-
-    def initial_state(self, batch_size: Any) -> State:  # int; a tensor while torch.jit traces
-        """Zeros; of W's kind, as asking all parameters would take longer than a short scan."""
-        return joined([self.W.new_zeros(batch_size, self.W.shape[1])] * len(self.state_sizes))
 
     def block(self, gate: str) -> slice:
         """The rows of W, U and b that belong to a gate."""
