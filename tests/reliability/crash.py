@@ -68,6 +68,7 @@ COMMANDS = [
     ),
     Command(
         "train, early stopping and averaging",
+        # fmt: off
         [
             "train",
             "lstm-series",
@@ -81,8 +82,15 @@ COMMANDS = [
             "4",
             "--epochs",
             "10",
-        ]
-        + ["--weight-average", "0.9", "--dropout", "0.2", "--out", "out", *SMALL],
+            "--weight-average",
+            "0.9",
+            "--dropout",
+            "0.2",
+            "--out",
+            "out",
+            *SMALL,
+        ],
+        # fmt: on
         "out",
         resume,
     ),
@@ -163,7 +171,7 @@ def wait(child: int, place: Path, kill_after: float | None = None) -> tuple[int,
         os.killpg(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         if kill_after is None:
-            raise Fault(f"still at work after {LONGEST:.0f} s")
+            raise FaultError(f"still at work after {LONGEST:.0f} s")
     errors = place / f".stderr-{child}"
     text = errors.read_text(errors="replace")
     for name in ("stdout", "stderr"):
@@ -171,7 +179,7 @@ def wait(child: int, place: Path, kill_after: float | None = None) -> tuple[int,
     return os.waitstatus_to_exitcode(status), text
 
 
-class Fault(Exception):
+class FaultError(Exception):
     """Something went otherwise than promised."""
 
 
@@ -206,18 +214,18 @@ def left(out: Path) -> dict[str, str]:
 def compare(command: Command, found: dict[str, str], expected: dict[str, str]) -> None:
     for name in sorted(found.keys() | expected.keys()):
         if name not in found:
-            raise Fault(f"{name} is missing")
+            raise FaultError(f"{name} is missing")
         if name not in expected:
-            raise Fault(f"{name} was left behind")
+            raise FaultError(f"{name} was left behind")
         if command.exact and found[name] != expected[name]:
-            raise Fault(f"{name} differs from that of an undisturbed run")
+            raise FaultError(f"{name} differs from that of an undisturbed run")
 
 
 def one_line(status: int, errors: str) -> None:
     """A refusal: exit status 2 and one line."""
     lines = [line for line in errors.splitlines() if line.strip()]
     if status != 2 or len(lines) != 1 or not lines[0].startswith("unroll: "):
-        raise Fault(f"status {status} and {errors[-600:]!r}; expected status 2 and one line")
+        raise FaultError(f"status {status} and {errors[-600:]!r}; expected status 2 and one line")
 
 
 @contextmanager
@@ -241,10 +249,10 @@ def killed(command: Command, source: Path, expected: dict[str, str], seconds: fl
         for moment in moments:
             status, errors = wait(start(command.next(place), place), place, moment)
             if status not in (0, -signal.SIGKILL) and "nothing to resume" not in errors:
-                raise Fault(f"killed after {moments} s, then status {status}: {errors[-600:]}")
+                raise FaultError(f"killed after {moments} s, then status {status}: {errors[-600:]}")
         status, errors = wait(start(command.next(place), place), place)
         if status != 0 and "nothing to resume" not in errors:
-            raise Fault(f"killed after {moments} s, then status {status}: {errors[-600:]}")
+            raise FaultError(f"killed after {moments} s, then status {status}: {errors[-600:]}")
         compare(command, left(place / command.out), expected)
         return f"killed {len(moments)} times"
 
@@ -269,7 +277,7 @@ def on_a_full_disk(
             one_line(status, errors)
         status, errors = wait(start(command.next(place), place), place)
         if status != 0 and "nothing to resume" not in errors:
-            raise Fault(f"after a disk with {size} bytes of room, status {status}: {errors[-600:]}")
+            raise FaultError(f"after a disk with {size} bytes of room, status {status}: {errors[-600:]}")
         compare(command, left(place / command.out), expected)
         return f"{size} bytes of room"
 
@@ -289,7 +297,7 @@ def twice(command: Command, source: Path, expected: dict[str, str], seconds: flo
         if statuses == [2, 2] and all("nothing to resume" in errors for _, errors in ends):
             statuses = [0]  # the third had finished
         elif statuses not in ([0, 0], [0, 2]):
-            raise Fault(f"two at once ended with {ends}")
+            raise FaultError(f"two at once ended with {ends}")
         for status, errors in ends:
             if status == 2:
                 one_line(status, errors)
@@ -356,7 +364,7 @@ def campaign(
                 try:
                     how = ACCIDENTS[kind](command, source, expected, seconds, random.Random(draw.random()))
                     say(f"{kind} {n + 1} of {number}, {command.name}: {how}")
-                except Fault as fault:
+                except FaultError as fault:
                     faults.append(f"{kind} {n + 1}, {command.name}: {fault}")
                     say(f"FAULT {faults[-1]}")
     return faults, numbers

@@ -33,7 +33,7 @@ MESSAGE, SECONDS, MEMORY = 2000, 10, 3000
 WORKERS = 2
 
 
-class Slow(Exception):
+class SlowError(Exception):
     """One file took too long."""
 
 
@@ -42,7 +42,7 @@ def fault(read: Any, path: Path) -> BaseException | None:
     from unroll.errors import UnrollError
 
     def late(*_: object) -> None:
-        raise Slow(f"more than {SECONDS} s")
+        raise SlowError(f"more than {SECONDS} s")
 
     signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)

@@ -126,10 +126,10 @@ def labs() -> list[bytes]:
 
 LONG = "id,time,label,a,b\n1,0,x,1,2\n1,1,x,2,3\n2,0,y,0.5,\n2,1,y,4,5e3\n3,2024-05-31 12:00:00,x,1,1\n"
 TIMES = "id\ttime\tlabel\ta\n1\t2024-05-31 12:00\tx\t1\n1\t2024-06-01 12:00\tx\t3\n2\t2024-05-31 12:00\ty\t-1\n"
-TS = "@problemName P\n@timeStamps false\n@univariate false\n@dimensions 2\n@classLabel true a b\n@data\n1,2,3:4,5,6:a\n3,?:1,2:b\n"
+TS = "@problemName P\n@timeStamps false\n@dimensions 2\n@classLabel true a b\n@data\n1,2,3:4,5,6:a\n3,?:1,2:b\n"
 CSV = 'text,label\nThe movie is good,1\n"It\'s ""bad"", truly",0\n好电影,1\n'
 JSON = '{"text": "The movie is good", "label": 1}\n{"text": "bad ❤️", "label": "0"}\n{"text": "x", "label": true}\n'
-ANSWERS = "# My answers\n\n## 1\n\nIt *is* **so**: $x^2$ and `code`.\n\n- a\n- [b](https://x.org)\n\n## 2\n\n| a | b |\n| - | - |\n| 1 | 2 |\n"
+ANSWERS = "# Mine\n\n## 1\n\nIt *is* **so**: $x^2$ and `code`.\n\n- [b](https://x.org)\n\n## 2\n\n| a | b |\n| - | - |\n| 1 | 2 |\n"
 NOTEBOOK = json.dumps(
     {"cells": [{"cell_type": "code", "source": ["a = 1\n", "b"]}, {"cell_type": "markdown", "source": "x"}]}
 )
@@ -239,18 +239,18 @@ def interrupted() -> Path:
     from unroll.training.run import RunFolder
     from unroll.training.train import train
 
-    class Enough(Exception):
+    class EnoughError(Exception):
         pass
 
     def stop(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:
-            raise Enough
+            raise EnoughError
 
     place = Path(tempfile.mkdtemp(prefix="unroll-fuzz-")) / "run"
     chosen = parse_recipe({**vars_of_the_lab(), "epochs": 3, "weight_average": 0.9}, "fuzz")
     usual, callbacks.SECONDS_BETWEEN_SAVES = callbacks.SECONDS_BETWEEN_SAVES, -1.0
     try:
-        with suppress(Enough):
+        with suppress(EnoughError):
             train(chosen, RunFolder.create(place, chosen, {}), echo=lambda line: None, on_epoch=stop)
     finally:
         callbacks.SECONDS_BETWEEN_SAVES = usual
