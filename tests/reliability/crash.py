@@ -68,7 +68,6 @@ COMMANDS = [
     ),
     Command(
         "train, early stopping and averaging",
-        # fmt: off
         [
             "train",
             "lstm-series",
@@ -90,7 +89,6 @@ COMMANDS = [
             "out",
             *SMALL,
         ],
-        # fmt: on
         "out",
         resume,
     ),

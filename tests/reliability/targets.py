@@ -129,7 +129,7 @@ TIMES = "id\ttime\tlabel\ta\n1\t2024-05-31 12:00\tx\t1\n1\t2024-06-01 12:00\tx\t
 TS = "@problemName P\n@timeStamps false\n@dimensions 2\n@classLabel true a b\n@data\n1,2,3:4,5,6:a\n3,?:1,2:b\n"
 CSV = 'text,label\nThe movie is good,1\n"It\'s ""bad"", truly",0\n好电影,1\n'
 JSON = '{"text": "The movie is good", "label": 1}\n{"text": "bad ❤️", "label": "0"}\n{"text": "x", "label": true}\n'
-ANSWERS = "# Mine\n\n## 1\n\nIt *is* **so**: $x^2$ and `code`.\n\n- [b](https://x.org)\n\n## 2\n\n| a | b |\n| - | - |\n| 1 | 2 |\n"
+ANSWERS = "# M\n\n## 1\n\nIt is **so**: $x^2$ and `code`.\n\n- [b](https://x.org)\n\n## 2\n\n| a | b |\n| - | - |\n| 1 | 2 |\n"
 NOTEBOOK = json.dumps(
     {"cells": [{"cell_type": "code", "source": ["a = 1\n", "b"]}, {"cell_type": "markdown", "source": "x"}]}
 )
