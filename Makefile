@@ -4,6 +4,7 @@
 # make effects  what each change from the lab's starting point to its tuned run is worth: a few minutes, resumable
 # make seconds  wall-clock seconds to an accuracy, against torch.nn.LSTM
 # make evidence  the measurements behind docs/questions.md, and the page itself: about half an hour, resumable
+# make fuzz  damaged files for every reader, ten minutes      make crash  kills, full disks, two at once      make hostile  attacks
 # make mutants  the share of small faults in the code that trains that the tests notice: about an hour, resumable
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # again with --randomly-seed=SEED.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: run test check bench seeds best effects seconds evidence mutants format clean
+.PHONY: run test check bench seeds best effects seconds evidence mutants fuzz crash hostile format clean
 
 run: .venv/installed
 	$(BIN)/unroll train lstm-mnist
@@ -48,6 +49,17 @@ evidence: .venv/installed
 
 mutants: .venv/installed-dev
 	$(BIN)/python benchmarks/mutants.py --count 300 --seed 1
+
+SEED := 0
+
+fuzz: .venv/installed-dev
+	$(BIN)/python tests/reliability/fuzz.py --seed $(SEED)
+
+crash: .venv/installed-dev
+	$(BIN)/python tests/reliability/crash.py --seed $(SEED)
+
+hostile: .venv/installed-dev
+	$(BIN)/python tests/reliability/hostile.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff format .
