@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from unroll.data.images import ImageSet, load_images
+from unroll.data.images import ImageSet, centred_signs, load_images
 from unroll.data.pictures import load_picture
 from unroll.errors import DataError, InputError
 
@@ -284,3 +284,83 @@ def test_a_picture_too_large_to_be_safe_is_refused(tmp_path: Path, monkeypatch: 
 def test_an_image_size_below_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rows x columns is 0 x 28"):
         load_picture(tmp_path / "x.png", rows=0)
+
+
+def recognised(made: list[Tensor], originals: Tensor) -> int:
+    """How many images differ from their original less than from any other."""
+    found = torch.stack(made).double().flatten(1)
+    distances = torch.cdist(found, originals.double().flatten(1))
+    return int((distances.argmin(1) == torch.arange(len(found))).sum())
+
+
+@pytest.mark.parametrize("light_on_dark", [False, True])
+@pytest.mark.parametrize("cut", [255, 230, 160])
+@pytest.mark.parametrize("side", [28, 140])
+def test_paper_that_was_made_transparent_is_still_the_paper(
+    tmp_path: Path, digits: ImageSet, light_on_dark: bool, cut: int, side: int
+) -> None:
+    made = []
+    for image in digits.images[:40]:
+        grey = np.asarray(Image.fromarray(255 - image.numpy()).resize((side, side), Image.Resampling.BICUBIC))
+        opaque = np.where(grey >= cut, 0, 255).astype(np.uint8)
+        seen = 255 - grey if light_on_dark else grey
+        made.append(loaded(Image.fromarray(np.stack([seen, seen, seen, opaque], -1)), tmp_path))
+    assert recognised(made, digits.images[:40]) >= 39
+
+
+@pytest.mark.parametrize(("side", "width"), [(28, 1), (28, 3), (140, 3), (140, 12)])
+@pytest.mark.parametrize("light_on_dark", [False, True])
+def test_a_frame_around_a_sign_is_cut_off(
+    tmp_path: Path, digits: ImageSet, side: int, width: int, light_on_dark: bool
+) -> None:
+    made = []
+    for image in digits.images[:40]:
+        picture = Image.fromarray(image.numpy() if light_on_dark else 255 - image.numpy()).resize((side, side))
+        frame = (0, 0, side - 1, side - 1)
+        ImageDraw.Draw(picture).rectangle(frame, outline=255 if light_on_dark else 0, width=width)
+        made.append(loaded(picture, tmp_path))
+    assert recognised(made, digits.images[:40]) >= 39
+
+
+def plain(picture: Image.Image, tmp_path: Path, rows: int = 28, columns: int = 28) -> Tensor:
+    path = tmp_path / "picture.png"
+    picture.save(path)
+    return load_picture(path, rows, columns, "plain")
+
+
+def test_plain_pictures_keep_their_values(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (28, 20), dtype=np.uint8)
+    picture = Image.fromarray(values)
+    assert np.array_equal(plain(picture, tmp_path, 28, 20).numpy(), values)
+    assert np.array_equal(plain(picture.convert("RGB"), tmp_path, 28, 20).numpy(), values)
+    assert np.array_equal(plain(Image.fromarray(values.astype(np.uint16) * 257), tmp_path, 28, 20).numpy(), values)
+    blank = np.full((28, 20), 7, np.uint8)
+    assert np.array_equal(plain(Image.fromarray(blank), tmp_path, 28, 20).numpy(), blank)
+    opaque = picture.convert("RGBA")
+    assert np.array_equal(plain(opaque, tmp_path, 28, 20).numpy(), values)
+
+
+def test_plain_pictures_of_another_size_are_averaged(tmp_path: Path) -> None:
+    ramp = np.add.outer(4 * np.arange(28), np.arange(28)).astype(np.uint8)
+    large = Image.fromarray(np.kron(ramp, np.ones((5, 5), np.uint8)))
+    assert np.abs(plain(large, tmp_path).numpy().astype(int) - ramp)[2:-2, 2:-2].max() <= 1
+    checks = Image.fromarray((np.indices((280, 280)).sum(0) % 2 * 255).astype(np.uint8))
+    assert set(plain(checks, tmp_path).unique().tolist()) <= {127, 128}
+
+
+def test_plain_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is 30 x 20 pixels, and the model reads 28 x 28; cut it"):
+        plain(Image.new("L", (30, 20), 7), tmp_path)
+    with pytest.raises(DataError, match="has transparent pixels"):
+        plain(Image.new("RGBA", (28, 28), (1, 2, 3, 254)), tmp_path)
+    Image.new("F", (28, 28)).save(tmp_path / "float.tiff")
+    with pytest.raises(DataError, match=r"expected grey values of at most 16 bits"):
+        load_picture(tmp_path / "float.tiff", kind="plain")
+
+
+def test_images_that_are_centred_as_mnists_are_told_from_others(digits: ImageSet) -> None:
+    assert centred_signs(digits.images)
+    assert not centred_signs(digits.images.roll(3, 1))
+    enlarged = torch.nn.functional.interpolate(digits.images[:200, None].float(), scale_factor=1.4, mode="bilinear")
+    assert not centred_signs(enlarged[:, 0, 5:33, 5:33].to(torch.uint8))
+    assert not centred_signs(torch.full((50, 28, 28), 9, dtype=torch.uint8))

@@ -13,6 +13,7 @@ from unroll.engines.native import eager
 from unroll.errors import InputError
 from unroll.training import fit
 from unroll.training.recipe import KINDS
+from unroll.training.tasks import load_dataset
 
 
 class Change(NamedTuple):
@@ -91,16 +92,23 @@ OWN = {
 }
 TABLE = {kind: {change.field: change for change in SHARED + OWN[kind]} for kind in KINDS}
 TITLES = {"name", "about", "task"}  # what a recipe is called
-ELSEWHERE = {"engine", "device", "log", "log_every"}  # what must change nothing but speed and print: tested below
+SHARED_ELSEWHERE = {
+    "engine",
+    "device",
+    "log",
+    "log_every",
+}  # what must change nothing but speed and print: tested below
+OWN_ELSEWHERE = {"images": {"pictures"}, "sentences": set(), "series": set()}
 REFUSED = {("fill_missing", "none")}  # values that this data does not allow
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fields_are_all_in_the_table(kind):
-    assert set(TABLE[kind]) | TITLES | ELSEWHERE == set(KINDS[kind].model_fields), (
+    elsewhere = SHARED_ELSEWHERE | OWN_ELSEWHERE[kind]
+    assert set(TABLE[kind]) | TITLES | elsewhere == set(KINDS[kind].model_fields), (
         "every field needs a change in the table that shows where it goes"
     )
-    assert not set(TABLE[kind]) & (TITLES | ELSEWHERE)
+    assert not set(TABLE[kind]) & (TITLES | elsewhere)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -208,3 +216,14 @@ def test_log_says_every_so_many_steps_or_epochs(tiny_recipe, product, kind):
     assert lines == ["Epoch [2/4] - Loss: …", "Epoch [4/4] - Loss: …"]
     sums = [float(line.rpartition(" ")[2]) for line in outcome.lines if line.startswith("Epoch ")]
     assert sums == pytest.approx([sum(every_step.losses[1]), sum(every_step.losses[3])], abs=6e-5)
+
+
+# ----------------------------------------------------------------------------------------------------------- pictures
+
+
+def test_pictures_changes_no_number_and_is_kept_with_the_model(tiny_recipe, product, compare):
+    usual = product(tiny_recipe("images"))
+    for pictures, kept in (("auto", "plain"), ("plain", "plain"), ("digits", "digits")):
+        recipe = tiny_recipe("images", pictures=pictures)
+        assert compare(product(recipe), usual) is None
+        assert load_dataset(recipe).encoder.pictures == kept

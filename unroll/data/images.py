@@ -359,6 +359,8 @@ class ImageEncoder(Saved):
     mean: float
     std: float
     augmentation: Augmentation | None = None
+    pictures: Literal["digits", "plain"] = "digits"
+    """How picture files are prepared: see `unroll.data.pictures.load_picture`."""
     task: ClassVar[str] = "images"
     unsaved = ("augmentation",)
 
@@ -385,7 +387,7 @@ class ImageEncoder(Saved):
 
         def picture(item: Any) -> Tensor:
             if isinstance(item, str | Path):
-                return load_picture(Path(item), self.rows, self.columns)
+                return load_picture(Path(item), self.rows, self.columns, self.pictures)
             array = torch.as_tensor(np.asarray(item))
             if array.dtype != torch.uint8 or array.shape != (self.rows, self.columns):
                 raise InputError(
@@ -397,14 +399,39 @@ class ImageEncoder(Saved):
         return torch.stack([picture(item) for item in inputs]), None
 
 
+def centred_signs(images: Tensor) -> bool:
+    """Whether uint8 images (N, rows, columns) are prepared as MNIST's, nearly all of some hundred of them.
+
+    Then ink fits into a box of 20/28 of the image, give or take a pixel, and its centre of mass is in the middle.
+    """
+    import torch
+
+    ink = images[:500].double()
+    rows, columns = ink.shape[1:]
+    total = ink.sum((1, 2)).clamp(min=1)
+    fits = torch.ones(len(ink), dtype=torch.bool)
+    for axis, size in ((1, rows), (2, columns)):
+        along = ink.sum(3 - axis)  # (N, size)
+        steps = torch.arange(size, dtype=torch.float64)
+        inked = along > 0
+        extent = size - inked.int().argmax(1) - inked.flip(1).int().argmax(1)
+        fits &= ((along @ steps / total - size // 2).abs() <= 1) & (extent <= size * 20 / 28 + 1)
+    return float(fits.double().mean()) > 0.9
+
+
 def load_image_dataset(
     folder: str | None,
     standardise: bool,
     validation: float = 0.0,
     augmentation: Augmentation | None = None,
     reading: Reading | None = None,
+    pictures: Literal["auto", "digits", "plain"] = "auto",
 ) -> Dataset:
-    """The four IDX files in `folder` (None: the MNIST that comes with the package); `reading` may be under way."""
+    """The four IDX files in `folder` (None: the MNIST that comes with the package); `reading` may be under way.
+
+    Args:
+        pictures: how picture files are to be prepared; ``"auto"``: as the images are.
+    """
     from unroll.data.batches import Dataset, Sequences
 
     train_part, test_part = (load_images(folder, split, reading) for split in SPLITS)
@@ -413,7 +440,9 @@ def load_image_dataset(
         train, held_out = train.hold_out(validation)
     mean, std = pixel_moments(train.values) if standardise else (0.0, 1.0)
     rows, columns = train.values.shape[1:]
-    encoder = ImageEncoder(train_part.class_names, rows, columns, mean, std, augmentation)
+    if pictures == "auto":
+        pictures = "digits" if folder is None or centred_signs(train.values) else "plain"
+    encoder = ImageEncoder(train_part.class_names, rows, columns, mean, std, augmentation, pictures)
     return Dataset(encoder, train, held_out, Sequences(test_part.images, test_part.labels))
 
 

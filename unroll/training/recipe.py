@@ -93,6 +93,9 @@ class ImageRecipe(Recipe):
     shear: NotNegative = Field(0.0, description="augmentation: at most so many degrees of slant to either side")
     translation: NotNegative = Field(0.0, description="augmentation: at most so many pixels in either direction")
     elastic: NotNegative = Field(0.0, description="augmentation: elastic displacement in pixels")
+    pictures: Literal["auto", "digits", "plain"] = Field(
+        "auto", description="picture files to predict: centred as MNIST's, or as they are; auto: as the data are"
+    )
     plain_epochs: Annotated[int, Field(ge=0)] = Field(0, description="last epochs that run without augmentation")
 
 
@@ -144,7 +147,7 @@ AnyRecipe = ImageRecipe | SentenceRecipe | SeriesRecipe
 # What is no hyperparameter: how a recipe is called; what makes no difference to what is learnt, or is drawn anew anyway;
 # and what it is about.
 TITLES = ("name", "about")
-INDIFFERENT = ("seed", "engine", "device", "log", "log_every")
+INDIFFERENT = ("seed", "engine", "device", "log", "log_every", "pictures")
 DATA = ("data", "test_data", "test", "text_column", "label_column", "id_column", "time_column")
 KINDS: dict[str, type[AnyRecipe]] = {"images": ImageRecipe, "sentences": SentenceRecipe, "series": SeriesRecipe}
 

@@ -25,7 +25,10 @@ ENCODERS: dict[str, Any] = {"images": ImageEncoder, "sentences": SentenceEncoder
 def load_dataset(recipe: AnyRecipe, reading: Reading | None = None) -> Dataset:
     """The data of a recipe, in memory; the reading of images may be under way."""
     if isinstance(recipe, ImageRecipe):
-        return load_image_dataset(recipe.data, recipe.standardise, recipe.validation, augmentation_of(recipe), reading)
+        augmentation = augmentation_of(recipe)
+        return load_image_dataset(
+            recipe.data, recipe.standardise, recipe.validation, augmentation, reading, recipe.pictures
+        )
     parts: dict[str, Any] = {"test": recipe.test, "validation": recipe.validation, "seed": recipe.seed}
     if isinstance(recipe, SentenceRecipe):
         # A recipe whose batch is larger than the lab's two sentences is not about them: its file has been forgotten.
