@@ -154,7 +154,7 @@ def broken(path: str, change: Callable[[Path], object]) -> Callable[[Path], obje
         (broken("classes.txt", lambda p: p.write_text("a\nb\nc\n")), "has 3 lines.*each of the classes 0 to 3"),
         (broken("classes.txt", lambda p: p.write_text("a\nb\nb\nc\n")), "has 4 lines, 3 of them different"),
         (broken("classes.txt", lambda p: p.write_text("a\n\nb\nc\n")), "has 4 lines, 3 of them different"),
-        (broken("classes.txt", lambda p: p.write_bytes(b"\xff\xfe")), "classes.txt: cannot be read"),
+        (broken("classes.txt", lambda p: p.write_bytes(b"\xff\xfe")), "classes.txt, line 1: byte 0xff is not UTF-8"),
     ],
 )
 def test_a_contradiction_in_the_folder_is_named_in_one_line(
