@@ -249,8 +249,7 @@ def _opened(path: Path, at_once: bool = False) -> Iterator[BinaryIO]:
             file.seek(0)
             unpacked = _unpacked(file) if at_once and start.startswith(GZIP) else None
             if unpacked is None and (start == XZ or start.startswith(GZIP)):
-                packed = io.BufferedReader(_Xz(file), 1 << 16) if start == XZ else gzip.open(file)
-                with packed as stream:
+                with io.BufferedReader(_Xz(file), 1 << 16) if start == XZ else gzip.open(file) as stream:
                     yield cast(BinaryIO, stream)
             else:
                 yield file if unpacked is None else io.BytesIO(unpacked)

@@ -64,8 +64,8 @@ class Labelled:
 
     def choose(self, numbers: Sequence[int]) -> Labelled:
         """The series with these numbers."""
-        chosen = ([column[i] for i in numbers] for column in (self.series, self.labels, self.places))
-        return Labelled(self.where, self.features, *chosen, self.dropped)
+        series, labels, places = ([column[i] for i in numbers] for column in (self.series, self.labels, self.places))
+        return replace(self, series=series, labels=labels, places=places)
 
     def with_features(self, names: Sequence[str]) -> Labelled:
         """The same series, arrays, with their features in this order.

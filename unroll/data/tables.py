@@ -248,4 +248,3 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
