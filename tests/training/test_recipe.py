@@ -139,7 +139,14 @@ USUAL_OF = {
         **{"text_column": "text", "lowercase": True, "min_count": 1, "max_vocabulary": None, "max_length": None},
         **{"embedding_size": None, "word_dropout": 0.0},
     },
-    "series": {**TABLES, "id_column": "id", "time_column": "time", "fill_missing": "none"},
+    "series": {
+        **TABLES,
+        "id_column": "id",
+        "time_column": "time",
+        "features": None,
+        "ignore": None,
+        "fill_missing": "none",
+    },
 }
 
 

@@ -23,7 +23,7 @@ def summary(found: Labelled, what: str, lengths: Sequence[int]) -> list[str]:
     features = [f"features: {listed(found.features, 20)}"] if found.features else []
     dropped = [f"not read: {listed(found.dropped, 20)}"] if found.dropped else []
     said = [f"{len(found.series):,} {what} of {steps} {unit}", *features, f"classes: {listed(classes, 20)}", *dropped]
-    return [f"Read {found.where}: {'; '.join(said)}"]
+    return [f"Read {found.where.name}: {'; '.join(said)}"]
 
 
 def doubtful(found: Labelled, chosen: bool) -> list[str]:
@@ -55,10 +55,10 @@ def _doubts(found: Labelled) -> Iterator[tuple[str, str, bool]]:
     """Each feature that may be no measurement, why, and whether that is sure."""
     steps = np.concatenate(found.series)  # (ΣT, D)
     lengths = [len(array) for array in found.series]
-    inside = np.ones(len(steps), bool)  # (ΣT,), but for the first step of each series
+    inside = np.ones(len(steps), bool)  # (ΣT,): whether the step before is of the same series
     inside[np.cumsum(lengths) - lengths] = False
-    change = np.diff(steps, axis=0, prepend=np.nan)[inside]
-    same, grows, whole = (np.all(true, axis=0) for true in (change == 0, change > 0, steps == np.round(steps)))
+    before, after = steps[:-1][inside[1:]], steps[1:][inside[1:]]
+    same, grows, whole = (np.all(true, axis=0) for true in (before == after, before < after, steps == np.round(steps)))
     y = np.unique(found.labels, return_inverse=True)[1]
     owners = np.repeat(y, lengths)
 
@@ -70,7 +70,7 @@ def _doubts(found: Labelled) -> Iterator[tuple[str, str, bool]]:
             first = np.zeros(len(values), np.int64)
             first[which] = owners
             tells = len(values) > 1 and bool((first[which] == owners).all())  # no value occurs in two classes
-            if grows[d] and len(values) == len(steps) and (whole[d] or (np.diff(values[which]) > 0).all()):
+            if grows[d] and len(values) == len(steps) and (whole[d] or (which[:-1] < which[1:]).all()):
                 yield name, "grows through all steps of the file, as a row number", True
             elif grows[d]:
                 yield name, "grows with every step of every series, as a clock or a row number", False

@@ -24,7 +24,7 @@ _IGNORABLE = re.compile(
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _PLAIN_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.([0-9]*?)0*)?")
-LARGE, EXPANDS = 1 << 30, 250  # bytes, and times: what is larger and was packed tighter is no measurement or picture
+LARGE, EXPANDS = 1 << 28, 800  # bytes, and times: what is larger and was packed tighter is nothing but zeros
 MOST_CLASSES = 20  # that are not taken for a wrong column or for regression, whatever they look like
 
 

@@ -35,6 +35,8 @@ from unroll.data.tables import header_of, lines_of, positions, read_table, read_
 from unroll.errors import DataError, InputError, nearest
 
 Fill = Literal["none", "zero", "last", "mean"]
+LONG = (".csv", ".tsv", ".tab", ".txt")
+SUFFIXES = (".npz", ".npy", ".ts", *LONG)
 LARGEST = float(np.finfo(np.float32).max)
 NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -187,9 +189,9 @@ def read_series(
     if not path.is_file():
         raise DataError(f"data file {path} does not exist")
     suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv", ".tab", ".txt"):
+    if suffix in LONG:
         found = _read_long(path, (id_column, time_column, label_column), features, ignore, labelled)
-    elif suffix in (".npz", ".npy", ".ts"):
+    elif suffix in SUFFIXES:
         found = _read_ts(path, labelled) if suffix == ".ts" else _read_arrays(path, labelled)
         kept = _kept(path, found.features, features, ignore)
         dropped = [name for i, name in enumerate(found.features) if i not in kept]
@@ -198,7 +200,7 @@ def read_series(
             found = replace(found, features=[found.features[i] for i in kept], series=series, dropped=dropped)
     else:
         refuse_foreign(path)
-        raise DataError(f"{path}: expected a file of series, with suffix .npz, .npy, .csv, .tsv or .ts")
+        raise DataError(f"{path}: expected a file of series, with suffix {', '.join(SUFFIXES)}")
     if not found.series:
         raise DataError(f"{path} holds no series")
     return found
@@ -262,7 +264,8 @@ def _read_arrays(path: Path, labelled: bool) -> parts.Labelled:
         if not 1 <= length <= T:
             raise DataError(f"{path}: lengths[{n}] is {length}; expected 1 to {T}, the steps of X")
     places = [f"{path}, series {n} (from 0)" for n in range(N)]
-    series = [X[n, : lengths[n]].astype(np.float64) for n in range(N)]
+    with np.errstate(over="ignore"):  # of wider numbers; infinite ones are refused later
+        series = [X[n, : lengths[n]].astype(np.float64) for n in range(N)]
     labels = [] if y is None else [parts.label_text(y[n], f"{places[n]}: the label") for n in range(N)]
     return parts.Labelled(path, [str(d) for d in range(D)], series, labels, places)
 
@@ -482,7 +485,10 @@ def _number(text: str, place: str, feature: str) -> float:
     except ValueError:
         if text.strip().lower() in MISSING:
             return math.nan
-        raise DataError(f"{place}: feature {feature} is {parts.shorten(text.strip())!r}; expected a number") from None
+        shown = parts.shorten(text.strip())
+        raise DataError(
+            f"{place}: feature {feature} is {shown!r}; expected a number (what is no feature is left out with --ignore)"
+        ) from None
 
 
 # ----------------------------------------------------------------------------------------------------------- dataset
