@@ -169,7 +169,8 @@ def read_idx(path: str | Path) -> NDArray[Any]:
         array = np.empty(shape, dtype)
         room = memoryview(array.reshape(-1).view(np.uint8).data)
         found = 0
-        while found < expected and (count := stream.readinto(room[found:])):  # type: ignore[attr-defined]
+        # In pieces, because GzipFile makes as many bytes as it is asked for, and then copies them.
+        while found < expected and (count := stream.readinto(room[found : found + AT_ONCE])):  # type: ignore[attr-defined]
             found += count
         # Reading on, to the end, is also what makes gzip and xz verify their checksums; but a little may go on for long.
         further = len(stream.read(1 << 20))

@@ -58,7 +58,9 @@ def _doubts(found: Labelled) -> Iterator[tuple[str, str, bool]]:
     inside = np.ones(len(steps), bool)  # (ΣT,): whether the step before is of the same series
     inside[np.cumsum(lengths) - lengths] = False
     before, after = steps[:-1][inside[1:]], steps[1:][inside[1:]]
-    same, grows, whole = (np.all(true, axis=0) for true in (before == after, before < after, steps == np.round(steps)))
+    with np.errstate(invalid="ignore"):  # NaN of the kind that warns
+        tests = before == after, before < after, steps == np.round(steps)
+    same, grows, whole = (np.all(true, axis=0) for true in tests)
     y = np.unique(found.labels, return_inverse=True)[1]
     owners = np.repeat(y, lengths)
 

@@ -24,7 +24,7 @@ _IGNORABLE = re.compile(
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _PLAIN_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.([0-9]*?)0*)?")
-LARGE, EXPANDS = 1 << 28, 800  # bytes, and times: what is larger and was packed tighter is nothing but zeros
+LARGE, EXPANDS = 1 << 28, 200  # bytes, and times: what is larger and was packed tighter is nothing but zeros
 MOST_CLASSES = 20  # that are not taken for a wrong column or for regression, whatever they look like
 
 
@@ -107,9 +107,13 @@ def check_room(path: Path, size: int, what: str) -> None:
 
     A few packed bytes may stand for any number of zeros.
     """
-    there = memory()
-    if (there is not None and size > there) or (size > LARGE and size > EXPANDS * path.stat().st_size):
+    there, packed = memory(), path.stat().st_size
+    if there is not None and size > there:
         raise DataError(f"{path}: the header promises {what}, which do not fit in memory; is the file damaged?")
+    if size > LARGE and size > EXPANDS * packed:
+        raise DataError(
+            f"{path}: the header promises {what}, in a file of {packed:,} bytes; is it damaged? If not, save it uncompressed"
+        )
 
 
 def visible(text: str) -> str:
@@ -156,7 +160,7 @@ def label_text(value: Any, what: str) -> str:
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            raise DataError(f"{what} is {bytes(value)!r}, which is not UTF-8; expected text or a number") from None
+            raise DataError(f"{what} is {bytes(value)[:40]!r}, which is not UTF-8; expected text or a number") from None
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, int | np.integer) or (isinstance(value, float | np.floating) and float(value).is_integer()):

@@ -354,8 +354,9 @@ def _read_long(
             label = parts.label_text(fields[where_label[0]], f"{place}: the label")
             first, first_line = labels.setdefault(name, (label, line))
             if label != first:
+                ours, theirs = parts.shorten(label), parts.shorten(first)
                 raise DataError(
-                    f"{place}: series {name} has label {label!r} here, but {first!r} in line {first_line}; "
+                    f"{place}: series {parts.shorten(name)} has label {ours!r} here, but {theirs!r} in line {first_line}; "
                     "expected one label for each series"
                 )
         try:
@@ -371,7 +372,7 @@ def _read_long(
         for before, after in itertools.pairwise(steps):
             if before[0] == after[0]:
                 raise DataError(
-                    f"{path}, line {after[1]}: series {name} has this {time_column} already in line {before[1]}"
+                    f"{path}, line {after[1]}: series {parts.shorten(name)} has this {time_column} already in line {before[1]}"
                 )
         found.series.append(np.array([values for _, _, values in steps]))
         found.places.append(f"{path}, series {name}")
@@ -433,7 +434,8 @@ def _read_ts(path: Path, labelled: bool) -> parts.Labelled:
             label = parts.label_text(label, f"{place}: the label")
             if classes and label not in classes:
                 known = nearest(label, classes)
-                raise DataError(f"{place}: label {label!r} is none of those that @classLabel names{known}")
+                shown = parts.shorten(label)
+                raise DataError(f"{place}: label {shown!r} is none of those that @classLabel names{known}")
             found.labels.append(label)
         columns = [[_number(value, place, str(d)) for value in text.split(",")] for d, text in enumerate(dimensions)]
         lengths = {len(column) for column in columns}
