@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import permutations
 from pathlib import Path
 
@@ -27,3 +28,10 @@ def test_the_order_of_classes_hangs_on_the_names_alone(
     monkeypatch.setattr(parts, "set", dict.fromkeys, raising=False)
     for labels in permutations(ordered):
         assert parts.class_names(labels, Path("a.csv")) == ordered, why
+
+
+@pytest.mark.parametrize("text", ["0." + "0" * 200_000 + "x", "\u200d" * 200_000 + "x", "9" * 200_000])
+def test_a_long_label_takes_no_longer_than_it_is(text: str) -> None:
+    began = time.process_time()
+    assert parts.label_text(text, "the label").endswith(text[-1])
+    assert time.process_time() - began < 2

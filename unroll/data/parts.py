@@ -23,7 +23,7 @@ _IGNORABLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
     "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_PLAIN_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.([0-9]*?)0*)?")
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?")
 LARGE, EXPANDS = 1 << 28, 200  # bytes, and times: what is larger and was packed tighter is nothing but zeros
 MOST_CLASSES = 20  # that are not taken for a wrong column or for regression, whatever they look like
 
@@ -177,11 +177,10 @@ def label_text(value: Any, what: str) -> str:
 @lru_cache(1 << 12)  # long tables repeat them in every line
 def _canonical(text: str) -> str:
     text = visible(text).strip().strip("\u200c\u200d").strip()
-    match = _PLAIN_NUMBER.fullmatch(text)
-    if match is None:
+    if not _PLAIN_NUMBER.fullmatch(text):
         return text
-    whole, fraction = match[1], match[2]
-    return f"{whole}.{fraction}" if fraction else "0" if whole == "-0" else whole
+    short = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if short == "-0" else short
 
 
 def class_names(labels: Sequence[str], where: Path) -> tuple[str, ...]:

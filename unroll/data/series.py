@@ -19,6 +19,7 @@ import itertools
 import math
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
@@ -194,10 +195,10 @@ def read_series(
     elif suffix in SUFFIXES:
         found = _read_ts(path, labelled) if suffix == ".ts" else _read_arrays(path, labelled)
         kept = _kept(path, found.features, features, ignore)
-        dropped = [name for i, name in enumerate(found.features) if i not in kept]
-        if dropped:
-            series = [array[:, kept] for array in found.series]
-            found = replace(found, features=[found.features[i] for i in kept], series=series, dropped=dropped)
+        if len(kept) < len(found.features):
+            names = [found.features[i] for i in kept]
+            dropped = sorted(set(found.features) - set(names), key=int)
+            found = replace(found, features=names, series=[array[:, kept] for array in found.series], dropped=dropped)
     else:
         refuse_foreign(path)
         raise DataError(f"{path}: expected a file of series, with suffix {', '.join(SUFFIXES)}")
@@ -212,16 +213,17 @@ def _kept(path: Path, names: Sequence[str], features: Sequence[str] | None, igno
     Raises:
         DataError: one that is asked for is not there, two have one name, or none is left.
     """
+    there = set(names)
     for name in features or ():
-        if name not in names:
+        if name not in there:
             raise DataError(f"{path} has no feature {name!r}{nearest(name, names)}")
-    kept = [i for i, name in enumerate(names) if (features is None or name in features) and name not in (ignore or ())]
-    chosen = [names[i] for i in kept]
-    for name in chosen:
-        if chosen.count(name) > 1:
+    chosen = (there if features is None else set(features)) - set(ignore or ())
+    kept = [i for i, name in enumerate(names) if name in chosen]
+    for name, count in Counter(names[i] for i in kept).items():
+        if count > 1:
             raise DataError(
-                f"{path}: {chosen.count(name)} columns are named {name!r}; give each a name of its own, or leave them out "
-                f"with --ignore {name}"
+                f"{path}: {count} columns are named {name!r}; give each a name of its own, or leave them out with "
+                f"--ignore {name}"
             )
     if names and not kept:
         raise DataError(f"{path}: no feature is left of {parts.listed(names)}; change --features or --ignore")
@@ -366,7 +368,8 @@ def _read_long(
             raise DataError(f"{place}: {time_column} is {shown!r}; expected {expected}") from None
         rows.setdefault(name, []).append((time, line, [_number(fields[i], place, header[i]) for i in wanted]))
 
-    found = parts.Labelled(path, [header[i] for i in wanted], dropped=[header[i] for i in others if i not in wanted])
+    dropped = [header[i] for i in sorted(set(others) - set(wanted))]
+    found = parts.Labelled(path, [header[i] for i in wanted], dropped=dropped)
     for name, steps in rows.items():
         steps.sort(key=lambda step: step[0])
         for before, after in itertools.pairwise(steps):
