@@ -125,6 +125,14 @@ def test_classes_are_named_by_classes_txt(folder: Path) -> None:
     assert load_images(folder).class_names == ("top", "trouser", "pullover", "dress", "coat")
 
 
+@pytest.mark.parametrize(
+    "content", ["\ufefftop\na\u2028b\nc\nd\n", "top\r\na\u2028b\r\nc\r\nd", "top\ra\u2028b\rc\rd\r"]
+)
+def test_classes_txt_has_one_name_a_line_however_it_was_saved(folder: Path, content: str) -> None:
+    (folder / "classes.txt").write_bytes(content.encode())
+    assert load_images(folder).class_names == ("top", "a\u2028b", "c", "d")
+
+
 def broken(path: str, change: Callable[[Path], object]) -> Callable[[Path], object]:
     return lambda folder: change(folder / path)
 

@@ -108,6 +108,15 @@ def test_labels_that_are_the_same_are_one_class(
     assert reader.read(reader.file(tmp_path, written)).labels == read
 
 
+@every(READERS)
+def test_two_files_may_write_their_labels_in_two_ways(tmp_path: Path, reader: Reader) -> None:
+    (tmp_path / "test").mkdir()
+    train, test = reader.file(tmp_path, ["0", "1"]), reader.file(tmp_path / "test", ["1.0", "0.0"])
+    data = reader.load(str(train), str(test))
+    assert data.encoder.class_names == ("0", "1")
+    assert data.test.y.tolist() == [1, 0]
+
+
 @every([reader for reader in READERS if reader.suffix in (*ARRAYS, ".jsonl")])
 def test_numbers_as_labels_are_as_their_text(tmp_path: Path, reader: Reader) -> None:
     assert reader.read(reader.file(tmp_path, [1, 2, 10])).labels == ["1", "2", "10"]
