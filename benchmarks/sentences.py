@@ -31,7 +31,7 @@ from unroll.training.train import train
 def read(paths: list[Path]) -> list[tuple[str, str]]:
     """(sentence, label) of one table, or of one file for each class."""
     if len(paths) == 1:
-        return [(str(text), str(label)) for _, (text, label) in read_records(paths[0], ("text", "label"))]
+        return [(str(text), str(label)) for _, (text, label) in read_records(paths[0], ("text", "label"))[0]]
     rows = []
     for path in paths:
         lines = path.read_bytes().decode("latin-1").split("\n")

@@ -83,6 +83,8 @@ def _metavar(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
     kinds = {bool: "true|false", int: "N", float: "X", str: "TEXT", NoneType: "none"}
+    if get_origin(annotation) is tuple:
+        return "NAME,…"
     if annotation in kinds:
         return kinds[annotation]
     return "|".join(_metavar(part) for part in get_args(annotation))

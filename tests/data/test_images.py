@@ -125,6 +125,14 @@ def test_classes_are_named_by_classes_txt(folder: Path) -> None:
     assert load_images(folder).class_names == ("top", "trouser", "pullover", "dress", "coat")
 
 
+@pytest.mark.parametrize(
+    "content", ["\ufefftop\na\u2028b\nc\nd\n", "top\r\na\u2028b\r\nc\r\nd", "top\ra\u2028b\rc\rd\r"]
+)
+def test_classes_txt_has_one_name_a_line_however_it_was_saved(folder: Path, content: str) -> None:
+    (folder / "classes.txt").write_bytes(content.encode())
+    assert load_images(folder).class_names == ("top", "a\u2028b", "c", "d")
+
+
 def broken(path: str, change: Callable[[Path], object]) -> Callable[[Path], object]:
     return lambda folder: change(folder / path)
 
@@ -154,7 +162,7 @@ def broken(path: str, change: Callable[[Path], object]) -> Callable[[Path], obje
         (broken("classes.txt", lambda p: p.write_text("a\nb\nc\n")), "has 3 lines.*each of the classes 0 to 3"),
         (broken("classes.txt", lambda p: p.write_text("a\nb\nb\nc\n")), "has 4 lines, 3 of them different"),
         (broken("classes.txt", lambda p: p.write_text("a\n\nb\nc\n")), "has 4 lines, 3 of them different"),
-        (broken("classes.txt", lambda p: p.write_bytes(b"\xff\xfe")), "classes.txt: cannot be read"),
+        (broken("classes.txt", lambda p: p.write_bytes(b"\xff\xfe")), "classes.txt, line 1: byte 0xff is not UTF-8"),
     ],
 )
 def test_a_contradiction_in_the_folder_is_named_in_one_line(

@@ -35,3 +35,8 @@ def test_an_amount_below_one_is_a_share_and_from_one_on_a_number():
     for amount in (0.01, 0.99, 10):
         with pytest.raises(DataError, match="leaves nothing on one side"):
             parts.amount_of("test", amount, 10)
+
+
+@pytest.mark.parametrize("text", ["0." + "0" * 200_000 + "x", "\u200d" * 200_000 + "x", "9" * 200_000])
+def test_a_long_label_takes_no_longer_than_it_is(text: str) -> None:
+    assert parts.label_text(text, "the label").endswith(text[-1])

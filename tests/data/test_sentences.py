@@ -12,13 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unroll.data.batches import batches
+from unroll.data.parts import visible
 from unroll.data.sentences import (
+    RULES,
     UNKNOWN,
     SentenceEncoder,
     _token,
     build_vocabulary,
     lab_dataset,
     load_sentence_dataset,
+    load_test_sentences,
     read_sentences,
     tokenize,
 )
@@ -60,6 +63,12 @@ def reviews(folder: Path, count: int = 40, name: str = "reviews.csv") -> Path:
         (" \t\n\u2028", []),
         ("\u200bgood\u200bfilm\ufeff\u200e", ["good", "film"]),
         ("می\u200cخواهم", ["می\u200cخواهم"]),
+        ("I \u2764\ufe0f it, \u2764", ["i", "\u2764", "it", ",", "\u2764"]),
+        ("\ufe0f \u200d \ufeff \u3164 \U000e0041", []),
+        ("x\u200d \u200dx \u200d\u2764\u200d", ["x", "x", "\u2764"]),
+        ("co\u00adoperate a\ufeffb", ["cooperate", "ab"]),
+        ("👨\u200d👩\u200d👧👍🏽👍", ["👨\u200d👩\u200d👧", "👍🏽", "👍"]),
+        ("🇩🇪🇫🇷 1\ufe0f\u20e3 #\ufe0f\u20e3", ["🇩🇪", "🇫🇷", "1\u20e3", "#\u20e3"]),
     ],
 )
 def test_a_text_is_parted_into_words_numbers_and_marks_in_any_script(text: str, words: list[str]) -> None:
@@ -72,17 +81,43 @@ def test_case_is_kept_when_asked_for() -> None:
 
 @given(st.text(alphabet=st.characters(max_codepoint=126, min_codepoint=9)))
 def test_the_fast_way_for_ascii_agrees_with_the_general_one(text: str) -> None:
-    assert tokenize(text, lowercase=False) == _token().findall(text)
+    for rules in (1, RULES):
+        assert tokenize(text, lowercase=False) == _token(rules).findall(text)
 
 
-def visible(text: str) -> str:
-    return "".join(c for c in text if unicodedata.category(c) != "Cf")
+def letters(text: str) -> str:
+    return text.replace("\u2019", "'").replace("\u200c", "").replace("\u200d", "")
 
 
 @given(st.text())
 def test_no_character_that_can_be_seen_is_lost(text: str) -> None:
-    kept = "".join(visible(unicodedata.normalize("NFC", text)).replace("\u2019", "'").split())
-    assert "".join(visible("".join(tokenize(text, lowercase=False))).split()) == kept
+    kept = "".join(letters(visible(text)).split())
+    assert letters("".join(tokenize(text, lowercase=False))) == kept
+    lost = set(unicodedata.normalize("NFC", text)) - set(unicodedata.normalize("NFC", visible(text)))
+    assert all(unicodedata.category(c) in ("Cf", "Mn", "Lo", "Cn") for c in lost - {"\u200b"})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("I \u2764\ufe0f it", ["i", "\u2764", "\ufe0f", "it"]),
+        ("👨\u200d👩 👍🏽", ["👨", "\u200d", "👩", "👍", "🏽"]),
+        ("co\u00adoperate a\ufeffb", ["co", "operate", "a", "b"]),
+    ],
+)
+def test_models_of_version_0_1_read_as_they_learnt_to(tmp_path: Path, text: str, words: list[str]) -> None:
+    assert tokenize(text, rules=1) == words
+    saved = {**encoder_of(*sorted(set(words))).to_json(), "max_length": None}
+    assert saved.pop("rules") == RULES
+    old = SentenceEncoder.from_json(saved)
+    assert old.tokens(text) == words
+    assert old.unknown_words([text]) == [[]]
+    path = write(tmp_path, "a.csv", f"text,label\n{text},n\n{text},y\n")
+    assert load_test_sentences(str(path), old).values.shape == (2, len(words))
+    again = load_sentence_dataset(str(path), str(path), encoder=old)
+    assert again.encoder is old
+    assert again.test is not None
+    assert again.test.values.shape == (2, len(words))
 
 
 @given(st.text())

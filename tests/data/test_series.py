@@ -221,7 +221,7 @@ def test_large_values_are_standardised_without_overflow(tmp_path: Path) -> None:
 
 
 def test_a_feature_without_any_value_is_named(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.csv", "id,time,a,b,label\nx,0,1,,0\ny,0,2,,1\n")
+    path = write(tmp_path, "a.csv", "id,time,a,b,label\nx,0,1,,0\nx,1,1,,0\ny,0,2,,1\n")
     with pytest.raises(DataError, match="feature b has no value in the training part"):
         load_series_dataset(str(path), fill_missing="mean")
 

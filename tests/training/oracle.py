@@ -130,15 +130,19 @@ def read_sentences(recipe: Any) -> Data:
 def read_series(recipe: Any) -> Data:
     """From a long table, in CSV, or from arrays X and y, in .npz."""
 
+    def is_feature(name: str) -> bool:
+        return name not in (recipe.ignore or ()) and (recipe.features is None or name in recipe.features)
+
     def table(path: str) -> list[tuple[np.ndarray, str]]:
         if path.endswith(".npz"):
             arrays = np.load(path)
-            return [(x, str(label)) for x, label in zip(arrays["X"], arrays["y"], strict=True)]
+            x = arrays["X"][:, :, [d for d in range(arrays["X"].shape[2]) if is_feature(str(d))]]
+            return [(x, str(label)) for x, label in zip(x, arrays["y"], strict=True)]
         series: dict[str, list[tuple[float, list[float], str]]] = {}
         for row in csv.DictReader(Path(path).read_text().splitlines()):
             name, time, label = (row.pop(c) for c in (recipe.id_column, recipe.time_column, recipe.label_column))
             steps = series.setdefault(name, [])
-            steps.append((float(time), [float(value or "nan") for value in row.values()], label))
+            steps.append((float(time), [float(row[c] or "nan") for c in row if is_feature(c)], label))
         return [(np.array([x for _, x, _ in sorted(steps)]), steps[0][2]) for steps in series.values()]
 
     train, held_out, test = split(recipe, table)

@@ -87,6 +87,8 @@ OWN = {
         Change("id_column", ("piece",)),
         Change("time_column", ("tick",)),
         Change("label_column", ("state",)),
+        Change("features", ("a,b", ["state", "a"])),
+        Change("ignore", ("piece,tick", ["b"])),
         Change("fill_missing", ("last", "zero")),
     ],
 }

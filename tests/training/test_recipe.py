@@ -3,7 +3,7 @@
 import pytest
 
 from unroll.errors import RecipeError
-from unroll.training.recipe import KINDS, dump_recipe, known_recipes, load_recipe, parse_recipe
+from unroll.training.recipe import KINDS, dump_recipe, field_value, known_recipes, load_recipe, parse_recipe, value_text
 
 
 @pytest.mark.parametrize("name", known_recipes())
@@ -139,7 +139,14 @@ USUAL_OF = {
         **{"text_column": "text", "lowercase": True, "min_count": 1, "max_vocabulary": None, "max_length": None},
         **{"embedding_size": None, "word_dropout": 0.0},
     },
-    "series": {**TABLES, "id_column": "id", "time_column": "time", "fill_missing": "none"},
+    "series": {
+        **TABLES,
+        "id_column": "id",
+        "time_column": "time",
+        "features": None,
+        "ignore": None,
+        "fill_missing": "none",
+    },
 }
 
 
@@ -156,3 +163,34 @@ def test_recipes_take_the_least_value_and_none_below(field, least, below):
     assert getattr(parse_recipe({"task": "images", field: least}, "test"), field) == least
     with pytest.raises(RecipeError, match=f"{field} is {below}"):
         parse_recipe({"task": "images", field: below}, "test")
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("a, b ,", ("a", "b")),
+        (["a,b", "c"], ("a,b", "c")),
+        (0, ("0",)),
+        ("Unnamed: 0", ("Unnamed: 0",)),
+        ([0, "x"], ("0", "x")),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("field", ["features", "ignore"])
+def test_columns_are_names_parted_by_commas_or_a_list(tmp_path, field, given, names):
+    recipe = parse_recipe({"task": "series", field: given}, "test")
+    assert getattr(recipe, field) == names
+    path = tmp_path / "again.yaml"
+    path.write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(str(path)) == recipe
+
+
+@pytest.mark.parametrize("given", ["", " , ", [], {"a": 1}, [None]])
+def test_columns_without_a_name_are_refused(given):
+    with pytest.raises(RecipeError, match="features"):
+        parse_recipe({"task": "series", "features": given}, "test")
+
+
+def test_columns_are_shown_as_the_command_line_takes_them():
+    assert value_text(("a", "b")) == "a,b"
+    assert field_value(value_text(("a", "b"))) == "a,b"

@@ -1,5 +1,6 @@
 """What a recipe makes of its task: the size of the model."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,9 +9,9 @@ import torch
 
 from unroll.data.series import SeriesEncoder
 from unroll.errors import RecipeError
-from unroll.training import facts
+from unroll.training import callbacks, facts
 from unroll.training.recipe import load_recipe, parse_recipe
-from unroll.training.tasks import build_model, check_memory, load_dataset, parameter_count, read_inputs
+from unroll.training.tasks import build_model, check_memory, load_dataset, load_test_part, parameter_count, read_inputs
 from unroll.training.tasks import test_lines as printed_test
 
 ENCODER = SimpleNamespace(input_size=11, class_names=("a", "b", "c"))
@@ -55,6 +56,35 @@ def test_files_of_series_without_labels_are_read_for_predictions(tmp_path):
     )
     assert len(names) == 2
     assert [one.tolist() for one in series] == [[[2, 0.5], [3, 0.25]], [[4, 1]]]
+
+
+def test_what_was_read_is_printed_once_before_training(tiny_recipe, product):
+    lines = product(tiny_recipe("series", epochs=1)).lines
+    assert lines[0] == (
+        "Read series.csv: 44 series of 4 to 8 steps; features: piece, tick, state, a, b; "
+        "classes: 0 (22), 1 (11), 2 (11)"
+    )
+    assert [line.split("'")[:2] for line in lines[1:3]] == [["Warning: feature ", name] for name in ("piece", "state")]
+    assert lines[3].startswith("Epoch ")
+    lines = product(tiny_recipe("sentences", epochs=1)).lines
+    assert lines[0].startswith("Read sentences.csv: 60 sentences of ")
+    assert lines[0].endswith("classes: bad (15), good (45); not read: title, grade")
+    assert lines[1].startswith("Epoch ")
+    assert product(tiny_recipe("images", epochs=1)).lines[0].startswith("Epoch ")
+    said: list[str] = []
+    for epoch in (0, 1):  # where it goes on, all of it has been said
+        callbacks.Notes(said.append, ["a"]).on_begin(SimpleNamespace(epoch=epoch))  # type: ignore[arg-type]
+        assert said == ["a"]
+
+
+def test_the_test_part_is_read_with_the_models_own_encoder(tiny_recipe):
+    recipe = tiny_recipe("sentences")
+    dataset = load_dataset(recipe)
+    first, *others = dataset.encoder.words
+    encoder = dataclasses.replace(dataset.encoder, words=(first, *reversed(others)))
+    test = load_test_part(recipe, encoder, None)
+    assert not torch.equal(test.values, dataset.test.values)
+    assert encoder.words_of(test.values) == dataset.encoder.words_of(dataset.test.values)
 
 
 def test_pictures_and_sentences_are_taken_as_they_are():

@@ -145,17 +145,20 @@ def as_sequences(encoder: FileEncoder, found: Labelled) -> Sequences:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What training needs to know about its data."""
+    """What training needs to know about its data; `notes` are lines to print before it begins."""
 
     encoder: Encoder
     train: Sequences
     validation: Sequences | None
     test: Sequences | None
+    notes: Sequence[str] = ()
 
     @classmethod
-    def of(cls, encoder: FileEncoder, *divided: Labelled) -> Self:
+    def of(cls, encoder: FileEncoder, *divided: Labelled, notes: Sequence[str] = ()) -> Self:
         """Of what `Labelled.divide` made of a file."""
-        return cls(encoder, *(as_sequences(encoder, part) if part.series else None for part in divided))  # type: ignore[arg-type]
+        train, held_out, test = (as_sequences(encoder, part) if part.series else None for part in divided)
+        assert train is not None
+        return cls(encoder, train, held_out, test, notes)
 
     def steps(self, batch_size: int) -> int:
         """Batches in an epoch."""

@@ -45,7 +45,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from unroll.data.parts import Saved, listed
+from unroll.data.parts import Saved, check_room, listed, visible
+from unroll.data.tables import lines_of, read_text
 from unroll.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E:
 GZIP, XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
 AT_ONCE = 1 << 26
 """Bytes; a gzip file that is no larger, packed or not, is unpacked in one call."""
+XZ_ROOM = 1 << 27
+"""Bytes for unpacking an xz file, whose header may ask for 4 GB; the highest level of xz asks for 65 MiB."""
+HIGHEST_CLASS = (1 << 16) - 1
 
 PIXELS_AT_ONCE = 1 << 18  # as float64, so many stay in the cache
 
@@ -161,23 +165,21 @@ def read_idx(path: str | Path) -> NDArray[Any]:
         dtype, shape = _read_header(stream, path)
         expected = math.prod(shape) * dtype.itemsize
         described = f"{_times(shape)} numbers of {dtype.itemsize} byte{'s' * (dtype.itemsize > 1)}"
-        try:
-            array = np.empty(shape, dtype)
-        except (ValueError, MemoryError) as error:
-            raise DataError(
-                f"{path}: the header promises {described}, which do not fit in memory; is the file damaged?"
-            ) from error
+        check_room(path, math.prod(size or 1 for size in shape) * dtype.itemsize, described)
+        array = np.empty(shape, dtype)
         room = memoryview(array.reshape(-1).view(np.uint8).data)
         found = 0
-        while found < expected and (count := stream.readinto(room[found:])):  # type: ignore[attr-defined]
+        # In pieces, because GzipFile makes as many bytes as it is asked for, and then copies them.
+        while found < expected and (count := stream.readinto(room[found : found + AT_ONCE])):  # type: ignore[attr-defined]
             found += count
-        # Reading on to the end is also what makes gzip and xz verify their checksums.
-        found += sum(len(block) for block in iter(lambda: stream.read(1 << 20), b""))
-        if found != expected:
-            what = "truncated" if found < expected else "damaged, or two files were joined"
+        # Reading on, to the end, is also what makes gzip and xz verify their checksums; but a little may go on for long.
+        further = len(stream.read(1 << 20))
+        if found + further != expected:
+            what = "damaged, or two files were joined" if further else "truncated"
+            more = " or more" if further == 1 << 20 else ""
             raise DataError(
-                f"{path}: {what}: {found:,} bytes after the header, which promises {expected:,} ({described}); "
-                "copy or download the file again"
+                f"{path}: {what}: {found + further:,} bytes{more} after the header, which promises {expected:,} "
+                f"({described}); copy or download the file again"
             )
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
@@ -216,9 +218,12 @@ def _read_labels(path: Path) -> NDArray[np.int64]:
     labels = read_idx(path)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise DataError(f"{path} holds {labels.ndim} dimensions of {labels.dtype}; expected 1 of whole numbers")
-    if labels.min(initial=0) < 0:
-        where = int(np.argmax(labels < 0))
-        raise DataError(f"{path}: label {where} (counted from 0) is {labels[where]}; expected a class number from 0")
+    wrong = (labels < 0) | (labels > HIGHEST_CLASS)  # every class up to the highest gets a name and a row of weights
+    if wrong.any():
+        where = int(wrong.argmax())
+        raise DataError(
+            f"{path}: label {where} (counted from 0) is {labels[where]}; expected a class number from 0 to {HIGHEST_CLASS}"
+        )
     return labels.astype(np.int64)
 
 
@@ -226,10 +231,7 @@ def _class_names(folder: Path, highest: int) -> tuple[str, ...]:
     path = folder / "classes.txt"
     if not path.is_file():
         return tuple(str(k) for k in range(highest + 1))
-    try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").rstrip().splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); expected one class name a line, as UTF-8 text") from None
+    names = tuple(visible(line).strip() for line in lines_of(read_text(path).rstrip()))
     if len(names) <= highest or not all(names) or len(set(names)) < len(names):
         raise DataError(
             f"{path} has {len(names)} lines, {len(set(names) - {''})} of them different names; expected one name a "
@@ -248,7 +250,7 @@ def _opened(path: Path, at_once: bool = False) -> Iterator[BinaryIO]:
             file.seek(0)
             unpacked = _unpacked(file) if at_once and start.startswith(GZIP) else None
             if unpacked is None and (start == XZ or start.startswith(GZIP)):
-                with lzma.open(file) if start == XZ else gzip.open(file) as stream:
+                with io.BufferedReader(_Xz(file), 1 << 16) if start == XZ else gzip.open(file) as stream:
                     yield cast(BinaryIO, stream)
             else:
                 yield file if unpacked is None else io.BytesIO(unpacked)
@@ -263,6 +265,32 @@ def _opened(path: Path, at_once: bool = False) -> Iterator[BinaryIO]:
     else:
         return
     raise DataError(f"{path}: {problem}")
+
+
+class _Xz(io.RawIOBase):
+    """An xz file, unpacked; as lzma.open, but within `XZ_ROOM`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._unpacking = lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_ROOM)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room: Any) -> int:
+        found, step = b"", 1 << 16
+        while not found:
+            packed = b""
+            if self._unpacking.eof:  # several streams may follow each other, with zeros between them
+                packed = self._unpacking.unused_data.lstrip(b"\0") or self._file.read(step).lstrip(b"\0")
+                if not packed:
+                    return 0
+                self._unpacking = lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_ROOM)
+            elif self._unpacking.needs_input and not (packed := self._file.read(step)):
+                raise EOFError
+            found = self._unpacking.decompress(packed, len(room))
+        room[: len(found)] = found
+        return len(found)
 
 
 def _unpacked(file: BinaryIO) -> bytes | None:
@@ -281,7 +309,7 @@ def _unpacked(file: BinaryIO) -> bytes | None:
 
 def _read_header(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
     magic = stream.read(4)
-    if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in DTYPES or magic[3] == 0:
+    if len(magic) < 4 or magic[:2] != b"\x00\x00" or magic[2] not in DTYPES or not 0 < magic[3] <= 32:
         known = ", ".join(f"{code:02x}" for code in DTYPES)
         raise DataError(
             f"{path}: not an IDX file: it starts with the bytes {magic.hex(' ') or '(none: it is empty)'}; "

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from unroll.errors import DataError, InputError
+from unroll.files import memory
+
+# Unicode's Default_Ignorable_Code_Point, of which nothing is seen, without the zero-width space and the two joiners.
+_IGNORABLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?")
+LARGE, EXPANDS = 1 << 28, 200  # bytes, and times: what is larger and was packed tighter is nothing but zeros
+MOST_CLASSES = 20  # that are not taken for a wrong column or for regression, whatever they look like
 
 
 class Saved:
@@ -38,7 +51,8 @@ class Saved:
 class Labelled:
     """What a file holds: series of steps, which are arrays (T, D) or lists of words, and their labels, if any.
 
-    `places` say where each series was read, `features` what its columns are called, for messages.
+    `places` say where each series was read, `features` what its columns are called, for messages; `dropped` are columns
+    that are not read.
     """
 
     where: Path
@@ -46,11 +60,12 @@ class Labelled:
     series: list[Any] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
 
     def choose(self, numbers: Sequence[int]) -> Labelled:
         """The series with these numbers."""
-        chosen = ([column[i] for i in numbers] for column in (self.series, self.labels, self.places))
-        return Labelled(self.where, self.features, *chosen)
+        series, labels, places = ([column[i] for i in numbers] for column in (self.series, self.labels, self.places))
+        return replace(self, series=series, labels=labels, places=places)
 
     def with_features(self, names: Sequence[str]) -> Labelled:
         """The same series, arrays, with their features in this order.
@@ -78,7 +93,49 @@ class Labelled:
 
 def listed(names: Sequence[str], most: int = 8) -> str:
     """The first names, parted by commas."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "") if names else "nothing"
+    shown = [shorten(name) for name in names[:most]]
+    return ", ".join(shown) + (", …" if len(names) > most else "") if names else "nothing"
+
+
+def shorten(text: str, limit: int = 40) -> str:
+    """The beginning of a text, for messages."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def check_room(path: Path, size: int, what: str) -> None:
+    """Raise DataError before `size` bytes are allocated that the machine lacks, or that such a file cannot hold.
+
+    A few packed bytes may stand for any number of zeros.
+    """
+    there, packed = memory(), path.stat().st_size
+    if there is not None and size > there:
+        raise DataError(f"{path}: the header promises {what}, which do not fit in memory; is the file damaged?")
+    if size > LARGE and size > EXPANDS * packed:
+        raise DataError(
+            f"{path}: the header promises {what}, in a file of {packed:,} bytes; is it damaged? If not, save it uncompressed"
+        )
+
+
+def visible(text: str) -> str:
+    """A text as it is seen: letters composed (Unicode NFC), without characters that are not shown, such as U+FE0F.
+
+    The zero-width space parts words, so that it becomes a space; joiners stay.
+    """
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _IGNORABLE.sub("", text.replace("\u200b", " ")))
+
+
+def number(text: str) -> float:
+    """A number as tables mean it: the digits 0 to 9, a point, an exponent; not Python's 1_000.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = text.strip()
+    if "_" in text or not text.isascii():
+        raise ValueError(f"no number: {text!r}")
+    return float(text)
 
 
 def refuse_surrogates(text: str, what: str, error: type[DataError] | type[InputError] = DataError) -> None:
@@ -91,7 +148,10 @@ def refuse_surrogates(text: str, what: str, error: type[DataError] | type[InputE
 
 
 def label_text(value: Any, what: str) -> str:
-    """A label as text, whatever it came as: 1 and 1.0 are "1", true is "true"; `what` it is begins every message.
+    """A label as text, whatever it came as: 1 and 1.0 are "1", also as text; true is "true".
+
+    Args:
+        what: the label, with its place; begins every message.
 
     Raises:
         DataError: there is none, or it is neither text nor a number.
@@ -100,35 +160,57 @@ def label_text(value: Any, what: str) -> str:
         try:
             value = value.decode()
         except UnicodeDecodeError:
-            raise DataError(f"{what} is {bytes(value)!r}, which is not UTF-8; expected text or a number") from None
+            raise DataError(f"{what} is {bytes(value)[:40]!r}, which is not UTF-8; expected text or a number") from None
     if isinstance(value, bool | np.bool_):
         return "true" if value else "false"
     if isinstance(value, int | np.integer) or (isinstance(value, float | np.floating) and float(value).is_integer()):
         return str(int(value))
     if value is not None and not isinstance(value, str | float | np.floating):
         raise DataError(f"{what} is of type {type(value).__name__}; expected text or a number")
-    text = str(value).strip()
+    text = _canonical(str(value))
     if value is None or not text or (not isinstance(value, str) and math.isnan(value)):
         raise DataError(f"{what} is missing; expected text or a number, got {value!r}")
     refuse_surrogates(text, what)
     return text
 
 
+@lru_cache(1 << 12)  # long tables repeat them in every line
+def _canonical(text: str) -> str:
+    text = visible(text).strip().strip("\u200c\u200d").strip()
+    if not _PLAIN_NUMBER.fullmatch(text):
+        return text
+    short = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if short == "-0" else short
+
+
 def class_names(labels: Sequence[str], where: Path) -> tuple[str, ...]:
     """All labels that occur, in order: by value where all are numbers, else by alphabet.
 
     Raises:
-        DataError: there is one class only.
+        DataError: there is one class only, or the labels look like no classes at all.
     """
     names = set(labels)
     if len(names) < 2:
-        only = next(iter(names), "none")
+        only = shorten(next(iter(names), "none"))
         raise DataError(f"all {len(labels)} sequences of {where} have the label {only!r}; expected two classes or more")
-    ordered = sorted(names)
+    ordered, numbers = sorted(names), False
     # The text "nan" is a float, but one without a place in any order: what came out would hang on the set's order.
     with suppress(ValueError):
-        if all(math.isfinite(float(name)) for name in ordered):
-            ordered.sort(key=float)
+        if all(math.isfinite(number(name)) for name in ordered):
+            ordered.sort(key=number)
+            numbers = True
+    scattered = 2 * len(names) > len(labels) or (numbers and not all(number(name).is_integer() for name in ordered))
+    if len(names) > MOST_CLASSES and scattered:
+        found = f"the {len(labels):,} labels of {where} are {len(names):,} different"
+        if numbers:
+            raise DataError(
+                f"{found} numbers, which looks like regression; expected a few classes: put the numbers into groups, or "
+                "name another column with --label-column"
+            )
+        raise DataError(
+            f"{found} texts, such as {shorten(ordered[0])!r}; expected a few classes: name the column that holds them "
+            "with --label-column"
+        )
     return tuple(ordered)
 
 
@@ -139,10 +221,12 @@ def classes(labels: Sequence[str], names: tuple[str, ...], places: Sequence[str]
         DataError: a label is none of the training part's.
     """
     numbers = {name: k for k, name in enumerate(names)}
+    for k, name in enumerate(names):  # runs of version 0.1 may have a class "1.0"
+        numbers.setdefault(_canonical(name), k)
     for label, place in zip(labels, places, strict=True):
         if label not in numbers:
             known = listed(names, 10)
-            raise DataError(f"{place}: label {label!r} does not occur in the training part, which has {known}")
+            raise DataError(f"{place}: label {shorten(label)!r} does not occur in the training part, which has {known}")
     return [numbers[label] for label in labels]
 
 
@@ -177,5 +261,8 @@ def split(labels: Sequence[str], test: float, validation: float, seed: int) -> t
 def amount_of(name: str, amount: float, total: int) -> int:
     count = round(amount * total) if amount < 1 else round(amount)
     if amount and not 0 < count < total:
-        raise DataError(f"{name} = {amount:g} of {total} sequences leaves nothing on one side; choose another {name}")
+        raise DataError(
+            f"{name} = {amount:g} of {total} sequences leaves nothing on one side; choose another {name}, or none of it: "
+            f"--{name} 0" + (" (and --patience none)" if name == "validation" else "")
+        )
     return count

@@ -11,21 +11,23 @@ import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import chain
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from unroll.data import parts
+from unroll.data import notes, parts
 from unroll.data.batches import Dataset, Sequences, as_sequences, ragged
 from unroll.data.tables import read_records
 from unroll.errors import DataError, InputError
 
 UNKNOWN = "<unknown>"  # no word of a text can be this: the tokenizer parts brackets from letters
+
+RULES = 2  # of how a text is parted into words: see `tokenize`
 
 LAB_WORDS = ("The", "movie", "is", "good", "bad")
 LAB_SENTENCES = (("The movie is good", "1"), ("The movie is bad", "0"))
@@ -35,21 +37,26 @@ LAB_SENTENCES = (("The movie is good", "1"), ("The movie is bad", "0"))
 
 
 @cache
-def _token() -> re.Pattern[str]:
+def _token(rules: int) -> re.Pattern[str]:
     """What counts as one word, in the order in which it is tried."""
     # Python's \w leaves out combining marks, and would cut Devanagari, Tamil or pointed Hebrew within syllables.
     marks = "".join(c for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c).startswith("M"))
     alone = "\u3040-\u30fa\u30fd-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # kana and Han
-    # Characters that are not seen, such as the zero-width space, part words and are none; joiners belong to words.
-    unseen = "".join(c for c in map(chr, range(0x80, 0x10000)) if unicodedata.category(c) == "Cf")
-    unseen = unseen.replace("\u200c", "").replace("\u200d", "") + "\U000e0001-\U000e007f"
-    letter = rf"(?:(?![{alone}])[^\W_]|[{marks}\u200c\u200d])"
+    letter, inner = rf"(?:(?![{alone}])[^\W_]|[{marks}])", "(?:['\u2019]|[\u200c\u200d]+)"
+    # Emoji: a flag is two letters; skin tones and marks belong to what they follow, and joiners make one of several.
+    symbol = rf"[^\w\s\u200c\u200d][{marks}\U0001f3fb-\U0001f3ff]*"
+    other = rf"[\U0001f1e6-\U0001f1ff]{{2}} | {symbol}(?:\u200d{symbol})*"
+    if rules == 1:
+        unseen = "".join(c for c in map(chr, range(0x80, 0x10000)) if unicodedata.category(c) == "Cf")
+        unseen = unseen.replace("\u200c", "").replace("\u200d", "") + "\U000e0001-\U000e007f"
+        letter, inner = rf"(?:(?![{alone}])[^\W_]|[{marks}\u200c\u200d])", "['\u2019]"
+        other = rf"[^\w\s{unseen}]"
     return re.compile(
         rf"""
           [{alone}]                             # scripts that put no space between words: each character
         | \d+(?:[.,:/]\d+)+                     # 3.5, 10,000, 20:15, 9/11
-        | {letter}+(?:['\u2019]{letter}+)*      # words, with the apostrophes inside them: don't, l'heure
-        | [^\w\s{unseen}] | _                   # every other character that is not a space: ! ? , " #
+        | {letter}+(?:{inner}{letter}+)*        # words, with the apostrophes inside them: don't, l'heure
+        | {other} | _                           # every other character that is not a space: ! ? , " #
         """,
         re.VERBOSE,
     )
@@ -59,10 +66,14 @@ def _token() -> re.Pattern[str]:
 _ASCII_TOKEN = re.compile(r"\d+(?:[.,:/]\d+)+|[^\W_]+(?:'[^\W_]+)*|[^\w\s]|_")
 
 
-def tokenize(text: str, lowercase: bool = True) -> list[str]:
+def tokenize(text: str, lowercase: bool = True, rules: int = RULES) -> list[str]:
     """The words, numbers and punctuation marks of a text, in order.
 
-    Composed and decomposed letters count as the same (Unicode NFC), and so do ' and ’.
+    Composed and decomposed letters count as the same (Unicode NFC), and so do ' and ’. What is not seen, such as
+    U+FE0F, is left out, and an emoji of several characters is one word, as Unicode's text segmentation (UAX 29) says.
+
+    Args:
+        rules: 1 as in version 0.1, where such characters were words; 2 as described.
 
     >>> tokenize("It's not bad: 3.5 stars!")
     ["it's", 'not', 'bad', ':', '3.5', 'stars', '!']
@@ -71,7 +82,8 @@ def tokenize(text: str, lowercase: bool = True) -> list[str]:
         text = text.lower()
     if text.isascii():
         return _ASCII_TOKEN.findall(text)
-    return [word.replace("\u2019", "'") for word in _token().findall(unicodedata.normalize("NFC", text))]
+    text = unicodedata.normalize("NFC", text) if rules == 1 else parts.visible(text)
+    return [word.replace("\u2019", "'") for word in _token(rules).findall(text)]
 
 
 def build_vocabulary(
@@ -99,6 +111,7 @@ class SentenceEncoder(parts.Saved):
         max_length: read only so many words of a sentence; None all.
         word_dropout: share of words that `features` replaces by the unknown word in training, so that the model learns
             to do without any single one, and what to make of unknown ones (Iyyer et al. 2015, section 3).
+        rules: see `tokenize`; runs of version 0.1 do not name them.
     """
 
     task: ClassVar[str] = "sentences"
@@ -109,6 +122,12 @@ class SentenceEncoder(parts.Saved):
     lowercase: bool = True
     max_length: int | None = None
     word_dropout: float = 0.0
+    rules: int = RULES
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Self:
+        """What `to_json` gave."""
+        return super().from_json({"rules": 1, **saved})
 
     @property
     def input_size(self) -> int:
@@ -122,7 +141,7 @@ class SentenceEncoder(parts.Saved):
 
     def tokens(self, text: str) -> list[str]:
         """The words of a text that the model reads, known or not."""
-        return tokenize(text, self.lowercase)[: self.max_length]
+        return tokenize(text, self.lowercase, self.rules)[: self.max_length]
 
     def words_of(self, indices: Tensor) -> list[str]:
         """Word indices (T,) -> the words."""
@@ -194,21 +213,23 @@ def read_sentences(
     label_column: str = "label",
     lowercase: bool = True,
     max_length: int | None = None,
+    rules: int = RULES,
 ) -> parts.Labelled:
     """A CSV, TSV or JSON-lines file of labelled sentences; see `unroll.data.tables.read_records`.
 
     Raises:
         DataError: the file or one of its lines is not as expected.
     """
-    found = parts.Labelled(path)
+    records, others = read_records(path, (text_column, label_column))
+    found = parts.Labelled(path, dropped=others)
     intern = sys.intern  # each word once in memory, and the dictionary look-ups later compare addresses
-    for line, (text, label) in read_records(path, (text_column, label_column)):
+    for line, (text, label) in records:
         place = f"{path}, line {line}"
         name = parts.label_text(label, f"{place}: the label ({label_column})")
         if not isinstance(text, str):
             what = repr(text) if isinstance(text, int | float | None) else f"of type {type(text).__name__}"
             raise DataError(f"{place}: the sentence ({text_column}) is {what}; expected text")
-        words = tokenize(text, lowercase)[:max_length]
+        words = tokenize(text, lowercase, rules)[:max_length]
         if not words:
             raise DataError(f"{place}: the sentence holds no word: {text[:40]!r}; remove the line or give it a text")
         found.series.append([intern(word) for word in words])
@@ -239,6 +260,7 @@ def load_sentence_dataset(
     max_vocabulary: int | None = None,
     max_length: int | None = None,
     word_dropout: float = 0.0,
+    encoder: SentenceEncoder | None = None,
 ) -> Dataset:
     """Labelled sentences, ready to train on.
 
@@ -250,6 +272,7 @@ def load_sentence_dataset(
         seed: of the split; see `unroll.data.parts.split`.
         lowercase, min_count, max_vocabulary, max_length, word_dropout: see `build_vocabulary` and `SentenceEncoder`.
             The vocabulary is built on the training part alone.
+        encoder: of a trained model; None: made for the training part.
 
     Raises:
         DataError: the files are not as expected, or the parts do not fit together.
@@ -269,10 +292,26 @@ def load_sentence_dataset(
                 raise DataError(f"{name} is {value!r}, but there is no data; say where it is with --data FILE")
         return lab_dataset()
     path = Path(data)
-    options = text_column, label_column, lowercase, max_length
-    everything = read_sentences(path, *options)
-    own_test = None if test_data is None else read_sentences(Path(test_data), *options)
-    train, *others = everything.divide(own_test, test, validation, seed)
+    options = text_column, label_column, lowercase, max_length, encoder.rules if encoder else RULES
+    files = [read_sentences(Path(file), *options) for file in (data, test_data) if file is not None]
+    train, *others = files[0].divide(files[1] if test_data is not None else None, test, validation, seed)
+    encoder = encoder or SentenceEncoder(
+        (UNKNOWN, *_vocabulary(train, min_count, max_vocabulary)),
+        parts.class_names(train.labels, path),
+        True,
+        lowercase,
+        max_length,
+        word_dropout,
+    )
+    made = Dataset.of(encoder, train, *others)
+    said = [notes.summary(found, "sentences", [len(words) for words in found.series]) for found in files]
+    for part, sequences in (("validation", made.validation), ("test", made.test)):
+        if sequences is not None and encoder.unknown:
+            said.append(notes.unknown_words(part, sequences.values))
+    return replace(made, notes=list(chain(*said)))
+
+
+def _vocabulary(train: parts.Labelled, min_count: int, max_vocabulary: int | None) -> tuple[str, ...]:
     words = build_vocabulary(train.series, min_count, max_vocabulary)
     if len(words) < 2:
         if len(set(chain.from_iterable(train.series))) < 2:
@@ -281,10 +320,10 @@ def load_sentence_dataset(
             remedy = "raise max_vocabulary, which is 1"
         else:
             remedy = f"lower min_count, which is {min_count}"
-        raise DataError(f"the vocabulary of {path} has {len(words)} of the 2 words that it needs at least; {remedy}")
-    names = parts.class_names(train.labels, path)
-    encoder = SentenceEncoder((UNKNOWN, *words), names, True, lowercase, max_length, word_dropout)
-    return Dataset.of(encoder, train, *others)
+        raise DataError(
+            f"the vocabulary of {train.where} has {len(words)} of the 2 words that it needs at least; {remedy}"
+        )
+    return words
 
 
 def load_test_sentences(
@@ -295,5 +334,6 @@ def load_test_sentences(
     Raises:
         DataError: the file is not as expected, or holds a label that the model does not know.
     """
-    found = read_sentences(Path(data), text_column, label_column, encoder.lowercase, encoder.max_length)
+    options = encoder.lowercase, encoder.max_length, encoder.rules
+    found = read_sentences(Path(data), text_column, label_column, *options)
     return as_sequences(encoder, found)

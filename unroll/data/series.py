@@ -18,22 +18,29 @@ import datetime
 import itertools
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import IO, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unroll.data import parts
+from unroll.data import notes, parts
 from unroll.data.batches import Dataset, Sequences, as_sequences, ragged
-from unroll.data.tables import missing_column, read_table, read_text
+from unroll.data.tables import header_of, lines_of, positions, read_table, read_text, refuse_equal, refuse_foreign
 from unroll.errors import DataError, InputError, nearest
 
 Fill = Literal["none", "zero", "last", "mean"]
+LONG = (".csv", ".tsv", ".tab", ".txt")
+SUFFIXES = (".npz", ".npy", ".ts", *LONG)
 LARGEST = float(np.finfo(np.float32).max)
+NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 
 
@@ -161,12 +168,20 @@ def _filled(steps: np.ndarray, lengths: list[int], how: Fill, mean: np.ndarray) 
 
 
 def read_series(
-    path: Path, id_column: str = "id", time_column: str = "time", label_column: str = "label", labelled: bool = True
+    path: Path,
+    id_column: str = "id",
+    time_column: str = "time",
+    label_column: str = "label",
+    features: Sequence[str] | None = None,
+    ignore: Sequence[str] | None = None,
+    labelled: bool = True,
 ) -> parts.Labelled:
     """The series of a file of any kind that the module names.
 
     Args:
-        id_column, time_column, label_column: of a long table; all other columns are features.
+        id_column, time_column, label_column: of a long table.
+        features: which of the other columns to read; None: all. Files without names of columns count them from 0.
+        ignore: which of them not to read.
         labelled: without labels the file is one to predict: y, or the column of labels, may be absent.
 
     Raises:
@@ -175,17 +190,44 @@ def read_series(
     if not path.is_file():
         raise DataError(f"data file {path} does not exist")
     suffix = path.suffix.lower()
-    if suffix in (".npz", ".npy"):
-        found = _read_arrays(path, labelled)
-    elif suffix == ".ts":
-        found = _read_ts(path, labelled)
-    elif suffix in (".csv", ".tsv", ".tab", ".txt"):
-        found = _read_long(path, id_column, time_column, label_column, labelled)
+    if suffix in LONG:
+        found = _read_long(path, (id_column, time_column, label_column), features, ignore, labelled)
+    elif suffix in SUFFIXES:
+        found = _read_ts(path, labelled) if suffix == ".ts" else _read_arrays(path, labelled)
+        kept = _kept(path, found.features, features, ignore)
+        if len(kept) < len(found.features):
+            names = [found.features[i] for i in kept]
+            dropped = sorted(set(found.features) - set(names), key=int)
+            found = replace(found, features=names, series=[array[:, kept] for array in found.series], dropped=dropped)
     else:
-        raise DataError(f"{path}: expected a file of series, with suffix .npz, .npy, .csv, .tsv or .ts")
+        refuse_foreign(path)
+        raise DataError(f"{path}: expected a file of series, with suffix {', '.join(SUFFIXES)}")
     if not found.series:
         raise DataError(f"{path} holds no series")
     return found
+
+
+def _kept(path: Path, names: Sequence[str], features: Sequence[str] | None, ignore: Sequence[str] | None) -> list[int]:
+    """Which of the columns that may be features are read as such.
+
+    Raises:
+        DataError: one that is asked for is not there, two have one name, or none is left.
+    """
+    there = set(names)
+    for name in features or ():
+        if name not in there:
+            raise DataError(f"{path} has no feature {name!r}{nearest(name, names)}")
+    chosen = (there if features is None else set(features)) - set(ignore or ())
+    kept = [i for i, name in enumerate(names) if name in chosen]
+    for name, count in Counter(names[i] for i in kept).items():
+        if count > 1:
+            raise DataError(
+                f"{path}: {count} columns are named {name!r}; give each a name of its own, or leave them out with "
+                f"--ignore {name}"
+            )
+    if names and not kept:
+        raise DataError(f"{path}: no feature is left of {parts.listed(names)}; change --features or --ignore")
+    return kept
 
 
 def _read_arrays(path: Path, labelled: bool) -> parts.Labelled:
@@ -224,72 +266,116 @@ def _read_arrays(path: Path, labelled: bool) -> parts.Labelled:
         if not 1 <= length <= T:
             raise DataError(f"{path}: lengths[{n}] is {length}; expected 1 to {T}, the steps of X")
     places = [f"{path}, series {n} (from 0)" for n in range(N)]
-    series = [X[n, : lengths[n]].astype(np.float64) for n in range(N)]
+    with np.errstate(over="ignore"):  # of wider numbers; infinite ones are refused later
+        series = [X[n, : lengths[n]].astype(np.float64) for n in range(N)]
     labels = [] if y is None else [parts.label_text(y[n], f"{places[n]}: the label") for n in range(N)]
     return parts.Labelled(path, [str(d) for d in range(D)], series, labels, places)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name, X where there is but one; never Python objects: reading those runs their code."""
+    """The arrays X, y and lengths of a file, those of them that are there; X where there is but one.
+
+    Raises:
+        DataError: the file is damaged, or an array is larger than the machine's memory.
+    """
     try:
-        with open(path, "rb") as file:
-            content = np.load(file, allow_pickle=False)
-            return dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {"X": content}
-    except Exception as error:  # zipfile, zlib and struct each raise their own kinds where a file is damaged
-        if isinstance(error, ValueError) and "Object arrays" in str(error):
-            raise DataError(
-                f"{path} holds Python objects, which are not read; expected arrays of numbers or text "
-                "(series of unequal length: pad them, and give lengths)"
-            ) from None
+        if not zipfile.is_zipfile(path):
+            with open(path, "rb") as file:
+                return {"X": _array(path, file, path.stat().st_size)}
+        arrays: dict[str, np.ndarray] = {}
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise DataError(f"{path} holds two arrays {name!r}; expected one")
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    raise DataError(f"{path} is packed in a way that NumPy does not use; save it with np.savez")
+                with archive.open(member) as stream:
+                    # Others are named only, in messages.
+                    wanted = name in ("X", "y", "lengths")
+                    arrays[name] = _array(path, stream, member.file_size) if wanted else np.empty(0)
+        return arrays
+    except DataError:
+        raise
+    except Exception:  # zipfile, zlib and struct each raise their own kinds where a file is damaged
         raise DataError(f"{path} is damaged or no NumPy file") from None
 
 
-def _read_long(path: Path, id_column: str, time_column: str, label_column: str, labelled: bool) -> parts.Labelled:
+def _array(path: Path, stream: IO[bytes], size: int) -> np.ndarray:
+    """The array in a stream of `size` bytes; never Python objects: reading those runs their code."""
+    shape, _, dtype = NPY_HEADERS[np.lib.format.read_magic(stream)](stream)
+    if dtype.hasobject:
+        raise DataError(
+            f"{path} holds Python objects, which are not read; expected arrays of numbers or text "
+            "(series of unequal length: pad them, and give lengths)"
+        )
+    count = math.prod(shape)
+    parts.check_room(path, count * max(dtype.itemsize, 8), f"{shape} values of type {dtype}")  # 8: as float64
+    if count * dtype.itemsize != size - stream.tell():
+        raise DataError(f"{path} is damaged: an array of shape {shape} is announced, but other data follow")
+    stream.seek(0)
+    array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+    characters = np.frombuffer(array.tobytes() if dtype.kind == "U" else b"", dtype.str[0] + "u4")
+    if characters.max(initial=0) > 0x10FFFF:
+        raise DataError(f"{path} is damaged: a text holds a character beyond U+10FFFF, the last one")
+    return array
+
+
+def _read_long(
+    path: Path,
+    columns: tuple[str, str, str],
+    features: Sequence[str] | None,
+    ignore: Sequence[str] | None,
+    labelled: bool,
+) -> parts.Labelled:
     table = read_table(path)
-    header = [name.strip() for name in table[0][1]]
-    for column in (id_column, time_column, *([label_column] if labelled else [])):
-        if column not in header:
-            raise DataError(missing_column(path, column, header))
-    wanted = [i for i, name in enumerate(header) if name not in (id_column, time_column, label_column)]
-    if not wanted:
+    header = header_of(table)
+    refuse_equal(path, columns)
+    id_column, time_column, _ = columns
+    where_id, where_time, *where_label = positions(path, columns if labelled else columns[:2], header)
+    others = [i for i, name in enumerate(header) if name not in columns]
+    if not others:
         raise DataError(f"{path} has no column of measurements beside {parts.listed(header)}")
     if not table[1:]:
         raise DataError(f"{path} holds no record after its header line; expected one a line")
-    where_id, where_time = header.index(id_column), header.index(time_column)
+    wanted = [others[i] for i in _kept(path, [header[i] for i in others], features, ignore)]
+    read_time: Callable[[str], Any] = _date
+    expected = "a number, or a date such as 2024-05-31 12:00:00"
     try:
-        float(table[1][1][where_time])
-        read_time, expected = _finite, "a number, as in the first line of data"
+        _exact(table[1][1][where_time])
+        read_time, expected = _exact, "a number, as in the first line of data"
     except ValueError:
-        read_time, expected = _seconds, "a number, or a date such as 2024-05-31 12:00:00"
+        pass
 
-    rows: dict[str, list[tuple[float, int, list[float]]]] = {}
+    rows: dict[str, list[tuple[Any, int, list[float]]]] = {}
     labels: dict[str, tuple[str, int]] = {}
     for line, fields in table[1:]:
         place = f"{path}, line {line}"
-        name = fields[where_id].strip()
-        if not name:
-            raise DataError(f"{place}: the series' {id_column} is missing")
+        name = parts.label_text(fields[where_id], f"{place}: the series' {id_column}")
         if labelled:
-            label = parts.label_text(fields[header.index(label_column)], f"{place}: the label")
+            label = parts.label_text(fields[where_label[0]], f"{place}: the label")
             first, first_line = labels.setdefault(name, (label, line))
             if label != first:
+                ours, theirs = parts.shorten(label), parts.shorten(first)
                 raise DataError(
-                    f"{place}: series {name} has label {label!r} here, but {first!r} in line {first_line}; "
+                    f"{place}: series {parts.shorten(name)} has label {ours!r} here, but {theirs!r} in line {first_line}; "
                     "expected one label for each series"
                 )
         try:
-            time = read_time(fields[where_time].strip())
+            time = read_time(fields[where_time])
         except ValueError:
-            raise DataError(f"{place}: {time_column} is {fields[where_time].strip()!r}; expected {expected}") from None
+            shown = parts.shorten(fields[where_time].strip())
+            raise DataError(f"{place}: {time_column} is {shown!r}; expected {expected}") from None
         rows.setdefault(name, []).append((time, line, [_number(fields[i], place, header[i]) for i in wanted]))
 
-    found = parts.Labelled(path, [header[i] for i in wanted])
+    dropped = [header[i] for i in sorted(set(others) - set(wanted))]
+    found = parts.Labelled(path, [header[i] for i in wanted], dropped=dropped)
     for name, steps in rows.items():
         steps.sort(key=lambda step: step[0])
         for before, after in itertools.pairwise(steps):
             if before[0] == after[0]:
                 raise DataError(
-                    f"{path}, line {after[1]}: series {name} has this {time_column} already in line {before[1]}"
+                    f"{path}, line {after[1]}: series {parts.shorten(name)} has this {time_column} already in line {before[1]}"
                 )
         found.series.append(np.array([values for _, _, values in steps]))
         found.places.append(f"{path}, series {name}")
@@ -297,57 +383,63 @@ def _read_long(path: Path, id_column: str, time_column: str, label_column: str, 
     return found
 
 
-def _finite(text: str) -> float:
+def _exact(text: str) -> Decimal:
+    """A time that is a number, without rounding: nanoseconds since 1970 have more digits than a float."""
+    if not math.isfinite(parts.number(text)):
+        raise ValueError(f"no time: {text!r}")
     try:
-        return int(text)  # float would take nanoseconds since 1970 that lie close together for the same
-    except ValueError:
-        if math.isfinite(value := float(text)):
-            return value
-        raise
+        return Decimal(text.strip())
+    except InvalidOperation:  # an exponent that no time has
+        raise ValueError(f"no time: {text!r}") from None
 
 
-def _seconds(text: str) -> float:
-    """Since 1970, at a date in ISO form."""
-    moment = datetime.datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
+def _date(text: str) -> tuple[int, str]:
+    """A date in ISO form: microseconds since 1970, and the further digits of the fraction, which order as text does."""
+    moment = datetime.datetime.fromisoformat(text.strip())
+    further = re.search(r"[.,]\d{6}(\d+)", text)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    return (moment - EPOCH) // datetime.timedelta(microseconds=1), further[1].rstrip("0") if further else ""
+
+
+TS_REFUSED = {
+    "timestamps": "series with time stamps are not supported; expected @timeStamps false",
+    "targetlabel": "the targets are numbers to be estimated; expected classes (@classLabel true …)",
+}
 
 
 def _read_ts(path: Path, labelled: bool) -> parts.Labelled:
     found = parts.Labelled(path)
-    declared: list[str] = []  # the labels that @classLabel names
-    has_label, in_data = True, False
-    refused = {
-        "timestamps": "series with time stamps are not supported; expected @timeStamps false",
-        "targetlabel": "the targets are numbers to be estimated; expected classes (@classLabel true …)",
-    }
-    for line, content in enumerate(read_text(path).splitlines(), start=1):
+    header: dict[str, Any] = {}  # whole numbers and truth values, by names in small letters
+    classes: list[str] = []  # the labels that @classLabel names
+    for line, content in enumerate(lines_of(read_text(path)), start=1):
         content = content.strip()
         place = f"{path}, line {line}"
         if not content or content.startswith(("#", "%")):
             continue
-        if not in_data:
+        if "data" not in header:
             match = re.match(r"@(\w+)\s*(.*)", content)
             if match is None:
                 raise DataError(f"{place}: expected a line that begins with @, or @data before the first series")
             key, words = match[1].lower(), match[2].split()
-            on = words[:1] != [] and words[0].lower() == "true"
-            if on and key in refused:
-                raise DataError(f"{place}: {refused[key]}")
+            header[key] = _ts_value(place, match[1], words)
+            if key in TS_REFUSED and header[key]:
+                raise DataError(f"{place}: {TS_REFUSED[key]}")
             if key == "classlabel":
-                has_label, declared = on, words[1:]
-            in_data = key == "data"
-            if in_data and labelled and not has_label:
+                classes = [parts.label_text(word, f"{place}: the label") for word in words[1:]]
+            if key == "data" and labelled and not header.get("classlabel", True):
                 raise DataError(f"{path}: @classLabel is false; expected series with labels")
             continue
         dimensions = content.split(":")
-        if has_label:
-            label = dimensions.pop().strip()
+        if header.get("classlabel", True):
+            label = dimensions.pop()
             if not dimensions:
                 raise DataError(f"{place}: expected dimensions and a label, parted by colons; found no colon")
-            if declared and label not in declared:
-                known = nearest(label, declared)
-                raise DataError(f"{place}: label {label!r} is none of those that @classLabel names{known}")
-            found.labels.append(parts.label_text(label, f"{place}: the label"))
+            label = parts.label_text(label, f"{place}: the label")
+            if classes and label not in classes:
+                known = nearest(label, classes)
+                shown = parts.shorten(label)
+                raise DataError(f"{place}: label {shown!r} is none of those that @classLabel names{known}")
+            found.labels.append(label)
         columns = [[_number(value, place, str(d)) for value in text.split(",")] for d, text in enumerate(dimensions)]
         lengths = {len(column) for column in columns}
         if len(lengths) > 1:
@@ -358,16 +450,50 @@ def _read_ts(path: Path, labelled: bool) -> parts.Labelled:
             raise DataError(f"{place}: found {len(columns)} dimensions, {expected}")
         found.series.append(np.array(columns).T)
         found.places.append(place)
+        _compare_with_header(place, header, found.series)
     return found
+
+
+def _ts_value(place: str, key: str, words: list[str]) -> Any:
+    """What a line of the header says, where it says something about the data."""
+    word = words[0].lower() if words else ""
+    if key.lower() in ("dimension", "dimensions", "serieslength"):
+        if not (word.isdecimal() and len(word) < 10):
+            raise DataError(f"{place}: @{key} is {parts.shorten(word)!r}; expected a whole number")
+        return int(word)
+    if key.lower() in ("equallength", "missing", "univariate", "classlabel", "timestamps", "targetlabel"):
+        if word not in ("true", "false"):
+            raise DataError(f"{place}: @{key} is {parts.shorten(word)!r}; expected true or false")
+        return word == "true"
+    return True
+
+
+def _compare_with_header(place: str, header: dict[str, Any], series: list[np.ndarray]) -> None:
+    """Raise DataError where the last series is not as the header says."""
+    T, D = series[-1].shape
+    dimensions = header.get("dimensions", header.get("dimension", D))
+    equal = header.get("equallength", "serieslength" in header)
+    length = header.get("serieslength", len(series[0])) if equal else T
+    for wrong, says in (
+        (dimensions != D, f"@dimensions {dimensions}, but found {D}"),
+        (header.get("univariate", False) and D > 1, f"@univariate true, but found {D} dimensions"),
+        (length != T, f"that all series have {length} steps (@equalLength, @seriesLength), but found {T}"),
+        (not header.get("missing", True) and np.isnan(series[-1]).any(), "@missing false, but a value is missing"),
+    ):
+        if wrong:
+            raise DataError(f"{place}: the header says {says}; correct the header or the data")
 
 
 def _number(text: str, place: str, feature: str) -> float:
     try:
-        return float(text)
+        return parts.number(text)
     except ValueError:
         if text.strip().lower() in MISSING:
             return math.nan
-        raise DataError(f"{place}: feature {feature} is {text.strip()[:40]!r}; expected a number") from None
+        shown = parts.shorten(text.strip())
+        raise DataError(
+            f"{place}: feature {feature} is {shown!r}; expected a number (what is no feature is left out with --ignore)"
+        ) from None
 
 
 # ----------------------------------------------------------------------------------------------------------- dataset
@@ -380,10 +506,9 @@ def load_series_dataset(
     test: float = 0.0,
     validation: float = 0.0,
     seed: int = 0,
-    id_column: str = "id",
-    time_column: str = "time",
-    label_column: str = "label",
     fill_missing: Fill = "none",
+    encoder: SeriesEncoder | None = None,
+    **columns: Any,
 ) -> Dataset:
     """Labelled series, ready to train on.
 
@@ -392,8 +517,9 @@ def load_series_dataset(
         test_data: file to test with; None to split off `test` of the series (below 1 a share, else a number).
         validation: how much of what is left to hold out for choosing.
         seed: of the split; see `unroll.data.parts.split`.
-        id_column, time_column, label_column: see `read_series`.
         fill_missing: see `SeriesEncoder`.
+        encoder: of a trained model; None: made for the training part.
+        columns: see `read_series`.
 
     Raises:
         DataError: the files are not as expected, or the parts do not fit together.
@@ -404,21 +530,28 @@ def load_series_dataset(
         )
     if fill_missing not in get_args(Fill):
         raise InputError(f"fill_missing is {fill_missing!r}{nearest(fill_missing, get_args(Fill))}")
-    columns = id_column, time_column, label_column
-    everything = read_series(Path(data), *columns)
-    own_test = None if test_data is None else read_series(Path(test_data), *columns).with_features(everything.features)
-    train, *others = everything.divide(own_test, test, validation, seed)
-    encoder = SeriesEncoder.fit(train, parts.class_names(train.labels, train.where), fill_missing)
-    return Dataset.of(encoder, train, *others)
+    everything = read_series(Path(data), **columns)
+    for name in columns.get("ignore") or ():
+        if name not in everything.dropped:
+            known = nearest(name, everything.dropped + everything.features)
+            raise DataError(f"{everything.where} has no column {name!r} to ignore{known}")
+    files = [everything]
+    if test_data is not None:
+        files.append(read_series(Path(test_data), **columns).with_features(everything.features))
+    train, *others = everything.divide(files[1] if test_data else None, test, validation, seed)
+    said = [notes.summary(found, "series", [len(array) for array in found.series]) for found in files]
+    said.append(notes.doubtful(everything, chosen=columns.get("features") is not None))
+    encoder = encoder or SeriesEncoder.fit(train, parts.class_names(train.labels, train.where), fill_missing)
+    return Dataset.of(encoder, train, *others, notes=list(itertools.chain(*said)))
 
 
-def load_test_series(
-    data: str, encoder: SeriesEncoder, id_column: str = "id", time_column: str = "time", label_column: str = "label"
-) -> Sequences:
+def load_test_series(data: str, encoder: SeriesEncoder, **columns: Any) -> Sequences:
     """A file of labelled series to test a trained model with.
+
+    Args:
+        columns: see `read_series`.
 
     Raises:
         DataError: the file is not as expected, or holds features or labels that the model does not know.
     """
-    found = read_series(Path(data), id_column, time_column, label_column)
-    return as_sequences(encoder, found.with_features(encoder.feature_names))
+    return as_sequences(encoder, read_series(Path(data), **columns).with_features(encoder.feature_names))

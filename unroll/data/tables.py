@@ -11,10 +11,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unroll.data.parts import listed, refuse_surrogates
+from unroll.data.parts import listed, refuse_surrogates, shorten, visible
 from unroll.errors import DataError
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+FOREIGN = {
+    b"\x1f\x8b": "compressed with gzip; unpack it first",
+    b"\xfd7zXZ": "compressed with xz; unpack it first",
+    b"BZh": "compressed with bzip2; unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first",
+    b"PAR1": "a Parquet file; save it as CSV",
+    b"ARROW1": "an Arrow file; save it as CSV",
+    b"PK\x03\x04": "a zip archive, as Excel's .xlsx is; save a table as CSV, or unpack it first",
+    b"\xd0\xcf\x11\xe0": "an old Excel file; save it as CSV",
+    b"\x89HDF": "an HDF5 file; save it as CSV",
+    b"SQLite": "a database; save a table as CSV",
+    b"\x93NUMPY": "a NumPy array; the suffix of those is .npy",
+}
+"""First bytes of files that people take for text -> what they are."""
 
 
 Record = tuple[int, tuple[Any, ...]]
@@ -36,6 +50,7 @@ def read_text(path: Path) -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        refuse_foreign(path)
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8; save the file in the encoding UTF-8"
@@ -45,48 +60,86 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_records(path: Path, columns: Sequence[str]) -> list[Record]:
-    """The wanted columns of every record.
+def refuse_foreign(path: Path) -> None:
+    """Raise DataError, which names the format, for a file that begins as one of `FOREIGN`."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    for first, what in FOREIGN.items():
+        if start.startswith(first):
+            raise DataError(f"{path} is {what}")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, split at line ends only: str.splitlines splits at characters of sentences, such as U+2028."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def read_records(path: Path, columns: Sequence[str]) -> tuple[list[Record], list[str]]:
+    """The wanted columns of every record, and the names of the others.
 
     The format follows from the suffix (.csv, .tsv or .tab, .jsonl or .ndjson), else from the first line. In a CSV file
     fields are parted by commas, or by semicolons or tabs where the first line says so. Quoted fields may hold
-    delimiters, quotes (doubled) and line ends. Blank lines are skipped.
+    delimiters, quotes (doubled) and line ends; see `read_table` for TSV. Blank lines are skipped.
 
     Columns that are all given as numbers (1, 2, …, as text) are positions in a file without a header line; otherwise
     the first line names the columns.
 
     Raises:
-        DataError: a column is missing, a line does not parse, or there is no record.
+        DataError: a column is missing or asked for twice, a line does not parse, or there is no record.
     """
-    suffix = path.suffix.lower()
+    text, suffix = read_text(path), path.suffix.lower()
     by_content = suffix not in (".csv", ".tsv", ".tab")
-    if suffix in (".jsonl", ".ndjson") or (by_content and read_text(path).lstrip().startswith("{")):
-        records = list(_json_records(path, columns))
+    if by_content and text.lstrip().startswith("[") and text.rstrip().endswith("]"):
+        raise DataError(f"{path} is a JSON array; expected JSON lines, one object a line, or CSV")
+    if suffix in (".jsonl", ".ndjson") or (by_content and text.lstrip().startswith("{")):
+        refuse_equal(path, columns)
+        records, names = [], dict.fromkeys(columns)
+        for record, fields in _json_records(path, text, columns):
+            records.append(record)
+            names |= dict.fromkeys(fields)
+        others = [name for name in names if name not in columns]
     else:
-        where, body = _positions(path, columns, read_table(path))
+        table = read_table(path, text)
+        header = header_of(table)
+        if all(column.isdecimal() for column in columns) and not set(columns) <= set(header):
+            header, body = [str(i) for i in range(1, len(header) + 1)], table
+        else:
+            body = table[1:]
+        where = positions(path, columns, header)
         records = [(line, tuple(fields[i] for i in where)) for line, fields in body]
+        others = [name for i, name in enumerate(header) if i not in where]
     if not records:
         raise DataError(f"{path} holds no record after its header line; expected one a line")
-    return records
+    return records, others
 
 
-def read_table(path: Path) -> list[tuple[int, list[str]]]:
+def read_table(path: Path, text: str | None = None) -> list[tuple[int, list[str]]]:
     """Line number and fields of every line that is not blank; all have as many fields as the first.
+
+    Programs that write TSV quote as in CSV, or not at all: then a quote is a character like any other, and two lone ones
+    do not swallow the lines between them. Where a "quoted" field would hold line end and tab, or does not end as it
+    should, the file is one without quoting.
+
+    Args:
+        text: what `read_text` gave for the file.
 
     Raises:
         DataError: a line does not parse, or has another number of fields than the first.
     """
-    text, suffix = read_text(path), path.suffix.lower()
-    first = text.lstrip("\r\n").splitlines()[0]
+    text, suffix = read_text(path) if text is None else text, path.suffix.lower()
+    lines = lines_of(text)
+    first = next(line for line in lines if line.strip())
     tabs = suffix in (".tsv", ".tab") or (suffix != ".csv" and "\t" in first)
     delimiter = "\t" if tabs else "," if "," in first else max(",;\t", key=first.count)
     try:
-        rows = _parse(path, text, delimiter, csv.QUOTE_MINIMAL)
+        rows = _parse(path, lines, delimiter, csv.QUOTE_MINIMAL)
+        merged = any("\t" in field and "\n" in field for _, fields in rows for field in fields)
     except DataError:
         if delimiter != "\t":
             raise
-        # Most programs that write TSV do not quote: there a quote is a character like any other.
-        rows = _parse(path, text, delimiter, csv.QUOTE_NONE)
+        merged = True
+    if delimiter == "\t" and merged:
+        rows = _parse(path, lines, delimiter, csv.QUOTE_NONE)
     width = len(rows[0][1])
     for line, fields in rows:
         if len(fields) != width:
@@ -97,12 +150,15 @@ def read_table(path: Path) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[int, list[str]]]:
-    # The lines are split at line feeds only, as the csv module wants it: str.splitlines would also split at characters
-    # such as U+2028 that may stand within a sentence.
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # 131,072 at first; a document may be longer
+def _parse(path: Path, lines: list[str], delimiter: str, quoting: int) -> list[tuple[int, list[str]]]:
+    reader = csv.reader(
+        (line + "\n" for line in lines),
+        delimiter=delimiter,
+        quoting=quoting,  # type: ignore[arg-type]
+        strict=True,
+        skipinitialspace=True,  # as in: good, "pos"
+    )
+    csv.field_size_limit(1 << 30)  # 131,072 at first; a document may be longer
     rows: list[tuple[int, list[str]]] = []
     line = 1
     try:
@@ -117,61 +173,78 @@ def _parse(path: Path, text: str, delimiter: str, quoting: int) -> list[tuple[in
     return rows
 
 
-def _positions(
-    path: Path, columns: Sequence[str], table: list[tuple[int, list[str]]]
-) -> tuple[list[int], list[tuple[int, list[str]]]]:
-    """Where the wanted columns stand, and the lines below the header."""
-    header = [name.strip() for name in table[0][1]]
-    if all(column in header for column in columns):
-        for column in columns:
-            if header.count(column) > 1:
-                raise DataError(f"{path}: {header.count(column)} columns are named {column!r}; expected one")
-        return [header.index(column) for column in columns], table[1:]
-    if all(column.isdecimal() for column in columns):
-        for column in columns:
-            if not 1 <= int(column) <= len(header):
+def header_of(table: list[tuple[int, list[str]]]) -> list[str]:
+    """The names in a table's first line; a column without one is called "Unnamed: 0", as pandas does, after its place."""
+    return [visible(name).strip() or f"Unnamed: {i}" for i, name in enumerate(table[0][1])]
+
+
+def refuse_equal(path: Path, columns: Sequence[str]) -> None:
+    """Raise DataError where one column is asked for twice: the label would be read as what it is to be learnt from."""
+    for column in columns:
+        if columns.count(column) > 1:
+            raise DataError(f"{path}: column {column!r} is to be read as two things; name a column for each")
+
+
+def positions(path: Path, columns: Sequence[str], header: Sequence[str]) -> list[int]:
+    """Where the wanted columns stand.
+
+    Raises:
+        DataError: one is missing, there twice, or asked for twice.
+    """
+    refuse_equal(path, columns)
+    for column in columns:
+        if column not in header:
+            if all(column.isdecimal() for column in columns):
                 raise DataError(f"{path}: there is no column {column}; its lines have {_count(len(header), 'field')}")
-        return [int(column) - 1 for column in columns], table
-    missing = next(column for column in columns if column not in header)
-    raise DataError(missing_column(path, missing, header))
+            raise DataError(missing_column(path, column, header))
+        if header.count(column) > 1:
+            raise DataError(f"{path}: {header.count(column)} columns are named {column!r}; expected one")
+    return [header.index(column) for column in columns]
 
 
 def missing_column(path: Path, missing: str, found: Sequence[str]) -> str:
-    names = listed([repr(_shorten(name)) for name in found])
+    names = listed([repr(shorten(name, 36)) for name in found])
     return (
         f"{path} has no column {missing!r}; its first line names {names} "
         "(say which to read, or give numbers 1, 2, … for a file without header line)"
     )
 
 
-def _json_records(path: Path, columns: Sequence[str]) -> Iterator[Record]:
-    text = read_text(path)
-    for line, content in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+def _json_records(path: Path, text: str, columns: Sequence[str]) -> Iterator[tuple[Record, Sequence[str]]]:
+    """Every record, with the names of all columns that it has."""
+    for line, content in enumerate(lines_of(text), start=1):
         if not content.strip():
             continue
         place = f"{path}, line {line}"
         try:
-            fields = json.loads(content)
+            fields = json.loads(content, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             raise DataError(f"{place}: not valid JSON ({error.msg}, column {error.colno})") from None
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from None
         except (RecursionError, ValueError) as error:
             problem = "a whole number has too many digits to be read; write it as text, in quotes"  # over 4,300
             if isinstance(error, RecursionError):
                 problem = "lists or objects are nested too deeply; expected an object of text and numbers"
             raise DataError(f"{place}: {problem}") from None
         if not isinstance(fields, dict):
-            raise DataError(f'{place}: expected an object such as {{"{columns[0]}": …}}, got {_shorten(content)}')
+            raise DataError(f'{place}: expected an object such as {{"{columns[0]}": …}}, got {shorten(content)}')
         for column in columns:
             if column not in fields:
                 raise DataError(f"{place}: has no {column!r}; it holds {listed([*map(repr, fields)])}")
             if isinstance(fields[column], str):
                 refuse_surrogates(fields[column], f"{place}: {column!r}")
-        yield line, tuple(fields[column] for column in columns)
+        yield (line, tuple(fields[column] for column in columns)), list(fields)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; json itself would take the last of two values of one name."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise DataError(f"{shorten(next(name for name in names if names.count(name) > 1))!r} stands there twice")
+    return fields
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _shorten(text: str, limit: int = 40) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

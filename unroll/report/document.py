@@ -97,6 +97,7 @@ GROUPS = {
     ),
     "Data": (
         *("data", "test_data", "test", "validation", "text_column", "label_column", "id_column", "time_column"),
+        *("features", "ignore"),
         *("lowercase", "min_count", "max_vocabulary", "max_length", "word_dropout", "fill_missing", "standardise"),
         *("rotation", "scaling", "shear", "translation", "elastic", "plain_epochs"),
     ),

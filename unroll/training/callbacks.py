@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -93,6 +93,18 @@ class Listener(Callback):
 
     def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
         self._listen(row)
+
+
+class Notes(Callback):
+    """Print what is to be said of the data, before a training begins."""
+
+    def __init__(self, say: Say, notes: Sequence[str]) -> None:
+        self._say = say
+        self._notes = notes
+
+    def on_begin(self, training: Training) -> None:
+        for line in self._notes if training.epoch == 0 else ():  # else it goes on
+            self._say(line)
 
 
 class ProgressBar(Callback):

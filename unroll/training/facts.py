@@ -12,6 +12,7 @@ import torch
 
 import unroll
 from unroll.engines import native
+from unroll.files import memory as memory
 from unroll.training import distributed
 
 
@@ -30,14 +31,6 @@ def facts() -> dict[str, Any]:
         "engine": native.describe(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def memory() -> int | None:
-    """Bytes of the machine's memory, where the system tells."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def _processor() -> str:

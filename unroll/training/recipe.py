@@ -26,6 +26,16 @@ NoneByName = BeforeValidator(lambda value: "none" if value is None else value)  
 Column = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 
+def _parted(names: Any) -> Any:
+    """Names as the command line gives them: parted by commas."""
+    if isinstance(names, str):
+        return [name.strip() for name in names.split(",") if name.strip()]
+    return [names] if isinstance(names, int | float) else names
+
+
+Columns = Annotated[tuple[Column, ...], Field(min_length=1), BeforeValidator(_parted)]
+
+
 class Recipe(BaseModel):
     """What all tasks share."""
 
@@ -135,6 +145,10 @@ class SeriesRecipe(Recipe):
     id_column: str = Field("id", description="of a long CSV: column that says which series a line belongs to")
     time_column: str = Field("time", description="of a long CSV: column that orders the lines of a series")
     label_column: str = Field("label", description="of a long CSV: column that holds the series' label")
+    features: Columns | None = Field(
+        None, description="columns to read as features, parted by commas; none: all others"
+    )
+    ignore: Columns | None = Field(None, description="columns not to read as features, parted by commas")
     fill_missing: Annotated[Literal["none", "zero", "last", "mean"], NoneByName] = Field(
         "none", description="what takes the place of missing values"
     )
@@ -148,7 +162,7 @@ AnyRecipe = ImageRecipe | SentenceRecipe | SeriesRecipe
 # and what it is about.
 TITLES = ("name", "about")
 INDIFFERENT = ("seed", "engine", "device", "log", "log_every", "pictures")
-DATA = ("data", "test_data", "test", "text_column", "label_column", "id_column", "time_column")
+DATA = ("data", "test_data", "test", "text_column", "label_column", "id_column", "time_column", "features", "ignore")
 KINDS: dict[str, type[AnyRecipe]] = {"images": ImageRecipe, "sentences": SentenceRecipe, "series": SeriesRecipe}
 
 
@@ -232,6 +246,8 @@ def value_text(value: Any) -> str:
     """
     if value is None:
         return "none"
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else f"{value}"
 
 

@@ -22,8 +22,12 @@ from unroll.training.recipe import AnyRecipe, ImageRecipe, SentenceRecipe, Serie
 ENCODERS: dict[str, Any] = {"images": ImageEncoder, "sentences": SentenceEncoder, "series": SeriesEncoder}
 
 
-def load_dataset(recipe: AnyRecipe, reading: Reading | None = None) -> Dataset:
-    """The data of a recipe, in memory; the reading of images may be under way."""
+def load_dataset(recipe: AnyRecipe, reading: Reading | None = None, encoder: Any = None) -> Dataset:
+    """The data of a recipe, in memory; the reading of images may be under way.
+
+    Args:
+        encoder: of sentences or series, that a model was trained with; None: one is made for the training part.
+    """
     if isinstance(recipe, ImageRecipe):
         augmentation = augmentation_of(recipe)
         return load_image_dataset(
@@ -46,14 +50,16 @@ def load_dataset(recipe: AnyRecipe, reading: Reading | None = None) -> Dataset:
             max_vocabulary=recipe.max_vocabulary,
             max_length=recipe.max_length,
             word_dropout=recipe.word_dropout,
+            encoder=encoder,
         )
     return load_series_dataset(
-        recipe.data, recipe.test_data, **parts, **_columns(recipe), fill_missing=recipe.fill_missing
+        recipe.data, recipe.test_data, **parts, **_columns(recipe), fill_missing=recipe.fill_missing, encoder=encoder
     )
 
 
 def _columns(recipe: SentenceRecipe | SeriesRecipe) -> dict[str, Any]:
-    return {name: value for name, value in recipe.model_dump().items() if name.endswith("_column")}
+    fields = recipe.model_dump()
+    return {name: fields[name] for name in fields if name.endswith("_column") or name in ("features", "ignore")}
 
 
 def augmentation_of(recipe: ImageRecipe) -> Augmentation:
@@ -150,7 +156,7 @@ def load_test_part(recipe: AnyRecipe, encoder: Encoder, data: str | None) -> Seq
         return load_test_images(data or recipe.data, encoder)
     assert not isinstance(recipe, ImageRecipe)
     if data is None:
-        test = load_dataset(recipe).test
+        test = load_dataset(recipe, encoder=encoder).test  # read by the rules that the model was trained with
         if test is None:
             raise DataError("the run set no test part aside; give a file with --data FILE")
         return test

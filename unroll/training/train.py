@@ -128,6 +128,7 @@ def train(
         if tensorboard and distributed.leads():
             more.append(callbacks.TensorBoard(folder.path / "tensorboard"))
         more.append(callbacks.Saver(folder.path / "resume.safetensors", diary, resume))  # after all that it saves
+        more.append(callbacks.Notes(diary.line, dataset.notes))
         more.append(callbacks.ProgressBar())  # which begins where the saver goes on
         if on_epoch is not None:
             more.append(callbacks.Listener(on_epoch))
