@@ -38,7 +38,7 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Strict(BaseModel):
     """A number is no text, and text no number; every field is known."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    model_config = ConfigDict(strict=True, extra="forbid", defer_build=True)  # no run needs all of them
 
 
 class Model(Strict):
