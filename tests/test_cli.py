@@ -25,7 +25,7 @@ def test_training_fills_a_run_folder_named_after_the_recipe(unroll, bars_folder)
     folder = RunFolder("runs/lstm-mnist")
     assert folder.recipe.seed == 3
     assert folder.recipe.hidden_size == 8
-    assert {path.name for path in folder.path.iterdir()} == {
+    assert {path.name for path in folder.path.glob("[!.]*")} == {
         "recipe.yaml",
         "history.jsonl",
         "log.txt",

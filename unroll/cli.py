@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +24,11 @@ import unroll
 from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest
 from unroll.options import RecipeCommand, given_fields, made_folder, output, progress, with_places
+from unroll.streams import open_closed
 from unroll.training import distributed
+
+if TYPE_CHECKING:
+    from unroll.training.run import RunFolder
 
 
 class TrainCommand(RecipeCommand):
@@ -87,27 +92,31 @@ def train(
         from unroll.training.train import prepare
         from unroll.training.train import train as run_training
 
+    hold = click.get_current_context().with_resource
     if resume is not None:
         folder = distributed.lead(lambda: RunFolder(resume))  # no other process needs to have the folder
-        if distributed.lead(lambda: folder.finished):
-            raise InputError(f"{folder.path} is finished; there is nothing to resume")
+        hold(folder.alone())
         chosen = distributed.lead(lambda: folder.recipe)
-        dataset = prepare(chosen)
+        dataset = None if distributed.lead(lambda: folder.finished) else prepare(chosen)
     else:
         dataset = prepare(chosen, reading)  # before the folder is made: bad data leave nothing behind
         chosen = with_places(chosen)
         folder = distributed.lead(lambda: RunFolder.create(out or _free_folder(chosen.name), chosen, facts()))
+        hold(folder.alone())
     try:
-        with distributed.connected():
-            metrics = run_training(
-                chosen,
-                folder,
-                echo=click.echo,
-                test=not no_test,
-                tensorboard=tensorboard,
-                resume=resume is not None,
-                dataset=dataset,
-            )
+        if dataset is None:
+            metrics = distributed.lead(lambda: _finished(folder, no_figures))
+        else:
+            with distributed.connected():
+                metrics = run_training(
+                    chosen,
+                    folder,
+                    echo=click.echo,
+                    test=not no_test,
+                    tensorboard=tensorboard,
+                    resume=resume is not None,
+                    dataset=dataset,
+                )
     except KeyboardInterrupt:
         if distributed.leads():
             click.echo(f"interrupted; go on with: unroll train --resume {folder.path}", err=True)
@@ -119,10 +128,13 @@ def train(
     if not distributed.leads():
         return
     if not no_figures and "test" in metrics:
+        from unroll.files import remove_stale
         from unroll.report.figures import draw_figures
 
         try:
-            draw_figures(folder)
+            for path in draw_figures(folder):
+                remove_stale(path)
+                remove_stale(path.with_suffix(".svg"))
         except Exception as error:  # whatever it is, the run itself is complete
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             click.echo(f"unroll: the run is complete, but its figures could not be drawn ({reason})", err=True)
@@ -343,6 +355,18 @@ def _table(rows: list[list[str]]) -> None:
     click.echo("\n".join(aligned(rows)))
 
 
+def _finished(folder: RunFolder, no_figures: bool) -> dict[str, Any]:
+    """The metrics of a finished run, of which a killed process left something to be done: figures, or to tidy up.
+
+    Raises:
+        InputError: it left nothing.
+    """
+    metrics = folder.metrics()
+    if not folder.tidy() and (no_figures or folder.drawn or "test" not in metrics):
+        raise InputError(f"{folder.path} is finished; there is nothing to resume")
+    return metrics
+
+
 def _free_folder(name: str) -> Path:
     """runs/NAME, or runs/NAME-2 and so on where that is taken."""
     paths = (Path("runs") / (name if number == 1 else f"{name}-{number}") for number in count(1))
@@ -368,6 +392,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Importing torch makes half a million objects; looking for garbage among them over and over takes 0.1 s, and once more at
     # the exit, which `freeze` spares us, 0.25 s. Nothing that follows makes much garbage.
     gc.set_threshold(100_000)
+    open_closed()
     atexit.register(gc.freeze)
     try:
         result = cli.main(args=arguments, prog_name="unroll", standalone_mode=False)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
+import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unroll.errors import RunError
+from unroll.errors import RunError, UnrollError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+CHECKSUM = "sha256"
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -38,30 +45,100 @@ def memory() -> int | None:
         return None
 
 
+def stale_files(path: Path) -> list[Path]:
+    """What a killed process left beside `path` in `write_atomically`, if no other process is in it now."""
+    temporary = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}")
+    return [file for file in path.parent.glob(f".{glob.escape(path.name)}.*") if temporary.fullmatch(file.name)]
+
+
+def remove_stale(path: Path) -> int:
+    """Remove the `stale_files` of `path`; how many there were. Only for who knows that no other process writes it."""
+    stale = stale_files(path)
+    for file in stale:
+        file.unlink(missing_ok=True)
+    return len(stale)
+
+
+@contextmanager
+def locked(lock: Path, otherwise: UnrollError) -> Iterator[None]:
+    """Hold a lock file that one process at a time can hold; raise `otherwise` where another one does."""
+    from filelock import FileLock, Timeout  # with asyncio, which most commands do without
+
+    held = FileLock(lock)  # the system lets go of it when the process ends, however it ends
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise otherwise from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
-    """A safetensors file with `metadata` as JSON in the one entry ``unroll``.
+    """A safetensors file with `metadata` and a checksum of all as JSON in the one entry ``unroll``.
 
     One entry, because safetensors writes several in an order that changes from run to run.
     """
     from safetensors.torch import save
 
     contiguous = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    metadata = {**metadata, CHECKSUM: _checksum(contiguous, metadata)}
     write_atomically(path, save(contiguous, {"unroll": json.dumps(metadata)}))
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_tensors` wrote.
+def load_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """The tensors' shapes, by name, and the metadata of what `save_tensors` wrote; no tensor is read.
 
     Raises:
         RunError: the file is missing or damaged.
     """
+    with _opened(path) as (file, metadata):
+        metadata.pop(CHECKSUM, None)
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, metadata  # noqa: SIM118
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the metadata of what `save_tensors` wrote.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    with _opened(path) as (file, metadata):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    checksum = metadata.pop(CHECKSUM, None)  # version 0.1 wrote none
+    if checksum is not None and checksum != _checksum(tensors, metadata):
+        raise RunError(f"{path} is damaged: its content does not fit its checksum; take a copy, or train the run again")
+    return tensors, metadata
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """A safetensors file, open, and its metadata; whatever is wrong with it is a RunError."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("unroll", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - not a dict
+            if not isinstance(metadata, dict):
+                raise ValueError("its metadata are no JSON object")
+            yield file, metadata
     except FileNotFoundError:
         raise RunError(f"{path} does not exist") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged or no safetensors file: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise RunError(f"{path} is damaged: its metadata are nested too deeply") from None
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        # the last two: a type of numbers that torch has not
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path} is damaged or no safetensors file: {reason}") from None
+
+
+def _checksum(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
+    """SHA-256 of names, types, shapes and bytes of all tensors, and of the metadata."""
+    import torch
+
+    digest = hashlib.sha256(json.dumps(metadata).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(errors="backslashreplace"))
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import click
 
 from unroll.errors import InputError
+from unroll.streams import on_terminal
 
 if TYPE_CHECKING:
     from unroll.training.recipe import AnyRecipe
@@ -58,7 +58,7 @@ def progress(unit: str, **settings: Any) -> Callable[..., Any]:
     """A maker of progress bars on stderr, which are shown in a terminal and leave nothing behind."""
     from tqdm import tqdm
 
-    return partial(tqdm, unit=f" {unit}", leave=False, disable=not sys.stderr.isatty(), **settings)
+    return partial(tqdm, unit=f" {unit}", leave=False, disable=not on_terminal(), **settings)
 
 
 def with_places(recipe: AnyRecipe) -> AnyRecipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from math import comb
 
 import numpy as np
@@ -68,6 +69,18 @@ def test_only_the_differences_of_the_recipes_are_shown(bars_run, twin):
     assert "hidden size" in text
     assert "learning rate" not in text
     assert f"{100 * RunFolder(twin).metrics()['test']['accuracy']:.2f}%" in text
+
+
+def test_versions_and_threads_are_shown_where_they_differ(bars_run, twin):
+    assert compare([RunFolder(bars_run), RunFolder(twin)]).ran_with == {}
+    path = twin / "recipe.yaml"
+    text = path.read_text(encoding="utf-8")
+    threads = RunFolder(twin).facts["threads"]
+    path.write_text(text.replace(f"threads: {threads}", f"threads: {threads + 3}\n  torch: 9.9.9"), encoding="utf-8")
+    comparison = compare([RunFolder(bars_run), RunFolder(twin)])
+    assert comparison.ran_with == {"torch": ["–", "9.9.9"], "threads": [threads, threads + 3]}
+    shown = "\n".join(lines(comparison))
+    assert re.search(rf"^ran with .*\ntorch +– +9\.9\.9\nthreads +{threads} +{threads + 3}$", shown, re.M)
 
 
 def test_runs_on_different_test_sets_are_not_paired(bars_run, sentences_run):

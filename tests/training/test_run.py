@@ -109,7 +109,9 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     [
         ("metrics.json", b'{"parameters": 3'),
         ("metrics.json", b"{}"),
+        ("metrics.json", b"\xff"),
         ("history.jsonl", b'{"epoch": 1, "loss": 0.5}\n{"epoch": 2, "lo'),
+        ("history.jsonl", b"\xff"),
         ("predictions.npz", b""),
     ],
 )

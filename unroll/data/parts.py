@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -42,9 +42,23 @@ class Saved:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Self:
-        """What `to_json` gave."""
+        """What `to_json` gave.
+
+        Raises:
+            pydantic.ValidationError: a field is missing, unknown, or not of its type.
+        """
+        from pydantic import ConfigDict, create_model  # not at the top: reading data does without
+
+        kept: dict[str, Any] = {
+            f.name: (f.type, ... if f.default is MISSING else f.default)
+            for f in fields(cls)  # type: ignore[arg-type]
+            if f.name not in cls.unsaved
+        }
+        config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+        model = create_model(cls.__name__, __config__=config, __module__=cls.__module__, **kept)
         names = {name: field for field, name in cls.renamed.items()}
-        return cls(**{names.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+        values = {names.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+        return cls(**dict(model.model_validate(values)))
 
 
 @dataclass

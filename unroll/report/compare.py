@@ -23,6 +23,7 @@ from unroll.report.figures import save_figure, side_by_side, styled
 from unroll.training.run import RunFolder
 
 SKIPPED = ("name", "about", "log", "log_every")  # fields of a recipe that change nothing in a model
+RAN_WITH = ("unroll", "python", "torch", "numpy", "processor", "processes", "threads", "engine")
 
 
 @dataclass
@@ -43,10 +44,12 @@ class Comparison:
     Attributes:
         runs: name, size, times and losses of each; accuracy, its interval and loss are None where it was not tested.
         differences: the values of every recipe field that is not the same in all.
+        ran_with: likewise of versions and machine, with which times and last digits differ too.
     """
 
     runs: list[dict[str, Any]]
     differences: dict[str, list[Any]]
+    ran_with: dict[str, list[Any]]
     pairs: list[Pair]
     notes: list[str]
 
@@ -70,10 +73,9 @@ def compare(folders: Sequence[RunFolder]) -> Comparison:
         names = [str(folder.path) for folder in folders]
     rows = [_row(folder, name) for folder, name in zip(folders, names, strict=True)]
 
-    recipes = [folder.recipe.model_dump() for folder in folders]
-    fields = dict.fromkeys(name for recipe in recipes for name in recipe if name not in SKIPPED)
-    values = {name: [recipe.get(name, "–") for recipe in recipes] for name in fields}
-    differences = {name: found for name, found in values.items() if any(value != found[0] for value in found)}
+    differences = _differing([folder.recipe.model_dump() for folder in folders])
+    differences = {name: values for name, values in differences.items() if name not in SKIPPED}
+    ran_with = _differing([{name: folder.facts.get(name, "–") for name in RAN_WITH} for folder in folders])
 
     pairs: list[Pair] = []
     notes: list[str] = []
@@ -90,7 +92,7 @@ def compare(folders: Sequence[RunFolder]) -> Comparison:
     notes += [f"{name} was not tested" for name in names if name not in tested]
     if len(pairs) > 1:
         notes.append(f"p is not corrected for making {len(pairs)} comparisons; multiply it by {len(pairs)} to be safe")
-    return Comparison(rows, differences, pairs, notes)
+    return Comparison(rows, differences, ran_with, pairs, notes)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -101,6 +103,13 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """
     total = only_first + only_second
     return 1.0 if total == 0 else float(binomtest(only_first, total).pvalue)
+
+
+def _differing(of_each: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    values = {
+        name: [one.get(name, "–") for one in of_each] for name in dict.fromkeys(k for one in of_each for k in one)
+    }
+    return {name: found for name, found in values.items() if any(value != found[0] for value in found)}
 
 
 def _row(folder: RunFolder, name: str) -> dict[str, Any]:
@@ -132,6 +141,10 @@ def lines(comparison: Comparison) -> list[str]:
         found += [*aligned(rows, ">"), ""]
     else:
         found += ["The recipes are the same.", ""]
+    if comparison.ran_with:
+        rows = [["ran with", *(run["name"] for run in comparison.runs)]]
+        rows += [[name, *map(str, values)] for name, values in comparison.ran_with.items()]
+        found += [*aligned(rows, ">"), ""]
     if comparison.pairs:
         rows = [["McNemar test", "only the first right", "only the second right", "p"]]
         for pair in comparison.pairs:

@@ -70,7 +70,8 @@ def draw_figures(folder: RunFolder) -> list[Path]:
         metrics = folder.metrics()
         if "test" in metrics:
             figures |= {"confusion": draw_confusion(metrics["test"]), **draw_examples(folder), **draw_paths(folder)}
-        return [save_figure(figure, folder.path / "figures" / name) for name, figure in figures.items()]
+        # The loss last: where it is, all are (`RunFolder.drawn`).
+        return [save_figure(figures[name], folder.path / "figures" / name) for name in (*list(figures)[1:], "loss")]
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

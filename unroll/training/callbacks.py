@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
-import sys
+import os
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -16,10 +17,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from unroll import optim
+from unroll.data.batches import Dataset
 from unroll.errors import InputError, RunError
-from unroll.files import load_tensors, save_tensors
+from unroll.files import load_header, load_tensors, save_tensors
+from unroll.streams import on_terminal
 from unroll.training import distributed
 from unroll.training.fit import Callback, Training
+from unroll.training.recipe import AnyRecipe
+from unroll.training.saved import (
+    AGAIN,
+    Count,
+    Finite,
+    Position,
+    Strict,
+    check_architecture,
+    checked,
+    checked_history,
+    checked_recipe,
+    difference,
+    fingerprints,
+)
 
 SECONDS_BETWEEN_SAVES = 5.0  # an epoch that ends sooner after the last save is not saved: it is quickly run again
 Say = Callable[[str], None]
@@ -55,33 +72,39 @@ class EarlyStopping(Callback):
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
+    class State(Strict):
+        """What a save has to say of it; best_loss is None and best_epoch 0 while there is no best epoch yet."""
+
+        best_loss: Finite | None
+        best_epoch: Count
+
     def on_begin(self, training: Training) -> None:
         if training.data.validation is None:
             raise InputError("early stopping needs a held-out part; set validation, such as 0.1")
         self.best_loss = math.inf
         self.best_epoch = 0
-        self._best: Tensor | None = None
+        self._best = training.optimizer.theta.clone()
 
     def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
         if row["validation_loss"] < self.best_loss:
             self.best_loss, self.best_epoch = row["validation_loss"], row["epoch"]
             with training.with_chosen_weights():
-                self._best = training.optimizer.theta.clone()
+                self._best.copy_(training.optimizer.theta)
         training.stop |= training.epoch - self.best_epoch >= self.patience
 
     def on_end(self, training: Training) -> None:
-        if self._best is not None:
+        if self.best_epoch:
             training.chosen = self._best
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = {} if self._best is None else {"best": self._best}
         best_loss = self.best_loss if math.isfinite(self.best_loss) else None
-        return tensors, {"best_loss": best_loss, "best_epoch": self.best_epoch}
+        return {"best": self._best}, {"best_loss": best_loss, "best_epoch": self.best_epoch}
 
     def restore(self, tensors: dict[str, Tensor], values: dict[str, Any], training: Training) -> None:
-        self._best = tensors.get("best")
-        self.best_loss = math.inf if values["best_loss"] is None else values["best_loss"]
-        self.best_epoch = values["best_epoch"]
+        state = checked(self.State, values, "the state of early stopping")
+        self._best.copy_(tensors["best"])
+        self.best_loss = math.inf if state.best_loss is None else state.best_loss
+        self.best_epoch = state.best_epoch
         training.stop |= training.epoch - self.best_epoch >= self.patience
 
 
@@ -120,7 +143,7 @@ class ProgressBar(Callback):
             unit_scale=True,
             dynamic_ncols=True,
             leave=False,
-            disable=not (distributed.leads() and sys.stderr.isatty()),
+            disable=not (distributed.leads() and on_terminal()),
         )
 
     def on_step(self, training: Training, step: int, loss: float) -> None:
@@ -196,9 +219,31 @@ class Diary:
         self._history.write(json.dumps(row) + "\n")
         self._history.flush()
 
-    def sizes(self) -> list[int]:
-        """Where both files end."""
-        return [self._log.tell(), self._history.tell()]
+    def sizes(self) -> tuple[int, int]:
+        """Where log.txt and history.jsonl end, all of them on the disk."""
+        for file in (self._log, self._history):
+            os.fsync(file.fileno())
+        return self._log.tell(), self._history.tell()
+
+    def check(self, log: int, history: int, epochs: int) -> None:
+        """Before `truncate`.
+
+        Raises:
+            RunError: a file is shorter than it was, or the history is not that of so many epochs.
+        """
+        for file, size in ((self._log, log), (self._history, history)):
+            path = Path(file.name)
+            content = path.read_bytes()[:size]
+            if len(content) < size:
+                raise RunError(
+                    f"{path} has {len(content)} bytes, but had {size} when the run was saved: what is missing cannot be "
+                    f"made again; put the whole file back, or {AGAIN}"
+                )
+            if content[-1:] not in (b"", b"\n"):
+                raise RunError(f"{path} is not what it was when the run was saved; put the file back, or {AGAIN}")
+        rows = checked_history(content.decode(errors="replace"), path)
+        if len(rows) != epochs:
+            raise RunError(f"{path} is damaged: it holds {len(rows)} of the {epochs} epochs that are saved; {AGAIN}")
 
     def truncate(self, log: int, history: int) -> None:
         """Take back what was written after a save: those epochs are about to be run again."""
@@ -242,13 +287,20 @@ class Saver(Callback):
     Args:
         path: the file, resume.safetensors.
         diary: is taken back to where it was.
+        recipe, dataset: what is trained, which must be what the save was made of.
         resume: go on from the file, if there is one; else begin anew.
     """
 
-    def __init__(self, path: Path, diary: Diary, resume: bool) -> None:
+    def __init__(self, path: Path, diary: Diary, recipe: AnyRecipe, dataset: Dataset, resume: bool) -> None:
         self._path = path
         self._diary = diary
+        self._recipe = recipe
+        self._dataset = dataset
         self._resume = resume
+
+    @cached_property
+    def _data(self) -> dict[str, str]:
+        return fingerprints(self._dataset)  # no sooner than the first save: most runs are over by then
 
     def on_begin(self, training: Training) -> None:
         self._saved_at = time.perf_counter()
@@ -260,57 +312,80 @@ class Saver(Callback):
             self._save(training)
 
     def _save(self, training: Training) -> None:
-        tensors = {"theta": training.optimizer.theta}
-        tensors |= {f"optimizer.{name}": value for name, value in training.optimizer.state_dict().items()}
-        values = {}
-        for callback in training.callbacks:
-            if callback.name is not None:
-                found, values[callback.name] = callback.state()
-                tensors |= {f"{callback.name}.{name}": value for name, value in found.items()}
-        position = {
-            "epoch": training.epoch,
-            "seconds": training.seconds,
-            "diary": self._diary.sizes(),
-            "threads": torch.get_num_threads(),
-            "shapes": _shapes(training),
-            "callbacks": values,
-        }
-        save_tensors(self._path, tensors, {"position": position})
+        log, history = self._diary.sizes()
+        position = Position(
+            epoch=training.epoch,
+            seconds=training.seconds,
+            log=log,
+            history=history,
+            threads=torch.get_num_threads(),
+            recipe=self._recipe.model_dump(),
+            data=self._data,
+            callbacks={callback.name: callback.state()[1] for callback in training.callbacks if callback.name},
+        )
+        save_tensors(self._path, _tensors(training), {"position": position.model_dump()})
         self._saved_at = time.perf_counter()
 
     def _restore(self, training: Training) -> bool:
         """Go back to the last save; False where there is none.
 
         Raises:
-            RunError: the save belongs to another architecture or version, or is damaged.
+            RunError: the save is damaged or of another version, or recipe, data, log.txt or history.jsonl have changed.
         """
-        saved = distributed.lead(lambda: load_tensors(self._path) if self._path.is_file() else None)
+        saved = distributed.lead(lambda: self._read(training) if self._path.is_file() else None)
         if saved is None:
             return False
-        tensors, metadata = saved
-        position = metadata.get("position", {})
-        shapes = _shapes(training)
-        if position.get("shapes") != shapes:
-            raise RunError(
-                f"{self._path} belongs to another architecture: {position.get('shapes')} there, "
-                f"but the recipe makes it {shapes}"
-            )
-        if "callbacks" not in position:
-            raise RunError(f"{self._path} was written by another version of this package; train the run again")
-        torch.set_num_threads(position["threads"])  # sums are the same to the bit only with as many threads
+        tensors, position = saved
+        torch.set_num_threads(position.threads)  # sums are the same to the bit only with as many threads
         training.optimizer.theta.copy_(tensors["theta"])
         training.optimizer.load_state_dict(_part(tensors, "optimizer."))
-        training.epoch = position["epoch"]
-        training.seconds = position["seconds"]
+        training.epoch = position.epoch
+        training.seconds = position.seconds
         for callback in training.callbacks:
             if callback.name is not None:
-                callback.restore(_part(tensors, f"{callback.name}."), position["callbacks"][callback.name], training)
-        self._diary.truncate(*position["diary"])
+                callback.restore(_part(tensors, f"{callback.name}."), position.callbacks[callback.name], training)
+        self._diary.truncate(position.log, position.history)
         return True
 
+    def _read(self, training: Training) -> tuple[dict[str, Tensor], Position]:
+        """The save, fit to go on with; read by the process that has it, for all."""
+        shapes, metadata = load_header(self._path)
+        if not isinstance(found := metadata.get("position"), dict) or "data" not in found:
+            raise RunError(f"{self._path} was written by another version of this package; {AGAIN}")
+        if set(metadata) != {"position"}:
+            raise RunError(f"{self._path} is damaged: its metadata have other entries than position; {AGAIN}")
+        position = checked(Position, found, self._path, "position.")
+        changed = difference(
+            checked_recipe(position.recipe, self._path),
+            self._recipe,
+            "{0} was {1} when training began and is {2} in recipe.yaml now",
+        )
+        if changed is not None:
+            raise RunError(f"{self._path.parent}: {changed}; change it back, or train a new run")
+        for part, digest in self._data.items():
+            if position.data.get(part) != digest:
+                raise RunError(
+                    f"{self._path.parent}: {part} have changed since training began; put them back, or train a new run"
+                )
+        own = _tensors(training)
+        check_architecture(self._path, shapes, {name: tuple(tensor.shape) for name, tensor in own.items()})
+        tensors, _ = load_tensors(self._path)
+        named = {callback.name for callback in training.callbacks if callback.name}
+        fits = position.callbacks.keys() == named and position.epoch <= training.settings.epochs
+        if not fits or any(tensors[name].dtype != tensor.dtype for name, tensor in own.items()):
+            raise RunError(f"{self._path} is damaged: it is not of a training of this recipe; {AGAIN}")
+        self._diary.check(position.log, position.history, position.epoch)
+        return tensors, position
 
-def _shapes(training: Training) -> dict[str, list[int]]:
-    return {name: list(p.shape) for name, p in training.model.named_parameters()}
+
+def _tensors(training: Training) -> dict[str, Tensor]:
+    """Everything that changes from step to step."""
+    tensors = {"theta": training.optimizer.theta}
+    tensors |= {f"optimizer.{name}": value for name, value in training.optimizer.state_dict().items()}
+    for callback in training.callbacks:
+        if callback.name is not None:
+            tensors |= {f"{callback.name}.{name}": value for name, value in callback.state()[0].items()}
+    return tensors
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

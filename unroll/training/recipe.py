@@ -174,12 +174,16 @@ def known_recipes() -> dict[str, Path]:
 def load_recipe(name: str, changes: dict[str, Any] | None = None) -> AnyRecipe:
     """A recipe by its name or its file, with some fields replaced.
 
+    A change of what it is about, such as its size, leaves it without the file's `about`, which may no longer be true.
+
     Raises:
         RecipeError: there is no such recipe or field, or a value makes no sense.
     """
     fields, where = read_recipe(name)
     for other in ("ran_with", "space"):  # a run folder's recipe.yaml is a recipe too; a space is for unroll.tuning
         fields.pop(other, None)
+    if set(changes or {}) - {*TITLES, *INDIFFERENT, *DATA}:
+        fields["about"] = ""
     return parse_recipe({**fields, **(changes or {})}, where)
 
 

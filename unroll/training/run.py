@@ -7,17 +7,18 @@
     model.safetensors    the weights; labels, normalisation and architecture in its metadata
     predictions.npz      class probabilities of every test sequence
     resume.safetensors   where to go on, while training is under way
-    figures/             PNG and SVG
+    figures/             PNG and SVG; loss.png, which every run has, is written last
 
-Every file is written beside and renamed.
+Every file is written beside and renamed. One process at a time works in a folder: the one that holds `.train.lock`.
 """
 
 from __future__ import annotations
 
 import json
+import reprlib
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,32 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
-from torch import Tensor
 
 from unroll.data.batches import Encoder, Sequences
 from unroll.errors import DataError, InputError, RunError
-from unroll.files import load_tensors, save_tensors, write_atomically
+from unroll.files import load_header, load_tensors, locked, remove_stale, save_tensors, stale_files, write_atomically
 from unroll.models import SequenceModel
+from unroll.training import distributed
 from unroll.training.evaluate import evaluated, predictions
 from unroll.training.fit import find_device
 from unroll.training.recipe import AnyRecipe, dump_recipe, parse_recipe
-from unroll.training.tasks import ENCODERS, build_model, load_test_part
+from unroll.training.saved import (
+    AGAIN,
+    MODEL_FORMAT,
+    Metrics,
+    Model,
+    check_architecture,
+    checked,
+    checked_encoder,
+    checked_history,
+    checked_predictions,
+    checked_recipe,
+)
+from unroll.training.tasks import build_model, load_test_part
 
-MODEL_FORMAT = "unroll-1"
+LOCK = ".train.lock"
+WRITTEN = ("recipe.yaml", "resume.safetensors", "model.safetensors", "predictions.npz", "metrics.json")
+"""What training writes beside and renames."""
 
 
 class RunFolder:
@@ -48,6 +63,7 @@ class RunFolder:
     """
 
     made: Sequence[Path] = ()  # the folders that `create` made, the inner before the outer
+    _held = False
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -65,14 +81,22 @@ class RunFolder:
         """
         path = Path(path)
         text = dump_recipe(recipe) + yaml.safe_dump({"ran_with": facts}, sort_keys=False)
-        try:
-            made = [folder for folder in (path, *path.parents) if not folder.exists()]
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
+
+        def refuse_content() -> None:
+            stale = stale_files(path / "recipe.yaml")
+            if any(file.name != LOCK and file not in stale for file in path.iterdir()):
                 raise RunError(
                     f"{path} is not empty; name another folder with --out, or go on with: unroll train --resume {path}"
                 )
-            write_atomically(path / "recipe.yaml", text)
+
+        try:
+            made = [folder for folder in (path, *path.parents) if not folder.exists()]
+            path.mkdir(parents=True, exist_ok=True)
+            refuse_content()
+            with _one_process(path):  # of two that make the same folder, one finds the other's recipe in it
+                refuse_content()
+                remove_stale(path / "recipe.yaml")
+                write_atomically(path / "recipe.yaml", text)
         except (FileExistsError, NotADirectoryError):
             raise RunError(f"{path} cannot be a run folder: a file stands in the way") from None
         except OSError as error:
@@ -80,6 +104,38 @@ class RunFolder:
         folder = cls(path)
         folder.made = made
         return folder
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other process from training in the folder meanwhile; of a group of processes the first holds it.
+
+        Raises:
+            RunError: another process is at work in it.
+        """
+        if self._held:  # whoever goes on with a run holds it around the training, too
+            yield
+            return
+        with ExitStack() as stack:
+            distributed.lead(lambda: stack.enter_context(_one_process(self.path)))
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
+    def tidy(self) -> bool:
+        """Remove what a killed process left behind, within `alone`; whether there was anything."""
+        left = sum(remove_stale(self.path / name) for name in WRITTEN)
+        resume = self.path / "resume.safetensors"
+        if self.finished and resume.is_file():
+            resume.unlink()
+            left += 1
+        return left > 0
+
+    @property
+    def drawn(self) -> bool:
+        """Whether all figures are there."""
+        return (self.path / "figures" / "loss.png").is_file()
 
     def discard(self) -> None:
         """Undo `create`: away with all that is in the folder, and with the folders that were not there before."""
@@ -95,12 +151,13 @@ class RunFolder:
     @property
     def saved(self) -> dict[str, Any]:
         """recipe.yaml as it is."""
+        path = self.path / "recipe.yaml"
         try:
-            fields = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
+            fields = yaml.safe_load(_text(path))
+        except yaml.YAMLError:
             fields = None
-        if not isinstance(fields, dict):
-            raise RunError(f"{self.path / 'recipe.yaml'} is damaged: expected lines of the form 'field: value'")
+        if not isinstance(fields, dict) or not isinstance(fields.get("ran_with", {}), dict):
+            raise RunError(f"{path} is damaged: expected lines of the form 'field: value'")
         return fields
 
     @property
@@ -124,9 +181,7 @@ class RunFolder:
             RunError: the file is damaged.
         """
         path = self.path / "history.jsonl"
-        if not path.is_file():
-            return []
-        return [_json(path, line, ("epoch", "loss")) for line in path.read_text(encoding="utf-8").splitlines()]
+        return checked_history(_text(path), path) if path.is_file() else []
 
     def metrics(self) -> dict[str, Any]:
         """metrics.json.
@@ -137,7 +192,10 @@ class RunFolder:
         path = self.path / "metrics.json"
         if not path.is_file():
             raise RunError(f"{self.path} is not finished; go on with: unroll train --resume {self.path}")
-        return _json(path, path.read_text(encoding="utf-8"), ("parameters", "training_sequences", "epochs", "seconds"))
+        text = _text(path)
+        checked(Metrics, text, path)
+        found: dict[str, Any] = json.loads(text)
+        return found
 
     def predictions(self) -> dict[str, NDArray[Any]]:
         """predictions.npz: see `unroll.training.evaluate.write_predictions`.
@@ -148,22 +206,26 @@ class RunFolder:
         path = self.path / "predictions.npz"
         try:
             with np.load(path) as saved:
-                return {name: saved[name] for name in saved.files}
+                arrays = {name: saved[name] for name in saved.files}
         except FileNotFoundError:
             raise RunError(f"{path} does not exist; train the run again") from None
         except Exception:  # zipfile, zlib and NumPy each raise kinds of their own where a file is damaged
-            raise RunError(f"{path} is damaged; train the run again") from None
+            raise RunError(f"{path} is damaged; {AGAIN}") from None
+        return checked_predictions(arrays, path)
 
 
-def _json(path: Path, text: str, expected: tuple[str, ...]) -> dict[str, Any]:
-    """A JSON object that has the entries `expected`."""
+@contextmanager
+def _one_process(path: Path) -> Iterator[None]:
+    busy = f"another process is at work in {path}; wait until it has ended, or name another folder with --out"
+    with locked(path / LOCK, RunError(busy)):
+        yield
+
+
+def _text(path: Path) -> str:
     try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not set(expected) <= set(found):
-        raise RunError(f"{path} is damaged: expected JSON with {', '.join(expected)}; train the run again")
-    return found
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is damaged: byte {error.start} is not UTF-8") from None
 
 
 def save_model(path: Path, model: SequenceModel, encoder: Encoder, recipe: AnyRecipe) -> None:
@@ -249,30 +311,28 @@ def load(run: str | Path) -> Classifier:
         path = folder.path / "model.safetensors"
         if not path.is_file():
             raise RunError(f"{folder.path} holds no trained model yet; go on with: unroll train --resume {folder.path}")
-    tensors, metadata = load_tensors(path)
+    shapes, metadata = load_header(path)
     if metadata.get("format") != MODEL_FORMAT:
-        found = metadata.get("format")
-        raise RunError(f"{path} is no model of this package: its format is {found!r}, not {MODEL_FORMAT!r}")
-    recipe = parse_recipe(metadata["recipe"], str(path))
+        found = reprlib.repr(metadata.get("format"))
+        raise RunError(f"{path} is no model of this package: its format is {found}, not {MODEL_FORMAT!r}")
+    saved = checked(Model, metadata, path)
+    recipe = checked_recipe(saved.recipe, path)
     if own is not None and own != recipe:
         raise RunError(f"{path} belongs to another run: its recipe is not the one in recipe.yaml beside it")
-    encoder = ENCODERS[metadata["task"]].from_json(metadata["encoder"])
+    if saved.task != recipe.task:
+        raise RunError(f"{path} is damaged: its task is {reprlib.repr(saved.task)}, but its recipe's is {recipe.task}")
+    encoder = checked_encoder(recipe.task, saved.encoder, path)
+    with torch.device("meta"):  # before any memory is asked for
+        expected = build_model(recipe, encoder).state_dict()
+    check_architecture(path, shapes, {name: tuple(tensor.shape) for name, tensor in expected.items()})
+    tensors, _ = load_tensors(path)
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (torch.float32, torch.float64) or not bool(tensor.isfinite().all()):
+            raise RunError(f"{path} is damaged: {name} holds what is no finite number; {AGAIN}")
     model = build_model(recipe, encoder)
-    check_architecture(path, tensors, dict(model.state_dict()))
     model.load_state_dict(tensors)
     try:
         device = find_device(recipe.device)
     except InputError:  # it was trained on another machine
         device = find_device("auto")
     return Classifier(model.to(device), encoder, recipe)
-
-
-def check_architecture(path: Path, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raise RunError unless both hold the same names and shapes."""
-    for name in sorted(found.keys() | expected.keys()):
-        shapes = [tuple(side[name].shape) if name in side else "absent" for side in (found, expected)]
-        if shapes[0] != shapes[1]:
-            raise RunError(
-                f"{path} belongs to another architecture: {name} is {shapes[0]} there, "
-                f"but the recipe makes it {shapes[1]}"
-            )

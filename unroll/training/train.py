@@ -11,7 +11,7 @@ from typing import Any
 
 from unroll.data.batches import Dataset
 from unroll.data.images import Reading
-from unroll.errors import DataError, RecipeError, TrainingError
+from unroll.errors import DataError, RecipeError, RunError, TrainingError
 from unroll.files import write_atomically
 from unroll.models import SequenceModel
 from unroll.training import callbacks, distributed
@@ -115,11 +115,15 @@ def train(
 
     Raises:
         TrainingError: the loss is no longer a number.
+        RunError: another process is at work in the folder; or, to go on there, the run is finished, or what it began with
+            has changed.
         UnrollError: the data or the recipe do not allow it.
     """
     started = time.perf_counter()
     dataset = dataset or prepare(recipe)
     with ExitStack() as stack:
+        stack.enter_context(folder.alone())
+        distributed.lead(lambda: _begin(folder, resume))
         diary = stack.enter_context(callbacks.Diary(folder.path, echo))
         more: list[Callback] = [
             callbacks.History(diary, recipe.log, recipe.log_every),
@@ -127,7 +131,8 @@ def train(
         ]
         if tensorboard and distributed.leads():
             more.append(callbacks.TensorBoard(folder.path / "tensorboard"))
-        more.append(callbacks.Saver(folder.path / "resume.safetensors", diary, resume))  # after all that it saves
+        # after all that it saves
+        more.append(callbacks.Saver(folder.path / "resume.safetensors", diary, recipe, dataset, resume))
         more.append(callbacks.Notes(diary.line, dataset.notes))
         more.append(callbacks.ProgressBar())  # which begins where the saver goes on
         if on_epoch is not None:
@@ -144,6 +149,12 @@ def train(
         write_atomically(folder.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         (folder.path / "resume.safetensors").unlink(missing_ok=True)
     return metrics
+
+
+def _begin(folder: RunFolder, resume: bool) -> None:
+    if resume and folder.finished:
+        raise RunError(f"{folder.path} is finished; there is nothing to resume")
+    folder.tidy()
 
 
 def outcome(

@@ -5,18 +5,16 @@ What is finished is not trained again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
-
 from unroll.data.batches import Dataset
-from unroll.errors import InputError
-from unroll.files import write_atomically
+from unroll.errors import InputError, RunError
+from unroll.files import locked, write_atomically
+from unroll.training import saved
 from unroll.training.facts import facts
 from unroll.training.recipe import INDIFFERENT, TITLES, AnyRecipe
 from unroll.training.run import RunFolder
@@ -34,12 +32,8 @@ def signature(recipe: AnyRecipe) -> dict[str, Any]:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """SHA-256 of the training and test sequences, so that a study is known to be about them wherever they lie."""
-    digest = hashlib.sha256()
-    for part in (dataset.train, dataset.test):
-        for tensor in (part.values, part.y, part.lengths) if part is not None else ():
-            digest.update(b"" if tensor is None else tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    """Of all parts, so that a study is known to be about them wherever they lie."""
+    return saved.fingerprint(dataset.train, dataset.test, dataset.validation)
 
 
 class Trials:
@@ -125,9 +119,16 @@ class Trials:
 
 
 def finished_run(path: Path, recipe: AnyRecipe) -> RunFolder:
-    """The run of a recipe in a folder: taken as it is where it is finished, else gone on with, or begun."""
+    """The run of a recipe in a folder: taken as it is where it is finished, else gone on with, or begun.
+
+    Raises:
+        RunError: the folder holds the run of another recipe.
+    """
     begun = path.exists()
     folder = RunFolder(path) if begun else RunFolder.create(path, recipe, facts())
+    other = saved.difference(folder.recipe, recipe, "{0} is {1} there, not {2}")
+    if other is not None:
+        raise RunError(f"{path} is the run of another recipe: {other}; {REMEDY}")
     if not folder.finished:
         train(folder.recipe, folder, echo=lambda line: None, resume=begun)
     return folder
@@ -144,14 +145,6 @@ def alone(folder: Path, command: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"{folder} cannot be a folder: a file stands in the way; name another with --out") from None
-    lock = FileLock(folder / ".lock")  # the system lets go of it when the process ends, however it ends
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"another {command} is at work in {folder}; wait until it has ended, or name another folder with --out"
-        ) from None
-    try:
+    busy = f"another {command} is at work in {folder}; wait until it has ended, or name another folder with --out"
+    with locked(folder / ".lock", InputError(busy)):
         yield
-    finally:
-        lock.release()
