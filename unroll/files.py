@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,11 @@ from unroll.errors import RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+NAME = re.compile(r"\w[\w. -]*")
+MOST_CHARACTERS = 100
+NAME_RULE = f"a name: at most {MOST_CHARACTERS} letters, digits, spaces, '-', '_' and '.', and no '.' first or last"
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}  # by Windows
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -28,6 +34,28 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can name a file or a folder on every system, and cannot lead out of the folder that it is in."""
+    stem = text.partition(".")[0].strip().upper()
+    return (
+        len(text) <= MOST_CHARACTERS
+        and NAME.fullmatch(text) is not None
+        and text == text.strip()
+        and not text.endswith(".")
+        and stem not in RESERVED
+    )
+
+
+def name_from(text: str) -> str:
+    """A name made from any text, such as the stem of a file.
+
+    >>> name_from("runs (2)"), name_from("..")
+    ('runs -2', 'unnamed')
+    """
+    kept = re.sub(r"[^\w. -]", "-", text)[:MOST_CHARACTERS].strip(". -")
+    return kept if is_name(kept) else "unnamed"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ from unroll.training.evaluate import evaluated, predictions
 from unroll.training.fit import find_device
 from unroll.training.recipe import AnyRecipe, dump_recipe, parse_recipe
 from unroll.training.tasks import ENCODERS, build_model, load_test_part
+from unroll.yaml_files import read_yaml
 
 MODEL_FORMAT = "unroll-1"
 
@@ -95,13 +96,7 @@ class RunFolder:
     @property
     def saved(self) -> dict[str, Any]:
         """recipe.yaml as it is."""
-        try:
-            fields = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
-            fields = None
-        if not isinstance(fields, dict):
-            raise RunError(f"{self.path / 'recipe.yaml'} is damaged: expected lines of the form 'field: value'")
-        return fields
+        return read_yaml(self.path / "recipe.yaml", "recipe file", RunError)
 
     @property
     def recipe(self) -> AnyRecipe:
