@@ -70,7 +70,7 @@ def quoted(value: object) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the known name closest to `name`, or the whole list where none is close."""
-    known = sorted(known)
+    name, known = str(name), sorted(known)
     # Comparing takes time with the square of the length, and nothing that long is a misspelt name.
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= 100 else []
     if close:

@@ -28,9 +28,9 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
-def say(*lines: str, error: bool = False, end: str = "\n") -> None:
+def say(*lines: str, error: bool = False) -> None:
     """Print each line, on stdout or stderr."""
-    click.echo("\n".join(map(printable, lines)) + end, err=error, nl=False)
+    click.echo("\n".join(map(printable, lines)), err=error)
 
 
 def is_terminal(stream: Any) -> bool:

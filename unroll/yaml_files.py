@@ -19,13 +19,17 @@ from unroll.errors import UnrollError, quoted
 MOST_BYTES = 100_000
 DEEPEST = 20
 WORDS: dict[str, bool | None] = {
-    **{form: value for word, value in yaml.SafeLoader.bool_values.items() for form in (word, word.title(), word.upper())},
+    **{
+        form: value
+        for word, value in yaml.SafeLoader.bool_values.items()
+        for form in (word, word.title(), word.upper())
+    },
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
 }
 WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]{0,999})")
 # Every text that is a decimal here is one in YAML 1.1 too: whatever PyYAML writes without quotation marks reads back as text.
 DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?")
-HALF = re.compile("[\ud800-\udfff]")
+UNHELD = re.compile("[\x00\ud800-\udfff]")  # by names of files, and by text in UTF-8
 SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 TAGS = {
@@ -71,7 +75,7 @@ def read_yaml(path: Path, what: str, error: type[UnrollError]) -> dict[str, Any]
     if len(content) > MOST_BYTES:
         raise error(f"{place} is larger than {MOST_BYTES:,} bytes; expected a few lines of the form 'field: value'")
     try:
-        node = _Loader(text).get_single_node()  # type: ignore[no-untyped-call]
+        node = _Loader(text).get_single_node()
         found = None if node is None else _value(node)
     except yaml.YAMLError as reason:
         mark = getattr(reason, "problem_mark", None)
@@ -100,7 +104,7 @@ class _Loader(yaml.SafeLoader):
         if self._depth == DEEPEST:
             raise _error(f"nested more than {DEEPEST} deep", event)
         self._depth += 1
-        node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
@@ -119,12 +123,12 @@ def _value(node: Any) -> Any:
         return found
     if isinstance(node, yaml.ScalarNode):
         value = node.value if node.tag == TAGS[str] else plain_value(node.value)
-        if isinstance(value, str) and HALF.search(value):
-            raise _error("half of a character, which no file can hold", node)
+        if isinstance(value, str) and UNHELD.search(value):
+            raise _error("NUL or half of a character, which no name of a file can hold", node)
         if TAGS[type(value)] == node.tag:
             return value
     raise _error(f"a value with the tag {node.tag} that it does not fit, or that is unknown here", node)
 
 
 def _error(problem: str, where: Any) -> ComposerError:
-    return ComposerError(None, None, problem, where.start_mark)  # type: ignore[no-untyped-call]
+    return ComposerError(None, None, problem, where.start_mark)

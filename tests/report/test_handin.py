@@ -171,7 +171,7 @@ def test_pictures_of_an_answer_are_set_with_it(sentences_run, desk, read_pdf):
         ({"student-id": ""}, "student id is ''"),
         ({"lab": "homewrk"}, "did you mean 'homework'"),
         ({"lab": "homework"}, "the lab asks for lstm"),
-        ({"lab": "nowhere.yaml"}, "cannot be read"),
+        ({"lab": "nowhere.yaml"}, "does not exist"),
         ({"code": "nowhere.py"}, "cannot be read"),
         ({"code": "my_lab.c"}, "expected .py or .ipynb"),
         ({"answers": "nowhere.md"}, "cannot be read"),

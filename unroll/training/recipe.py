@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -161,7 +161,10 @@ DATA = ("data", "test_data", "test", "text_column", "label_column", "id_column",
 KINDS: dict[str, type[AnyRecipe]] = {"images": ImageRecipe, "sentences": SentenceRecipe, "series": SeriesRecipe}
 # Fields that hold text: a column 007 or a folder 2024 is no number.
 TEXTS = {
-    name for kind in KINDS.values() for name, field in kind.model_fields.items() if field.annotation in (str, str | None)
+    name
+    for kind in KINDS.values()
+    for name, field in kind.model_fields.items()
+    if str in (a := field.annotation, *get_args(a))
 }
 EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]{1,4}")
 
@@ -207,7 +210,9 @@ def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
     kind = KINDS[task]
     for field in fields:
         if field not in kind.model_fields:
-            raise RecipeError(f"recipe {where}: {task} have no field {quoted(field)}{nearest(str(field), kind.model_fields)}")
+            raise RecipeError(
+                f"recipe {where}: {task} have no field {quoted(field)}{nearest(str(field), kind.model_fields)}"
+            )
     try:
         recipe = kind.model_validate(fields)
     except ValidationError as error:
@@ -215,6 +220,9 @@ def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
         field = str(first["loc"][0])
         expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise RecipeError(f"recipe {where}: {field} is {quoted(first['input'])}; expected {expected}") from None
+    for field in TEXTS - {"about"}:
+        if str(getattr(recipe, field, "absent")).strip() == "":
+            raise RecipeError(f"recipe {where}: {field} is empty; expected text")
     if recipe.optimizer == "sgd" and recipe.nesterov and not recipe.momentum:
         raise RecipeError(
             f"recipe {where}: nesterov is true and momentum is 0; expected a momentum above 0, such as 0.9"
