@@ -9,6 +9,7 @@ import atexit
 import codecs
 import gc
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -119,6 +121,9 @@ def train(
         raise
     if not distributed.leads():
         return
+    doubt = _no_better_than_guessing(folder.history(), len(dataset.encoder.class_names))
+    if doubt is not None:
+        say(f"unroll: {doubt}", error=True)
     if not no_figures and "test" in metrics:
         from unroll.report.figures import draw_figures
 
@@ -340,6 +345,20 @@ def _table(rows: list[list[str]]) -> None:
     from unroll.report.blocks import aligned
 
     say(*aligned(rows))
+
+
+def _no_better_than_guessing(history: list[dict[str, Any]], classes: int) -> str | None:
+    """What to say of a training that ended where guessing stands: the same probability, 1 / classes, for each class."""
+    if not history or classes < 2:
+        return None
+    last, guessing = history[-1]["loss"], math.log(classes)
+    # The mean over a first epoch holds the beginning too, which is no better in any training.
+    if last < (0.99 if len(history) > 1 else 1.2) * guessing:
+        return None
+    return (
+        f"the training loss ended at {last:.4g}, no better than guessing among {classes} classes ({guessing:.4g}); "
+        "lower learning_rate, or train for more epochs"
+    )
 
 
 def _free_folder(name: str) -> Path:

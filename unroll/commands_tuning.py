@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     help="search these values: low..high, 'low..high log', 'low..high step s', or a,b,c; may be given often",
 )
 @click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="processes on this machine")
-@click.option("--storage", metavar="URL", help="postgresql://… to share the study with other machines")
+@click.option(
+    "--storage",
+    metavar="URL",
+    help="postgresql://… to share the study with other machines; the password may be in PGPASSWORD",
+)
 @output("the study's folder and name; tuning/RECIPE if left out")
 def tune(
     recipe: str,

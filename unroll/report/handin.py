@@ -217,7 +217,7 @@ def read_code(path: Path) -> tuple[bytes, str]:
         try:
             cells = json.loads(text)["cells"]
             sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"code file {path} is no Jupyter notebook; expected JSON with a list of cells") from None
         text = "\n\n".join(f"# %% [{n}]\n{source}" for n, source in enumerate(sources, start=1) if source.strip())
     if not text.strip():
