@@ -64,7 +64,7 @@ def tune(
     folder = out or Path("tuning") / base.name
     if not is_name(f"{folder.name}-best"):  # of the study, and of the recipe that comes out of it
         raise InputError(
-            f"--out is {quoted(str(out))}, and the study would be called like the folder; expected {NAME_RULE}"
+            f"the study would be called {quoted(folder.name)}, like its folder; expected {NAME_RULE}; choose it with --out"
         )
     from unroll.training.train import prepare
 

@@ -54,6 +54,8 @@ def name_from(text: str) -> str:
     >>> name_from("runs (2)"), name_from("..")
     ('runs -2', 'unnamed')
     """
+    if is_name(text):
+        return text
     kept = re.sub(r"[^\w. -]", "-", text)[:MOST_CHARACTERS].strip(". -")
     return kept if is_name(kept) else "unnamed"
 

@@ -102,13 +102,13 @@ def _check_epoch() -> None:
         raise InputError(f"SOURCE_DATE_EPOCH is {quoted(given)}; expected seconds since 1970, or unset it") from None
 
 
-def as_label(text: str) -> str:
-    r"""Text of others in a figure, such as the name of a class: no formula, and not long.
+def as_label(text: str, most: int = 40) -> str:
+    r"""Text of others in a figure, such as the name of a class: no formula, and of at most so many characters.
 
     >>> print(as_label("a$b$"))
     a\$b\$
     """
-    return printable(shortened(text, 60)).replace("$", r"\$")
+    return shortened(printable(text), most).replace("$", r"\$")
 
 
 def draw_loss(folder: RunFolder) -> Figure:

@@ -74,8 +74,8 @@ def draw_look(
         sequence, layer, direction: which ones to draw.
     """
     T = int(trace.lengths[sequence])
-    class_names = list(map(as_label, trace.class_names))
-    words = None if words is None else list(map(as_label, words))
+    class_names = [as_label(name, 20) for name in trace.class_names]
+    words = None if words is None else [as_label(word, 20) for word in words]
     known = trace.names()
     names = sorted(known, key=lambda name: [*TITLES, *known].index(name))
     found: dict[str, Array] = {name: trace(name, layer, direction)[:T, sequence] for name in names}
@@ -151,7 +151,7 @@ def _probabilities(
     axes.plot(range(1, T + 1), leader, linestyle="none", marker="o", markersize=4, color=WRONG, markeredgecolor="white")
     axes.axvline(decided(p) - 0.5, color=ACCENT, linewidth=1.5, linestyle="--")
     label = names[leader[-1]] if names else str(leader[-1])
-    known = "" if truth is None else f", it is {as_label(truth)}"
+    known = "" if truth is None else f", it is {as_label(truth, 20)}"
     axes.set_title(
         f"When did it know? It says {label} (p = {p[-1].max():.2f}{known}); from step {decided(p)} on it never says"
         " anything else"

@@ -85,7 +85,7 @@ def draw_paths(folder: RunFolder) -> dict[str, Figure]:
     ]
     handles.append(Line2D([], [], color=INK, linewidth=1.4))
     names = [
-        f"{as_label(' '.join(encoder.words_of(sentence)))}  (true class {as_label(label)})"
+        f"{as_label(' '.join(encoder.words_of(sentence)), 60)}  (true class {as_label(label)})"
         for sentence, label in zip(sentences, labels, strict=True)
     ]
     names.append("decision line of the readout" if len(encoder.class_names) == 2 else "decision lines of the readout")

@@ -235,6 +235,12 @@ def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
     return recipe
 
 
+def saved_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
+    """The recipe of a run, which an older version may have given any name."""
+    name = fields.get("name")
+    return parse_recipe({**fields, "name": name_from(name)} if isinstance(name, str) else fields, where)
+
+
 def value_text(value: Any) -> str:
     """A field's value as the command line takes it.
 

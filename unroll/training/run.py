@@ -34,7 +34,7 @@ from unroll.files import load_tensors, save_tensors, write_atomically
 from unroll.models import SequenceModel
 from unroll.training.evaluate import evaluated, predictions
 from unroll.training.fit import find_device
-from unroll.training.recipe import AnyRecipe, dump_recipe, parse_recipe
+from unroll.training.recipe import AnyRecipe, dump_recipe, saved_recipe
 from unroll.training.tasks import ENCODERS, build_model, load_test_part
 from unroll.yaml_files import read_yaml
 
@@ -100,7 +100,7 @@ class RunFolder:
 
     @property
     def recipe(self) -> AnyRecipe:
-        return parse_recipe({k: v for k, v in self.saved.items() if k != "ran_with"}, str(self.path / "recipe.yaml"))
+        return saved_recipe({k: v for k, v in self.saved.items() if k != "ran_with"}, str(self.path / "recipe.yaml"))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def load(run: str | Path) -> Classifier:
     if metadata.get("format") != MODEL_FORMAT:
         found = metadata.get("format")
         raise RunError(f"{path} is no model of this package: its format is {found!r}, not {MODEL_FORMAT!r}")
-    recipe = parse_recipe(metadata["recipe"], str(path))
+    recipe = saved_recipe(metadata["recipe"], str(path))
     if own is not None and own != recipe:
         raise RunError(f"{path} belongs to another run: its recipe is not the one in recipe.yaml beside it")
     encoder = ENCODERS[metadata["task"]].from_json(metadata["encoder"])
