@@ -270,7 +270,7 @@ def test_an_empty_name_to_write_to_is_not_the_default(unroll, bars_run, tmp_path
     status, out, err = unroll(*[bars_run if argument == "RUN" else argument for argument in arguments])
     option = arguments[-2]
     assert (status, out) == (2, "")
-    assert err == f"unroll: {option} is empty; expected a name, or leave the option out\n"
+    assert err == f"unroll: {option} is empty; expected a value, or leave it out\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from unroll.streams import on_terminal
 
 import unroll
 from unroll.options import progress
-from unroll.streams import on_terminal
 from unroll.training.callbacks import ProgressBar
 from unroll.training.fit import Settings, fit
 from unroll.training.tasks import build_model

@@ -9,6 +9,7 @@ import atexit
 import codecs
 import gc
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -22,9 +23,9 @@ import click
 
 import unroll
 from unroll import commands_report, commands_tuning
-from unroll.errors import InputError, UnrollError, nearest
-from unroll.options import RecipeCommand, given_fields, made_folder, output, progress, with_places
-from unroll.streams import open_closed
+from unroll.errors import InputError, UnrollError, nearest, shortened
+from unroll.options import Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
+from unroll.terminal import open_closed, printable, say
 from unroll.training import distributed
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def train(
                 metrics = run_training(
                     chosen,
                     folder,
-                    echo=click.echo,
+                    echo=say,
                     test=not no_test,
                     tensorboard=tensorboard,
                     resume=resume is not None,
@@ -119,7 +120,7 @@ def train(
                 )
     except KeyboardInterrupt:
         if distributed.leads():
-            click.echo(f"interrupted; go on with: unroll train --resume {folder.path}", err=True)
+            say(f"interrupted; go on with: unroll train --resume {folder.path}", error=True)
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         if distributed.leads() and _is_no_memory(error) and not folder.history():
@@ -127,6 +128,9 @@ def train(
         raise
     if not distributed.leads():
         return
+    doubt = None if dataset is None else _no_better_than_guessing(folder.history(), len(dataset.encoder.class_names))
+    if doubt is not None:
+        say(f"unroll: {doubt}", error=True)
     if not no_figures and "test" in metrics:
         from unroll.files import remove_stale
         from unroll.report.figures import draw_figures
@@ -137,11 +141,11 @@ def train(
                 remove_stale(path.with_suffix(".svg"))
         except Exception as error:  # whatever it is, the run itself is complete
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            click.echo(f"unroll: the run is complete, but its figures could not be drawn ({reason})", err=True)
-    click.echo(f"Run folder: {folder.path}")
+            say(f"unroll: the run is complete, but its figures could not be drawn ({reason})", error=True)
+    say(f"Run folder: {folder.path}")
 
 
-@cli.command(short_help="Test a trained model on a data set.")
+@cli.command(cls=Command, short_help="Test a trained model on a data set.")
 @click.argument("run")
 @click.option("--data", metavar="PATH", help="test on this data; the run's own test set if left out")
 @click.option("--json", "as_json", is_flag=True, help="print everything measured, as JSON")
@@ -151,19 +155,17 @@ def evaluate(run: str, data: str | None, as_json: bool) -> None:
 
     metrics = run_evaluation(run, data)
     if as_json:
-        click.echo(json.dumps(metrics, indent=2))
+        say(*json.dumps(metrics, indent=2).split("\n"))
         return
     low, high = metrics["interval95"]
-    click.echo(f"Test Accuracy: {100 * metrics['accuracy']:.2f}%")
-    click.echo(
-        f"95% interval: {100 * low:.2f}% to {100 * high:.2f}% ({metrics['correct']} of {metrics['total']} correct)"
-    )
+    say(f"Test Accuracy: {100 * metrics['accuracy']:.2f}%")
+    say(f"95% interval: {100 * low:.2f}% to {100 * high:.2f}% ({metrics['correct']} of {metrics['total']} correct)")
     for name, row in metrics["per_class"].items():
         if row["total"]:
-            click.echo(f"  {name}: {100 * row['accuracy']:.2f}% of {row['total']}")
+            say(f"  {name}: {100 * row['accuracy']:.2f}% of {row['total']}")
 
 
-@cli.command(short_help="Name the class of pictures, sentences or series.")
+@cli.command(cls=Command, short_help="Name the class of pictures, sentences or series.")
 @click.argument("run")
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object a line")
@@ -196,18 +198,18 @@ def predict(run: str, inputs: tuple[str, ...], as_json: bool) -> None:
     names, values = read_inputs(classifier.recipe, classifier.encoder, [item for _, item in given])
     predictions = classifier.predict(values)  # before any warning: where it fails, the error stands alone
     for warning in warnings_about(classifier.encoder, values):
-        click.echo(f"unroll: {warning}", err=True)
+        say(f"unroll: {warning}", error=True)
     for name, prediction in zip(names, predictions, strict=True):
         if as_json:
             row = {"input": name, "label": prediction.label, "probabilities": prediction.probabilities}
-            click.echo(json.dumps(row, ensure_ascii=False))
+            say(json.dumps(row, ensure_ascii=False))
             continue
         ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
         listed = "  ".join(f"{label} {100 * p:.1f}%" for label, p in ranked[:3])
-        click.echo(f"{name}: {prediction.label}  ({listed})")
+        say(f"{name}: {prediction.label}  ({listed})")
 
 
-@cli.command(short_help="Backpropagation through time by hand, beside autograd.")
+@cli.command(cls=Command, short_help="Backpropagation through time by hand, beside autograd.")
 @click.argument("run", required=False)
 def bptt(run: str | None) -> None:
     """Show backpropagation through time by hand, beside autograd.
@@ -217,10 +219,10 @@ def bptt(run: str | None) -> None:
     """
     from unroll.insight.bptt import demonstrate
 
-    click.echo("\n".join(demonstrate(run)))
+    say(*demonstrate(run))
 
 
-@cli.command(short_help="Draw every gate and state while an input is read.")
+@cli.command(cls=Command, short_help="Draw every gate and state while an input is read.")
 @click.argument("run")
 @click.argument("given", metavar="[INPUT]", required=False)
 @click.option("--number", type=int, metavar="N", help="look at test sequence N, counted from 0")
@@ -246,14 +248,14 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
         p, T = trace.p[:, 0], int(trace.lengths[0])
         step, best = decided(p[:T]), int(p[T - 1].argmax())
         truth = "" if seen.truth is None else f" (it is {seen.truth})"
-        click.echo(
+        say(
             f"It says {trace.class_names[best]} with probability {p[T - 1, best]:.4f}{truth}; "
             f"from step {step} of {T} on it never says anything else"
         )
-    click.echo(f"Figure: {png}\nNumbers: {folder / 'look.npz'}")
+    say(f"Figure: {png}", f"Numbers: {folder / 'look.npz'}")
 
 
-@cli.command(short_help="Measure how far gradients reach back in time.")
+@cli.command(cls=Command, short_help="Measure how far gradients reach back in time.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("--inputs", type=int, default=200, metavar="N", help="test sequences to measure on; 200 if left out")
 @click.option("--no-pixels", is_flag=True, help="do not read pictures pixel by pixel as well")
@@ -272,11 +274,11 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: Path | N
     png = save_insight(draw_gradients(curves), folder / "gradients")
     write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
     _table(text_table(curves))
-    click.echo(f"Figure: {png}")
-    click.echo(f"Numbers: {folder / 'gradients.json'}")
+    say(f"Figure: {png}")
+    say(f"Numbers: {folder / 'gradients.json'}")
 
 
-@cli.command(short_help="Take one gate away at a time, and train again.")
+@cli.command(cls=Command, short_help="Take one gate away at a time, and train again.")
 @click.argument("run")
 @click.option("--gate", "gates", multiple=True, metavar="NAME", help="f, i, o, c_tilde or coupled; all if left out")
 @click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each variant; 3 if left out")
@@ -299,10 +301,10 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     with alone(folder, "unroll ablate"):
         rows = run_ablation(recipe, folder / "ablate.json", gates, seeds, progress("trainings"))
     _table(text_table(rows))
-    click.echo(f"Numbers: {folder / 'ablate.json'}")
+    say(f"Numbers: {folder / 'ablate.json'}")
 
 
-@cli.command(short_help="Find out how long RNN and LSTM can remember.")
+@cli.command(cls=Command, short_help="Find out how long RNN and LSTM can remember.")
 @click.argument("tasks", metavar="[TASK]...", nargs=-1)
 @click.option(
     "--length", "lengths", type=int, multiple=True, metavar="T", help="steps to remember; growing ones if left out"
@@ -324,11 +326,11 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: Pa
     with alone(folder, "unroll memory"):
         rows = summary(measure(todo, file, progress("trainings")))
     _table(text_table(rows))
-    click.echo(f"Figure: {save_insight(draw_memory(rows), folder / 'memory')}")
-    click.echo(f"Numbers: {file}")
+    say(f"Figure: {save_insight(draw_memory(rows), folder / 'memory')}")
+    say(f"Numbers: {file}")
 
 
-@cli.command(short_help="List the recipes that come with the package.")
+@cli.command(cls=Command, short_help="List the recipes that come with the package.")
 def recipes() -> None:
     """List the recipes that come with the package."""
     from unroll.training.recipe import known_recipes, load_recipe
@@ -336,13 +338,13 @@ def recipes() -> None:
     _table([[name, load_recipe(name).about] for name in known_recipes()])
 
 
-@cli.command(short_help="Name versions, machine and engine in use.")
+@cli.command(cls=Command, short_help="Name versions, machine and engine in use.")
 def info() -> None:
     """Say which versions, which machine and which engine are in use."""
     from unroll.training.facts import facts
 
     for name, value in facts().items():
-        click.echo(f"{name}: {value}")
+        say(f"{name}: {value}")
 
 
 for command in commands_report.COMMANDS + commands_tuning.COMMANDS:
@@ -352,7 +354,21 @@ for command in commands_report.COMMANDS + commands_tuning.COMMANDS:
 def _table(rows: list[list[str]]) -> None:
     from unroll.report.blocks import aligned
 
-    click.echo("\n".join(aligned(rows)))
+    say(*aligned(rows))
+
+
+def _no_better_than_guessing(history: list[dict[str, Any]], classes: int) -> str | None:
+    """What to say of a training that ended where guessing stands: the same probability, 1 / classes, for each class."""
+    if not history or classes < 2:
+        return None
+    last, guessing = history[-1]["loss"], math.log(classes)
+    # The mean over a first epoch holds the beginning too, which is no better in any training.
+    if last < (0.99 if len(history) > 1 else 1.2) * guessing:
+        return None
+    return (
+        f"the training loss ended at {last:.4g}, no better than guessing among {classes} classes ({guessing:.4g}); "
+        "lower learning_rate, or train for more epochs"
+    )
 
 
 def _finished(folder: RunFolder, no_figures: bool) -> dict[str, Any]:
@@ -395,9 +411,11 @@ def main(arguments: list[str] | None = None) -> None:
     open_closed()
     atexit.register(gc.freeze)
     try:
+        if any("\0" in argument for argument in arguments or ()):
+            raise InputError("an argument holds a NUL character; expected text")
         result = cli.main(args=arguments, prog_name="unroll", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        say(*error.format_message().split("\n"), error=True)
         sys.exit(2)
     except click.NoSuchOption as error:
         _fail(f"no such option {error.option_name!r}{nearest(error.option_name, error.possibilities or ['--help'])}")
@@ -405,7 +423,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
     except (click.Abort, KeyboardInterrupt):
         if distributed.leads():
-            click.echo("interrupted", err=True)
+            say("interrupted", error=True)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it exits
@@ -442,7 +460,7 @@ def _is_no_memory(error: MemoryError | RuntimeError) -> bool:
 def _fail(message: str, alone: bool = False) -> None:
     """One line and exit status 2; of a group of processes that all fail, the first has the word."""
     if alone or distributed.leads():
-        click.echo(f"unroll: {' '.join(message.split())}", err=True)
+        say(f"unroll: {shortened(printable(' '.join(message.split())))}", error=True)
     if not alone:
         distributed.part()
     sys.exit(2)

@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from unroll.errors import InputError
-from unroll.options import output
+from unroll.options import Command, output
+from unroll.terminal import say
 
 FILE = click.Path(path_type=Path)
 
 
-@click.command(short_help="Write a PDF about a run.")
+@click.command(cls=Command, short_help="Write a PDF about a run.")
 @click.argument("run")
 @output("PDF to write; RUN/report.pdf if left out", metavar="FILE")
 @click.option("--title", metavar="TEXT", help="title of the report")
@@ -36,10 +37,10 @@ def report(run: str, out: Path | None, title: str | None, author: str | None, dr
 
         draw_figures(folder)
     write_pdf(make(folder, title=title, author=author, draft=draft), target)
-    click.echo(f"Report: {target}")
+    say(f"Report: {target}")
 
 
-@click.command(short_help="Make the two files of a lab's hand-in.")
+@click.command(cls=Command, short_help="Make the two files of a lab's hand-in.")
 @click.argument("run", required=False)
 @click.option("--lab", required=True, metavar="NAME", help="homework, inclass, or a YAML file of your course")
 @click.option("--student-id", metavar="ID", help="your number")
@@ -58,7 +59,7 @@ def handin(run: str | None, lab: str, student_id: str | None, code: Path | None,
 
     asked = load_lab(lab)
     if questions:
-        click.echo(questions_file(asked), nl=False)
+        say(*questions_file(asked).rstrip("\n").split("\n"))
         return
     if run is None:
         raise InputError("name the run folder, as in: unroll handin runs/lstm-mnist --lab homework …")
@@ -69,13 +70,13 @@ def handin(run: str | None, lab: str, student_id: str | None, code: Path | None,
     from unroll.training.run import RunFolder
 
     made = make(RunFolder(run), asked, student_id, code, **given)
-    click.echo(f"Report: {made.pdf}\nCode: {made.code}")
+    say(f"Report: {made.pdf}", f"Code: {made.code}")
     line = unanswered_line(asked, made.unanswered)
     if line is not None:
-        click.echo(line, err=True)
+        say(line, error=True)
 
 
-@click.command(short_help="Set several runs beside each other.")
+@click.command(cls=Command, short_help="Set several runs beside each other.")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
 @output("figure to draw (PNG, and SVG beside it)", "FILE", "--figure", default="comparison.png")
 @click.option("--no-figure", is_flag=True, help="do not draw")
@@ -89,14 +90,14 @@ def compare(runs: tuple[str, ...], figure: Path, no_figure: bool, as_json: bool)
     comparison = make([RunFolder(run) for run in runs])
     drawn = None if no_figure else draw_comparison(comparison, figure)
     if as_json:
-        click.echo(json.dumps(comparison.to_json(), indent=2, ensure_ascii=False))
+        say(*json.dumps(comparison.to_json(), indent=2, ensure_ascii=False).split("\n"))
         return
-    click.echo("\n".join(lines(comparison)))
+    say(*lines(comparison))
     if drawn is not None:
-        click.echo(f"Figure: {drawn}")
+        say(f"Figure: {drawn}")
 
 
-@click.command(short_help="Make ONNX and a model card of a run.")
+@click.command(cls=Command, short_help="Make ONNX and a model card of a run.")
 @click.argument("run")
 @output("write the model as ONNX, normalisation included", "FILE", "--onnx")
 @click.option("--card", is_flag=True, help="write a model card (README.md) beside it, and the weights")
@@ -111,10 +112,10 @@ def export(run: str, onnx: Path | None, card: bool) -> None:
     if onnx is not None:
         difference = export_onnx(folder, onnx)
         checked = "not run: ONNX Runtime is not installed" if difference is None else f"{difference:.1e}"
-        click.echo(f"ONNX: {onnx} (largest difference to this package's own outputs: {checked})")
+        say(f"ONNX: {onnx} (largest difference to this package's own outputs: {checked})")
     if card:
         for path in write_card(folder, onnx):
-            click.echo(f"Card: {path}" if path.name == "README.md" else f"Weights: {path}")
+            say(f"Card: {path}" if path.name == "README.md" else f"Weights: {path}")
 
 
 COMMANDS = (report, handin, compare, export)

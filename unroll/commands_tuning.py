@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unroll.errors import InputError, UnrollError
-from unroll.options import RecipeCommand, given_fields, made_folder, output, progress, with_places
+from unroll.errors import InputError, UnrollError, quoted
+from unroll.files import NAME_RULE, is_name
+from unroll.options import Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
+from unroll.terminal import say
 
 if TYPE_CHECKING:
     from unroll.training.recipe import AnyRecipe
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
     help="search these values: low..high, 'low..high log', 'low..high step s', or a,b,c; may be given often",
 )
 @click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="processes on this machine")
-@click.option("--storage", metavar="URL", help="postgresql://… to share the study with other machines")
+@click.option(
+    "--storage",
+    metavar="URL",
+    help="postgresql://… to share the study with other machines; the password may be in PGPASSWORD",
+)
 @output("the study's folder and name; tuning/RECIPE if left out")
 def tune(
     recipe: str,
@@ -56,8 +62,10 @@ def tune(
     base = load_recipe(recipe, changes)
     searched = read_space(read_recipe(recipe)[0].get("space"), base, list(space), set(changes), recipe)
     folder = out or Path("tuning") / base.name
-    if not folder.name:
-        raise InputError(f"--out is {str(out)!r}; expected a folder that has a name")
+    if not is_name(f"{folder.name}-best"):  # of the study, and of the recipe that comes out of it
+        raise InputError(
+            f"the study would be called {quoted(folder.name)}, like its folder; expected {NAME_RULE}; choose it with --out"
+        )
     from unroll.training.train import prepare
 
     prepare(base)  # bad data shall be found before anything is made
@@ -80,15 +88,15 @@ def tune(
             folder.rmdir()  # only an empty one goes: nothing came of this search
         raise
     except KeyboardInterrupt:
-        click.echo("interrupted; the same command goes on", err=True)
+        say("interrupted; the same command goes on", error=True)
         sys.exit(130)
-    click.echo("\n".join(text_summary(found)))
+    say(*text_summary(found))
     for path in figures:
-        click.echo(f"Figure: {path}")
-    click.echo(f"Best recipe: {best}")
+        say(f"Figure: {path}")
+    say(f"Best recipe: {best}")
 
 
-@click.command(short_help="Measure what each change from one recipe to another is worth.")
+@click.command(cls=Command, short_help="Measure what each change from one recipe to another is worth.")
 @click.argument("first")
 @click.argument("second")
 @click.option("--seeds", type=int, default=5, metavar="N", help="trainings of each recipe; 5 if left out")
@@ -131,11 +139,11 @@ def effects(first: str, second: str, seeds: int, out: Path | None) -> None:
         command = shlex.join(words)
         done = sum(study.trained(recipe) is not None for recipe in todo)
         if 0 < done < len(todo):
-            click.echo(f"{done} of {len(todo)} trainings are in {study.path} already", err=True)
+            say(f"{done} of {len(todo)} trainings are in {study.path} already", error=True)
         try:
             measure(way, study, seeds, _progress)
         except KeyboardInterrupt:
-            click.echo(f"interrupted; go on with: {command}", err=True)
+            say(f"interrupted; go on with: {command}", error=True)
             sys.exit(130)
         found = summarise(way, study, seeds)
         caption, rows = table_of(found)
@@ -143,10 +151,10 @@ def effects(first: str, second: str, seeds: int, out: Path | None) -> None:
         study.save()
         write_atomically(folder / "effects.md", markdown(found, command, study.about["machine"]))
         png = save_insight(draw_effects(found), folder / "effects")
-    click.echo("\n".join(text_table(found)))
-    click.echo(f"Table: {folder / 'effects.md'}")
-    click.echo(f"Figure: {png}")
-    click.echo(f"Numbers: {study.path}")
+    say(*text_table(found))
+    say(f"Table: {folder / 'effects.md'}")
+    say(f"Figure: {png}")
+    say(f"Numbers: {study.path}")
 
 
 def _progress(todo: Sequence[AnyRecipe]) -> Iterable[AnyRecipe]:

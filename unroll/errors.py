@@ -9,9 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 480  # characters of a message: what came may be of any length, the line that tells of it may not
+
 
 class UnrollError(Exception):
-    """Base of every error that comes from what the user gave, not from a defect in the package."""
+    """Base of every error that comes from what the user gave, not from a defect in the package.
+
+    A long message is shortened in its middle: its beginning says where, its end what to do.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 class InputError(UnrollError, ValueError):
@@ -34,10 +42,37 @@ class TrainingError(UnrollError):
     """Training cannot go on: the loss is no longer a number, or the disk is full."""
 
 
+def shortened(text: str, most: int = LONGEST) -> str:
+    """The text with its middle left out where it has more than `most` characters.
+
+    >>> shortened("a" * 99, 20)
+    'aaaaaaaaa … aaaaaaaa'
+    """
+    if len(text) <= most:
+        return text
+    kept = most - len(" … ")
+    return f"{text[: (kept + 1) // 2]} … {text[-(kept // 2) :]}"
+
+
+def quoted(value: object) -> str:
+    """A value as Python writes it, shortened.
+
+    >>> quoted("fast"), quoted([1, 2])
+    ("'fast'", '[1, 2]')
+    """
+    if isinstance(value, str):
+        return repr(shortened(value, 100))
+    try:
+        return shortened(repr(value), 100)
+    except ValueError:  # a whole number of more digits than Python writes
+        return f"a {type(value).__name__} too large to write"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the known name closest to `name`, or the whole list where none is close."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    name, known = str(name), sorted(known)
+    # Comparing takes time with the square of the length, and nothing that long is a misspelt name.
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if len(name) <= 100 else []
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(known)}"
+    return f"; known: {shortened(', '.join(known), 300)}"

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 CHECKSUM = "sha256"
 
+NAME = re.compile(r"\w[\w. -]*")
+MOST_CHARACTERS = 100
+NAME_RULE = f"a name: at most {MOST_CHARACTERS} letters, digits, spaces, '-', '_' and '.', and no '.' first or last"
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))}  # by Windows
+
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write beside and rename, so that the file is there whole or not at all."""
@@ -73,6 +78,30 @@ def locked(lock: Path, otherwise: UnrollError) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can name a file or a folder on every system, and cannot lead out of the folder that it is in."""
+    stem = text.partition(".")[0].strip().upper()
+    return (
+        len(text) <= MOST_CHARACTERS
+        and NAME.fullmatch(text) is not None
+        and text == text.strip()
+        and not text.endswith(".")
+        and stem not in RESERVED
+    )
+
+
+def name_from(text: str) -> str:
+    """A name made from any text, such as the stem of a file.
+
+    >>> name_from("runs (2)"), name_from("..")
+    ('runs -2', 'unnamed')
+    """
+    if is_name(text):
+        return text
+    kept = re.sub(r"[^\w. -]", "-", text)[:MOST_CHARACTERS].strip(". -")
+    return kept if is_name(kept) else "unnamed"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from unroll.cells.base import Cell, State, joined, parts
 from unroll.cells.parameters import CellParameters
 from unroll.cells.rnn import Nonlinearity
 from unroll.engines import EngineName, check_engine, scan
-from unroll.errors import InputError
+from unroll.errors import InputError, quoted
 
 
 def stack(
@@ -34,6 +34,9 @@ def stack(
     Raises:
         InputError: there is no layer.
     """
+    for name, size in (("hidden_size", hidden_size), ("num_layers", num_layers)):
+        if not isinstance(size, int):
+            raise InputError(f"{name} is {quoted(size)}; expected a whole number")
     if num_layers < 1:
         raise InputError(f"num_layers is {num_layers}, but there must be at least 1")
     return [
@@ -73,8 +76,8 @@ class Recurrent(nn.Module):
         engine: EngineName = "auto",
     ) -> None:
         super().__init__()
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}; expected a share in [0, 1)")
+        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+            raise InputError(f"dropout is {quoted(dropout)}; expected a share in [0, 1)")
         check_engine(engine)
         self.cells = nn.ModuleList(nn.ModuleList(ways) for ways in cells)  # type: ignore[assignment]
         self.input_size = cells[0][0].input_size
@@ -102,7 +105,6 @@ class Recurrent(nn.Module):
             batched = x.dim() == (3 if x.is_floating_point() else 2)
             if not batched:
                 x = x.unsqueeze(1)
-                hx = None if hx is None else joined([p.unsqueeze(1) if isinstance(p, Tensor) else p for p in parts(hx)])
             elif self.batch_first:
                 x = x.transpose(0, 1)
         T, B = x.shape[:2]
@@ -111,7 +113,7 @@ class Recurrent(nn.Module):
         lengths = self.check_lengths(lengths, T, B)
         if not x.is_floating_point():
             x = self._check_words(x, lengths)
-        given = None if hx is None else self._check_states(hx, B)
+        given = None if hx is None else self._check_states(hx, B, batched)
 
         final: list[tuple[Tensor, ...]] = []
         h = x
@@ -175,11 +177,16 @@ class Recurrent(nn.Module):
         return x
 
     def check_lengths(self, lengths: Tensor | None, T: int, B: int) -> Tensor | None:
-        """lengths (B,) as int64 on the CPU. Raises InputError where one is not in 0 to T."""
+        """lengths (B,) as int64 on the CPU. Raises InputError where one is no whole number in 0 to T."""
         if lengths is None:
             return None
         if not isinstance(lengths, Tensor):
-            lengths = torch.tensor(lengths, device="cpu")
+            try:
+                lengths = torch.tensor(lengths, device="cpu")
+            except (TypeError, ValueError, RuntimeError):
+                raise InputError(f"lengths is {quoted(lengths)}; expected {B} whole numbers from 0 to {T}") from None
+        if lengths.dtype == torch.bool or lengths.is_floating_point() or lengths.is_complex():
+            raise InputError(f"lengths are {lengths.dtype}; expected whole numbers, such as torch.int64")
         lengths = lengths.to("cpu", torch.int64)
         if lengths.shape != (B,):
             raise InputError(f"lengths has shape {tuple(lengths.shape)}; expected one for each sequence, ({B},)")
@@ -191,16 +198,17 @@ class Recurrent(nn.Module):
             )
         return lengths
 
-    def _check_states(self, hx: State, B: int) -> tuple[Tensor, ...]:
-        """The tensors of an initial state, once each is known to fit."""
+    def _check_states(self, hx: State, B: int, batched: bool) -> tuple[Tensor, ...]:
+        """The tensors of an initial state, with an axis for the batch, once each is known to fit."""
         cell = self.cells[0][0]
-        wanted = (
-            "a tensor" if len(cell.state_sizes) == 1 else f"a tuple ({', '.join(f'{n}_0' for n in cell.state_names)})"
-        )
-        given = parts(hx)
+        given = (hx,) if isinstance(hx, Tensor) else tuple(hx) if isinstance(hx, list | tuple) else ()
         if len(given) != len(cell.state_sizes) or not all(isinstance(part, Tensor) for part in given):
-            found = type(hx).__name__ if not isinstance(hx, tuple) else f"tuple of {len(hx)}"
+            found = f"{type(hx).__name__} of {len(hx)}" if isinstance(hx, list | tuple) else type(hx).__name__
+            names = ", ".join(f"{name}_0" for name in cell.state_names)
+            wanted = "a tensor" if len(cell.state_sizes) == 1 else f"a tuple ({names})"
             raise InputError(f"the initial state is a {found}; expected {wanted}")
+        if not batched:
+            given = tuple(part.unsqueeze(1) if part.dim() else part for part in given)
         for part, size in zip(given, cell.state_sizes, strict=True):
             expected = (self.num_layers * self.directions, B, size)
             if tuple(part.shape) != expected:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,13 +13,39 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import click
 
 from unroll.errors import InputError
-from unroll.streams import on_terminal
+from unroll.terminal import is_terminal, say
 
 if TYPE_CHECKING:
     from unroll.training.recipe import AnyRecipe
 
+SECONDS_BETWEEN_LINES = 20  # of progress, where stderr is no terminal
 
-class RecipeCommand(click.Command):
+
+class Command(click.Command):
+    """A command whose options are given once, but for those that may be given often, and hold something."""
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_once(args: list[str]) -> Any:
+            values, rest, order = parse(args)
+            for option in order:
+                if isinstance(option, click.Option) and not option.multiple and order.count(option) > 1:
+                    raise InputError(f"{option.opts[0]} is given {order.count(option)} times; expected once")
+            for name, value in values.items():
+                given = value if isinstance(value, list | tuple) else [value]
+                if any(isinstance(text, str) and not text.strip() for text in given):
+                    called = next((p.opts[0] for p in self.get_params(ctx) if p.name == name), name)
+                    # An unset variable of a shell is not the same as no option, or as the folder that one is in.
+                    raise InputError(f"{called} is empty; expected a value, or leave it out")
+            return values, rest, order
+
+        parser.parse_args = parse_once  # type: ignore[method-assign]
+        return parser
+
+
+class RecipeCommand(Command):
     """A command with one option for every field of every recipe; made when it is first used."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -38,8 +67,6 @@ def output(text: str, metavar: str = "FOLDER", name: str = "--out", default: str
     """An option that names the folder or file that a command writes to; the command gets a Path."""
 
     def path(context: click.Context, option: click.Parameter, value: str | None) -> Path | None:
-        if value is not None and not value.strip():  # an unset variable of a shell is not the same as no option
-            raise InputError(f"{name} is empty; expected a name, or leave the option out")
         return None if value is None else Path(value)
 
     return click.option(name, default=default, metavar=metavar, help=text, callback=path)
@@ -55,10 +82,25 @@ def made_folder(path: Path) -> Path:
 
 
 def progress(unit: str, **settings: Any) -> Callable[..., Any]:
-    """A maker of progress bars on stderr, which are shown in a terminal and leave nothing behind."""
+    """A maker of progress bars on stderr, which leave nothing behind; without a terminal a line now and then."""
     from tqdm import tqdm
 
-    return partial(tqdm, unit=f" {unit}", leave=False, disable=not on_terminal(), **settings)
+    class Lines(tqdm):  # type: ignore[type-arg]
+        """A line in the place of the bar, where the last one is long ago."""
+
+        def __init__(self, *arguments: Any, **given: Any) -> None:
+            self.written_at = time.monotonic()
+            super().__init__(*arguments, **given)
+
+        def display(self, msg: str | None = None, pos: int | None = None) -> None:
+            if msg is None and time.monotonic() - self.written_at >= SECONDS_BETWEEN_LINES:
+                self.written_at = time.monotonic()
+                best = f", {self.postfix}" if self.postfix else ""
+                say(f"unroll: {self.n} of {self.total} {unit}{best}", error=True)
+
+    if is_terminal(sys.stderr):
+        return partial(tqdm, unit=f" {unit}", leave=False, **settings)
+    return partial(Lines, unit=f" {unit}", leave=False, file=io.StringIO(), mininterval=0, miniters=1, **settings)
 
 
 def with_places(recipe: AnyRecipe) -> AnyRecipe:
@@ -71,7 +113,7 @@ def given_fields(options: dict[str, str | None]) -> dict[str, Any]:
     """The fields that the command line gave, as values."""
     from unroll.training.recipe import field_value
 
-    return {name: field_value(text) for name, text in options.items() if text is not None}
+    return {name: field_value(text, name) for name, text in options.items() if text is not None}
 
 
 def _metavar(annotation: Any) -> str:

@@ -168,10 +168,10 @@ def test_pictures_of_an_answer_are_set_with_it(sentences_run, desk, read_pdf):
     [
         ({"student-id": "3135/13"}, "student id is '3135/13'"),
         ({"student-id": ".."}, "student id is '..'"),
-        ({"student-id": ""}, "student id is ''"),
+        ({"student-id": ""}, "--student-id is empty"),
         ({"lab": "homewrk"}, "did you mean 'homework'"),
         ({"lab": "homework"}, "the lab asks for lstm"),
-        ({"lab": "nowhere.yaml"}, "cannot be read"),
+        ({"lab": "nowhere.yaml"}, "does not exist"),
         ({"code": "nowhere.py"}, "cannot be read"),
         ({"code": "my_lab.c"}, "expected .py or .ipynb"),
         ({"answers": "nowhere.md"}, "cannot be read"),
@@ -211,11 +211,11 @@ def test_answers_that_do_not_fit_are_one_line_and_nothing_is_written(sentences_r
     ("lab", "said"),
     [
         ("name: x\ntitle: t\nquestions: [{text: a}]\n", "name"),
-        ("name: '../{student_id}'\ntitle: t\nquestions: [{text: a}]\n", "without a folder"),
+        ("name: '../{student_id}'\ntitle: t\nquestions: [{text: a}]\n", "expected a name"),
         ("name: '{student_id}'\ntitle: t\nquestions: []\n", "questions"),
         ("name: '{student_id}'\ntitle: t\nquestions: [{text: a, points: -1}]\n", "points"),
         ("name: [", "not valid YAML"),
-        ("just text", "the file"),
+        ("just text", "expected lines of the form"),
     ],
 )
 def test_a_lab_file_that_does_not_fit_is_one_line(tmp_path, lab, said):

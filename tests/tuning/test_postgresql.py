@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import shutil
 import signal
 import socket
@@ -140,7 +141,7 @@ def test_four_workers_share_a_study_and_one_that_is_killed_costs_its_trial_only(
         for leader in leaders:
             leader.kill()  # its workers end with it
     assert [leader.returncode for leader in leaders] == [0, 0], said
-    assert sorted(err for _, err in said) == [
+    assert sorted(re.sub(r"unroll: \d+ of 12 trials.*\n", "", err) for _, err in said) == [  # a line now and then
         "",
         "unroll: a worker was killed (signal 9); its trial is lost, the others go on\n",
     ]

@@ -97,7 +97,7 @@ def test_every_packaged_space_can_be_read_and_holds_the_recipe_itself(name):
         ("bidirectional=0..1", "--space: bidirectional is no number that could run from 0 to 1"),
         ("epochs=2..none", "--space: epochs is '2..none'; expected numbers"),
         ("forget_bias=0..inf", "--space: forget_bias is '0..inf'; expected numbers"),
-        ("forget_bias=nan,1", "--space: forget_bias is nan; expected a finite number"),
+        ("forget_bias=nan,1", "--space: forget_bias is 'nan'; expected a finite number"),
         ("learning_rate", "--space is 'learning_rate'; expected FIELD=LOW..HIGH or FIELD=A,B,C"),
     ],
 )

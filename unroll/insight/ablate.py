@@ -164,6 +164,6 @@ def text_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     table = [["variant", "accuracy", "against the whole", "parameters"]]
     for row in rows:
         spread = "" if row["deviation"] is None else f" ± {100 * row['deviation']:.2f}"
-        share, change = f"{100 * row['mean']:.2f}%{spread}", f"{-100 * row['cost']:+.2f} points"
+        share, change = f"{100 * row['mean']:.2f}%{spread}", f"{-100 * row['cost']:+z.2f} points"
         table.append([row["what"], share, change, f"{row['parameters']:,}"])
     return table

@@ -86,7 +86,7 @@ def json_table(path: Path, caption: str) -> list[Block]:
     """A JSON file with a list of flat rows (or such a list under "rows") -> a table; nothing for any other."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RunError(f"{path} is damaged: expected JSON; make it again or remove it") from None
     if not isinstance(content, dict):
         content = {"rows": content}
@@ -168,7 +168,7 @@ def duration(seconds: float) -> str:
 
 def escape(text: str) -> str:
     """Text of others within Markdown of ours."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+\-.!|$~&])", r"\\\1", text.replace("\n", " "))
+    return re.sub(r"([\\`*_{}\[\]<>()#+\-.!|$~&])", r"\\\1", " ".join(text.split()))
 
 
 def aligned(rows: list[list[str]], flush: str = "") -> list[str]:

@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 
 from unroll.errors import InputError
 from unroll.report.blocks import aligned, percent, shown
-from unroll.report.figures import save_figure, side_by_side, styled
+from unroll.report.figures import as_label, save_figure, side_by_side, styled
 from unroll.training.run import RunFolder
 
 SKIPPED = ("name", "about", "log", "log_every")  # fields of a recipe that change nothing in a model
@@ -190,7 +190,15 @@ def _draw(runs: list[dict[str, Any]]) -> Figure:
         colour, stroke, marker = STYLES[k % len(STYLES)]
         epochs = range(1, len(run["losses"]) + 1)
         dots = marker if len(epochs) <= 30 else None
-        left.plot(epochs, run["losses"], color=colour, linestyle=stroke, marker=dots, markersize=4, label=run["name"])
+        left.plot(
+            epochs,
+            run["losses"],
+            color=colour,
+            linestyle=stroke,
+            marker=dots,
+            markersize=4,
+            label=as_label(run["name"]),
+        )
         if run["accuracy"] is not None:
             share, low, high = (100 * value for value in (run["accuracy"], *run["interval95"]))
             reach = [[share - low], [high - share]]
@@ -201,6 +209,6 @@ def _draw(runs: list[dict[str, Any]]) -> Figure:
     left.xaxis.get_major_locator().set_params(integer=True)
     left.legend()
     right.set(title="Test accuracy with 95% interval", xlabel="Accuracy (%)", ylim=(len(runs) - 0.4, -0.7))
-    right.set_yticks(range(len(runs)), [run["name"] for run in runs])
+    right.set_yticks(range(len(runs)), [as_label(run["name"]) for run in runs])
     right.margins(x=0.15)
     return figure

@@ -535,7 +535,7 @@ def caption_of(path: Path, title: str) -> tuple[str, str]:
     """Caption and text alternative of a figure: from a `.json` beside it (`caption`, `alt`), else from its name."""
     try:
         said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         said = {}
     if not isinstance(said, dict) or "rows" in said:  # where it holds a table, its caption is the table's
         said = {}

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from unroll.report.figures import as_label
 from unroll.training.run import RunFolder
 
 INK, WRONG = "#1a1a1a", "#c1440e"
@@ -17,7 +18,7 @@ def draw_examples(folder: RunFolder) -> dict[str, Figure]:
     """`digits` and, if there were any, `mistakes`; nothing for runs that are not about images."""
     if folder.recipe.task != "images":
         return {}
-    names = list(folder.metrics()["test"]["per_class"])
+    names = list(map(as_label, folder.metrics()["test"]["per_class"]))
     saved = folder.predictions()
     images, chosen, mistakes = saved["shown_values"], saved["one_of_each"], saved["mistakes"]
     figures = {"digits": _grid(images[: len(chosen)], chosen, saved, names)}

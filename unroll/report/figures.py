@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -18,7 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from unroll.errors import InputError, quoted, shortened
 from unroll.files import write_atomically
+from unroll.terminal import printable
 from unroll.training.run import RunFolder
 
 P = ParamSpec("P")
@@ -76,14 +80,36 @@ def draw_figures(folder: RunFolder) -> list[Path]:
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Write `path`.svg and `path`.png, making the folder, and close the figure; the PNG."""
+    _check_epoch()
     path.parent.mkdir(parents=True, exist_ok=True)
     for suffix, metadata in (("svg", {"Date": None, "Creator": "unroll"}), ("png", {"Software": "unroll"})):
         content = io.BytesIO()
         with matplotlib.rc_context(STYLE):  # the style of an SVG's text and names is asked for here, not while drawing
             figure.savefig(content, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata)
-        write_atomically(path.with_suffix(f".{suffix}"), content.getvalue())
+        data = content.getvalue()
+        if suffix == "svg":  # a text stands in a comment beside its outlines, and no XML may hold control characters
+            data = data.translate(None, bytes({*range(32)} - {9, 10, 13}))
+        write_atomically(path.with_suffix(f".{suffix}"), data)
     plt.close(figure)
     return path.with_suffix(".png")
+
+
+def _check_epoch() -> None:
+    """Raise InputError where matplotlib could not read the date that it is given, though no figure of ours has one."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        datetime.datetime.fromtimestamp(int(given or 0), datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InputError(f"SOURCE_DATE_EPOCH is {quoted(given)}; expected seconds since 1970, or unset it") from None
+
+
+def as_label(text: str, most: int = 40) -> str:
+    r"""Text of others in a figure, such as the name of a class: no formula, and of at most so many characters.
+
+    >>> print(as_label("a$b$"))
+    a\$b\$
+    """
+    return shortened(printable(text), most).replace("$", r"\$")
 
 
 def draw_loss(folder: RunFolder) -> Figure:
@@ -116,7 +142,7 @@ def draw_loss(folder: RunFolder) -> Figure:
 
 def draw_confusion(test: dict[str, Any]) -> Figure:
     """Confusion matrix: rows true, columns predicted; shaded by share of the row."""
-    counts, names = np.array(test["confusion"]), list(test["per_class"])
+    counts, names = np.array(test["confusion"]), list(map(as_label, test["per_class"]))
     shares = counts / counts.sum(1, keepdims=True).clip(min=1)
     size = min(12.0, 2.2 + 0.46 * len(names))
     figure, axes = plt.subplots(figsize=(size, size))

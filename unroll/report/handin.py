@@ -11,15 +11,16 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from unroll.errors import InputError, nearest
+from unroll.errors import InputError, nearest, quoted
+from unroll.files import NAME_RULE, is_name
 from unroll.report.blocks import listing, note, paragraph, section
 from unroll.report.document import Parts
 from unroll.report.markdown import Block, parse_markdown, plain
 from unroll.report.pdf import typeset, write_whole
 from unroll.training.run import RunFolder
+from unroll.yaml_files import read_yaml
 
 LABS = Path(__file__).parent / "labs"
 STUDENT_ID = re.compile(r"[\w-]{1,64}")
@@ -70,19 +71,15 @@ def load_lab(name: str) -> Lab:
         if name not in known:
             raise InputError(f"unknown lab {name!r}{nearest(name, known)} (or name a file that ends in .yaml)")
         path = known[name]
+    fields = read_yaml(path, "lab file", InputError)
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
         lab = Lab.model_validate(fields)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"lab file {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"lab file {path}: not valid YAML ({getattr(error, 'problem', error)})") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise InputError(f"lab file {path}: {where}: {first['msg']}; see {LABS.name}/homework.yaml") from None
-    if Path(lab.name).name != lab.name:
-        raise InputError(f"lab file {path}: name is {lab.name!r}; expected a file name without a folder")
+    if not is_name(lab.file_name("1")):
+        raise InputError(f"lab file {path}: name is {quoted(lab.name)}; expected {NAME_RULE}, and {{student_id}} in it")
     return lab
 
 
@@ -158,13 +155,15 @@ def handin(
         InputError, RunError: anything given does not fit; then nothing is written.
     """
     if not STUDENT_ID.fullmatch(student_id):
-        raise InputError(f"student id is {student_id!r}; expected letters, digits, - and _, as in 313513054")
+        raise InputError(f"student id is {quoted(student_id)}; expected letters, digits, - and _, as in 313513054")
     parts = Parts(folder, draft)
     if lab.cell is not None and parts.recipe.cell != lab.cell:
         raise InputError(
             f"{folder.path} trained a cell of kind {parts.recipe.cell}, but the lab asks for {lab.cell}; choose another run"
         )
     file_name = lab.file_name(student_id)
+    if not is_name(file_name):
+        raise InputError(f"the lab's files would be called {quoted(file_name)}; expected {NAME_RULE}")
     code_name = f"{file_name}{code.suffix.lower()}"
     content, source = read_code(code)
     answered = {} if answers is None else read_answers(answers, lab)
@@ -218,7 +217,7 @@ def read_code(path: Path) -> tuple[bytes, str]:
         try:
             cells = json.loads(text)["cells"]
             sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise InputError(f"code file {path} is no Jupyter notebook; expected JSON with a list of cells") from None
         text = "\n\n".join(f"# %% [{n}]\n{source}" for n, source in enumerate(sources, start=1) if source.strip())
     if not text.strip():

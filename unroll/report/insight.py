@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from unroll.insight.trace import Trace, decided
-from unroll.report.figures import ACCENT, INK, WRONG, save_figure, side_by_side, styled
+from unroll.report.figures import ACCENT, INK, WRONG, as_label, save_figure, side_by_side, styled
 
 Array = NDArray[Any]
 
@@ -74,6 +74,8 @@ def draw_look(
         sequence, layer, direction: which ones to draw.
     """
     T = int(trace.lengths[sequence])
+    class_names = [as_label(name, 20) for name in trace.class_names]
+    words = None if words is None else [as_label(word, 20) for word in words]
     known = trace.names()
     names = sorted(known, key=lambda name: [*TITLES, *known].index(name))
     found: dict[str, Array] = {name: trace(name, layer, direction)[:T, sequence] for name in names}
@@ -88,7 +90,7 @@ def draw_look(
     x = trace.x[:T, sequence]
     p = None if trace.p is None else trace.p[:T, sequence]
     if picture:
-        _filmstrip(bands[0], x, p, trace.class_names)
+        _filmstrip(bands[0], x, p, class_names)
     elif words:
         bands[0].text(0.5, 0.35, " ".join(words[:40]), ha="center", fontsize=12)
     else:
@@ -96,7 +98,7 @@ def draw_look(
         _image(axes, x, words, 0, cmap="Greys")
         axes.set(title="input x", ylabel="feature")
     if p is not None:
-        _probabilities(bands[1].subplots(), p, trace.class_names, words, step, truth)
+        _probabilities(bands[1].subplots(), p, class_names, words, step, truth)
     panels = [axes for band in bands[2:-1] for axes in band.subplots(1, columns, squeeze=False)[0]]
     for axes, name in zip(panels, names, strict=False):
         _heat_map(axes, name, found[name][:, order], words, step)
@@ -149,7 +151,7 @@ def _probabilities(
     axes.plot(range(1, T + 1), leader, linestyle="none", marker="o", markersize=4, color=WRONG, markeredgecolor="white")
     axes.axvline(decided(p) - 0.5, color=ACCENT, linewidth=1.5, linestyle="--")
     label = names[leader[-1]] if names else str(leader[-1])
-    known = "" if truth is None else f", it is {truth}"
+    known = "" if truth is None else f", it is {as_label(truth, 20)}"
     axes.set_title(
         f"When did it know? It says {label} (p = {p[-1].max():.2f}{known}); from step {decided(p)} on it never says"
         " anything else"
@@ -216,7 +218,7 @@ def draw_gradients(curves: Sequence[dict[str, Any]], clipped: Sequence[dict[str,
                     shade = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
                     left.fill_between(curve["t"], norms["low"], norms["high"], **shade)
             jacobian = curve["jacobian"]
-            right.plot(jacobian["t"], jacobian["largest"], label=curve["label"], markevery=5, **style)
+            right.plot(jacobian["t"], jacobian["largest"], label=as_label(curve["label"]), markevery=5, **style)
         left.set_ylim(bottom=max(left.get_ylim()[0], 1e-30))
         title = f"{what}, {'trained' if trained else 'untrained'}: gradient that arrives at step t"
         left.set(title=title, xlabel="step t", ylabel="‖∂loss/∂hₜ‖ (thin: ∂cₜ), median")

@@ -6,6 +6,7 @@ with a text alternative. HTML is shown as it was written, comments are left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,13 @@ from unroll.report.formulas import NotUnderstoodError, parse_formula
 
 if TYPE_CHECKING:
     from markdown_it.tree import SyntaxTreeNode as Node
+
+LONGEST_LINK = 2000  # characters; the PDF format has a limit, and nobody types a longer one
+# Hyphens and blanks that take no room, signs that change the direction, tags, byte-order marks; not those that join letters.
+INVISIBLE = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 Block = dict[str, Any]
 Inline = dict[str, Any]
@@ -31,14 +39,23 @@ def parse_markdown(text: str) -> list[Block]:
 
     parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
     parser.use(dollarmath_plugin, double_inline=True, allow_space=False, allow_digits=False)
-    return _blocks(SyntaxTreeNode(parser.parse(text.removeprefix("\ufeff"))).children)
+    return _blocks(SyntaxTreeNode(parser.parse(settable(text))).children)
+
+
+def settable(text: str) -> str:
+    """Text without what no page can show: invisible characters are left out, control characters become �.
+
+    >>> settable("\ufeffa\x1bb")
+    'a�b'
+    """
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", INVISIBLE.sub("", text))
 
 
 def inline(text: str) -> list[Inline]:
-    """One paragraph of Markdown -> its inline nodes."""
-    blocks = parse_markdown(text)
-    assert [block["t"] for block in blocks] == ["p"], text
-    nodes: list[Inline] = blocks[0]["c"]
+    """One paragraph of Markdown -> its inline nodes; none for no text."""
+    blocks = parse_markdown(text.strip())
+    assert [block["t"] for block in blocks] in ([], ["p"]), text
+    nodes: list[Inline] = blocks[0]["c"] if blocks else []
     return nodes
 
 
@@ -66,7 +83,8 @@ def _block(node: Node) -> list[Block]:
         case "paragraph":
             return _paragraph(_inline(node.children))
         case "heading":
-            return [{"t": "h", "level": int(node.tag[1]), "c": _inline(node.children)}]
+            content = _inline(node.children)
+            return [{"t": "h", "level": int(node.tag[1]), "c": content}] if plain(content).strip() else []
         case "bullet_list":
             return [{"t": "ul", "items": [_blocks(item.children) for item in node.children]}]
         case "ordered_list":
@@ -117,7 +135,8 @@ def _inline_node(node: Node) -> list[Inline]:
         case "s":
             return [{"t": "strike", "c": _inline(node.children)}]
         case "link":
-            return [{"t": "link", "c": _inline(node.children), "url": str(node.attrs.get("href", ""))}]
+            url = str(node.attrs.get("href", ""))
+            return [{"t": "link", "c": _inline(node.children), "url": url if len(url) <= LONGEST_LINK else ""}]
         case "html_inline" if _is_comment(node.content):
             return []
         case "text" | "html_inline" | "text_special":

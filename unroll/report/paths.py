@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from unroll.data.sentences import SentenceEncoder
 from unroll.models import SequenceModel
 from unroll.report.blocks import count as counted
+from unroll.report.figures import as_label
 from unroll.training.run import RunFolder, load
 from unroll.training.tasks import first_model
 
@@ -84,7 +85,7 @@ def draw_paths(folder: RunFolder) -> dict[str, Figure]:
     ]
     handles.append(Line2D([], [], color=INK, linewidth=1.4))
     names = [
-        f"{' '.join(encoder.words_of(sentence))[:60]}  (true class {label})"
+        f"{as_label(' '.join(encoder.words_of(sentence)), 60)}  (true class {as_label(label)})"
         for sentence, label in zip(sentences, labels, strict=True)
     ]
     names.append("decision line of the readout" if len(encoder.class_names) == 2 else "decision lines of the readout")
@@ -136,7 +137,7 @@ def _draw_plane(
         if not here.all():
             lines = axes.contour(ticks, ticks, margin, levels=[0.0], colors=[INK], linewidths=1.4, zorder=1)
             border += [np.asarray(segment) for segment in lines.allsegs[0]]
-        text = f"read as {name}"
+        text = f"read as {as_label(name)}"
         box = _inside(model, k, 0.042 * len(text), 0.12, visited)
         if box is not None:
             x, y = (box[0] + box[1]) / 2, (box[2] + box[3]) / 2
@@ -189,8 +190,7 @@ def _draw_sentences(
             axes.annotate("", path[t], path[t - 1], arrowprops=arrow, zorder=3)
             axes.plot(*path[t], linestyle="", marker=marker, color=colour, markersize=6.5, zorder=4)
             if len(words) <= MANY_WORDS or t in (1, len(words)):
-                word = words[t - 1].replace("$", r"\$")
-                labels.append((path[t], f"$s_{{{t}}}$ {word}", colour))
+                labels.append((path[t], f"$s_{{{t}}}$ {as_label(words[t - 1])}", colour))
     axes.plot(0, 0, marker="o", color="#ffffff", markeredgecolor=INK, markersize=7, zorder=5)
     return labels
 

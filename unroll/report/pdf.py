@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unroll.errors import InputError
+from unroll.errors import InputError, quoted
 from unroll.files import write_atomically
+from unroll.report.markdown import CONTROL, settable
 
 TEMPLATE = Path(__file__).parent / "typst"
+LONGEST_TITLE = 300
 FONTS = ["New Computer Modern", "Libertinus Serif", "DejaVu Sans Mono"]
 
 
@@ -54,7 +56,7 @@ class Document:
     def to_json(self) -> str:
         said = {name: value for name, value in vars(self).items() if name not in ("when", "files", "replace_missing")}
         date = None if self.when is None else [self.when.year, self.when.month, self.when.day]
-        return json.dumps({**said, "date": date, "fonts": FONTS}, ensure_ascii=False)
+        return json.dumps(_settable({**said, "date": date, "fonts": FONTS}), ensure_ascii=False)
 
 
 def write_pdf(document: Document, path: Path) -> Path:
@@ -90,6 +92,7 @@ def typeset(document: Document) -> bytes:
     """
     import typst
 
+    _check_titles(document)
     timestamp = document.when or datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
     with tempfile.TemporaryDirectory(prefix="unroll-") as name:
         root = Path(name)
@@ -115,7 +118,43 @@ def typeset(document: Document) -> bytes:
                 failed = error
                 if not _lacks_glyph(error):
                     break
-        raise _explained(failed, document)
+        if _lacks_glyph(failed):
+            what = " ".join(sorted(_missing(failed))[:10])
+            raise InputError(
+                f"no font on this machine has {quoted(what)}; install one that has, for Chinese say fonts-noto-cjk"
+            )
+        for target, source in document.files.items():  # the compiler does not always say which picture it means
+            (root / "picture.typ").write_text(f'#set document(title: "one")\n#image("{target}", alt: "one")\n')
+            try:
+                typst.compile(str(root / "picture.typ"), **settings)
+            except typst.TypstError as error:
+                raise InputError(
+                    f"the picture {source} cannot be read ({_first_line(error)}); make it again or take it out"
+                ) from None
+        raise InputError(f"the document cannot be set ({_first_line(failed)}); change what it holds there")
+
+
+def _check_titles(document: Document) -> None:
+    """Raise InputError where a title or a name is long or holds control characters: it would not be shown as it is."""
+    byline = [node["v"] for line in document.byline for node in line if "v" in node]
+    for text in (document.title, *document.running, document.author or "", *byline):
+        if len(text) > LONGEST_TITLE or CONTROL.search(text):
+            raise InputError(
+                f"a title or a name is {quoted(text)}; expected at most {LONGEST_TITLE} characters, none a control character"
+            )
+
+
+def _settable(node: Any) -> Any:
+    """`settable` for all text in a tree of blocks."""
+    if isinstance(node, dict):
+        return {key: _settable(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_settable(value) for value in node]
+    return settable(node) if isinstance(node, str) else node
+
+
+def _first_line(error: Any) -> str:
+    return (str(error).splitlines() or ["without a word"])[0]
 
 
 def _missing(error: Any) -> set[str]:
@@ -138,15 +177,3 @@ def _without(node: Any, missing: set[str]) -> Any:
 
 def _lacks_glyph(error: Any) -> bool:
     return "could not be displayed with" in str(error)
-
-
-def _explained(error: Any, document: Document) -> Exception:
-    """What the compiler says, as one line for the user where the user can help it; a defect of ours stays as it is."""
-    text = str(error).splitlines()[0]
-    if _lacks_glyph(error):
-        what = " ".join(sorted(_missing(error))[:10])
-        return InputError(f"no font on this machine has {what!r}; install one that has, for Chinese say fonts-noto-cjk")
-    for target, source in document.files.items():
-        if target in str(error) or "decode" in text or "SVG" in text:
-            return InputError(f"the picture {source} cannot be read ({text}); make it again or take it out")
-    return RuntimeError(str(error))

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -20,7 +21,7 @@ from unroll import optim
 from unroll.data.batches import Dataset
 from unroll.errors import InputError, RunError
 from unroll.files import load_header, load_tensors, save_tensors
-from unroll.streams import on_terminal
+from unroll.terminal import is_terminal
 from unroll.training import distributed
 from unroll.training.fit import Callback, Training
 from unroll.training.recipe import AnyRecipe
@@ -143,7 +144,7 @@ class ProgressBar(Callback):
             unit_scale=True,
             dynamic_ncols=True,
             leave=False,
-            disable=not (distributed.leads() and on_terminal()),
+            disable=not (distributed.leads() and is_terminal(sys.stderr)),
         )
 
     def on_step(self, training: Training, step: int, loss: float) -> None:

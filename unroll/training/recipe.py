@@ -7,14 +7,17 @@ recipe's file may also hold a `space`, between which values of the fields to sea
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from unroll.cells import CELLS
-from unroll.errors import RecipeError, nearest
+from unroll.errors import RecipeError, nearest, quoted
+from unroll.files import NAME_RULE, is_name, name_from
+from unroll.yaml_files import plain_value, read_yaml
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -36,12 +39,21 @@ def _parted(names: Any) -> Any:
 Columns = Annotated[tuple[Column, ...], Field(min_length=1), BeforeValidator(_parted)]
 
 
+def _name(value: str) -> str:
+    if not is_name(value):
+        raise ValueError(NAME_RULE)  # pydantic says it
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
 class Recipe(BaseModel):
     """What all tasks share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    name: str = Field("unnamed", description="name of the recipe")
+    name: Name = Field("unnamed", description="name of the recipe")
     about: str = Field("", description="one line: what it is for")
     task: str
 
@@ -164,6 +176,14 @@ TITLES = ("name", "about")
 INDIFFERENT = ("seed", "engine", "device", "log", "log_every", "pictures")
 DATA = ("data", "test_data", "test", "text_column", "label_column", "id_column", "time_column", "features", "ignore")
 KINDS: dict[str, type[AnyRecipe]] = {"images": ImageRecipe, "sentences": SentenceRecipe, "series": SeriesRecipe}
+# Fields that hold text: a column 007 or a folder 2024 is no number.
+TEXTS = {
+    name
+    for kind in KINDS.values()
+    for name, field in kind.model_fields.items()
+    if str in (a := field.annotation, *get_args(a))
+}
+EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]{1,4}")
 
 
 def known_recipes() -> dict[str, Path]:
@@ -199,37 +219,31 @@ def read_recipe(name: str) -> tuple[dict[str, Any], str]:
         if name not in known:
             raise RecipeError(f"unknown recipe {name!r}{nearest(name, known)}")
         path = known[name]
-    try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"recipe file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe file {path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"recipe file {path}{place}: not valid YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(fields, dict):
-        raise RecipeError(f"recipe file {path}: expected lines of the form 'field: value'")
-    return {"name": path.stem, **fields}, str(path) if path.parent != RECIPES else name
+    fields = read_yaml(path, "recipe file", RecipeError)
+    return {"name": name_from(path.stem), **fields}, str(path) if path.parent != RECIPES else name
 
 
 def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
     """Fields -> recipe; `where` they come from begins every error message."""
     task = fields.get("task")
-    if task not in KINDS:
-        raise RecipeError(f"recipe {where}: task is {task!r}; expected one of {', '.join(KINDS)}")
+    if not isinstance(task, str) or task not in KINDS:
+        raise RecipeError(f"recipe {where}: task is {quoted(task)}; expected one of {', '.join(KINDS)}")
     kind = KINDS[task]
     for field in fields:
         if field not in kind.model_fields:
-            raise RecipeError(f"recipe {where}: {task} have no field {field!r}{nearest(str(field), kind.model_fields)}")
+            raise RecipeError(
+                f"recipe {where}: {task} have no field {quoted(field)}{nearest(str(field), kind.model_fields)}"
+            )
     try:
         recipe = kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = str(first["loc"][0])
-        expected = first["msg"].removeprefix("Input should be ")
-        raise RecipeError(f"recipe {where}: {field} is {first['input']!r}; expected {expected}") from None
+        expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+        raise RecipeError(f"recipe {where}: {field} is {quoted(first['input'])}; expected {expected}") from None
+    for field in TEXTS - {"about"}:
+        if str(getattr(recipe, field, "absent")).strip() == "":
+            raise RecipeError(f"recipe {where}: {field} is empty; expected text")
     if recipe.optimizer == "sgd" and recipe.nesterov and not recipe.momentum:
         raise RecipeError(
             f"recipe {where}: nesterov is true and momentum is 0; expected a momentum above 0, such as 0.9"
@@ -240,6 +254,12 @@ def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
             "set validation, such as 0.1, or patience to none"
         )
     return recipe
+
+
+def saved_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
+    """The recipe of a run, which an older version may have given any name."""
+    name = fields.get("name")
+    return parse_recipe({**fields, "name": name_from(name)} if isinstance(name, str) else fields, where)
 
 
 def value_text(value: Any) -> str:
@@ -260,20 +280,17 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True, width=110)
 
 
-def field_value(text: str) -> Any:
-    """An option's text as the value that YAML would read; 'none' is no value."""
+def field_value(text: str, field: str = "") -> Any:
+    """An option's text as the value of a field that YAML would read; 'none' is no value.
+
+    >>> field_value("1e-3"), field_value("007", "text_column"), field_value("none"), field_value("2024-01-31")
+    (0.001, '007', None, '2024-01-31')
+    """
     if text.lower() == "none":
         return "none" if text != text.lower() else None
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    if field in TEXTS:
         return text
-    return value if isinstance(value, int | float | bool) else _number(text)
-
-
-def _number(text: str) -> Any:
-    """1e-3 is a number to a person, but text to YAML."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    value = plain_value(text)
+    if isinstance(value, str) and EXPONENT.fullmatch(value):
+        return float(value)  # 1e-3 is a number to a person, but text to YAML
+    return text if value is None else value

@@ -35,7 +35,7 @@ from unroll.models import SequenceModel
 from unroll.training import distributed
 from unroll.training.evaluate import evaluated, predictions
 from unroll.training.fit import find_device
-from unroll.training.recipe import AnyRecipe, dump_recipe, parse_recipe
+from unroll.training.recipe import AnyRecipe, dump_recipe, saved_recipe
 from unroll.training.saved import (
     AGAIN,
     MODEL_FORMAT,
@@ -49,6 +49,7 @@ from unroll.training.saved import (
     checked_recipe,
 )
 from unroll.training.tasks import build_model, load_test_part
+from unroll.yaml_files import read_yaml
 
 LOCK = ".train.lock"
 WRITTEN = ("recipe.yaml", "resume.safetensors", "model.safetensors", "predictions.npz", "metrics.json")
@@ -152,17 +153,14 @@ class RunFolder:
     def saved(self) -> dict[str, Any]:
         """recipe.yaml as it is."""
         path = self.path / "recipe.yaml"
-        try:
-            fields = yaml.safe_load(_text(path))
-        except yaml.YAMLError:
-            fields = None
-        if not isinstance(fields, dict) or not isinstance(fields.get("ran_with", {}), dict):
+        fields = read_yaml(path, "recipe file", RunError)
+        if not isinstance(fields.get("ran_with", {}), dict):
             raise RunError(f"{path} is damaged: expected lines of the form 'field: value'")
         return fields
 
     @property
     def recipe(self) -> AnyRecipe:
-        return parse_recipe({k: v for k, v in self.saved.items() if k != "ran_with"}, str(self.path / "recipe.yaml"))
+        return saved_recipe({k: v for k, v in self.saved.items() if k != "ran_with"}, str(self.path / "recipe.yaml"))
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from unroll.data.images import ImageEncoder
 from unroll.data.parts import refuse_surrogates
 from unroll.data.series import SeriesEncoder
 from unroll.errors import InputError, RunError
-from unroll.training.recipe import TITLES, AnyRecipe, parse_recipe, value_text
+from unroll.training.recipe import TITLES, AnyRecipe, saved_recipe, value_text
 from unroll.training.tasks import ENCODERS
 
 MODEL_FORMAT = "unroll-1"
@@ -246,7 +246,7 @@ def checked_recipe(fields: dict[str, Any], where: Path) -> AnyRecipe:
     """
     if not isinstance(fields.get("task"), str):
         raise RunError(f"{where} is damaged: the task of its recipe is {reprlib.repr(fields.get('task'))}; {AGAIN}")
-    return parse_recipe(fields, str(where))
+    return saved_recipe(fields, str(where))
 
 
 def check_architecture(path: Path, found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:

@@ -80,7 +80,7 @@ def walk(first: AnyRecipe, second: AnyRecipe) -> Walk:
 
 def _changed(recipe: AnyRecipe, field: str, value: Any) -> AnyRecipe | str:
     try:
-        changed = parse_recipe({**recipe.model_dump(), field: value}, recipe.name)
+        changed = parse_recipe({**recipe.model_dump(exclude={"name"}), field: value}, recipe.name)
     except RecipeError as error:
         return str(error)
     return changed.model_copy(update={"name": f"{recipe.name} with {field} {value_text(value)}"})

@@ -22,7 +22,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -57,7 +57,7 @@ class Plan:
     trials      how many trials the study shall have in all, complete or pruned
     """
 
-    storage: str
+    storage: str = field(repr=False)  # it holds the password
     name: str
     base: dict[str, Any]
     space: dict[str, str | list[Any]]
@@ -84,6 +84,8 @@ def storage_url(given: str | None, folder: Path) -> str:
     """
     if given is None:
         return URL.create("sqlite", database=str(folder.resolve() / "study.db")).render_as_string()
+    if given.count("@") > 1:  # where the password ends, nobody knows, so that it could not be hidden
+        raise InputError("--storage holds @ more than once; write that of a password as %40")
     try:
         url = make_url(given)
     except (ArgumentError, ValueError):
@@ -94,6 +96,11 @@ def storage_url(given: str | None, folder: Path) -> str:
         import psycopg  # noqa: F401
     except ImportError:
         raise InputError("psycopg is not installed; install it with: pip install 'unroll-rnn[postgresql]'") from None
+    password = url.query.get("password")
+    if isinstance(password, tuple):
+        raise InputError("--storage holds a password more than once; expected one")
+    if password is not None:
+        url = url.set(password=password).difference_update_query(["password"])
     return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
@@ -131,6 +138,8 @@ def usable(storage: str) -> Iterator[None]:
     except (DBAPIError, optuna.exceptions.StorageInternalError) as error:
         cause = error if isinstance(error, DBAPIError) else error.__cause__
         reason = " ".join(str(getattr(cause, "orig", None) or error).split())
+        for secret in _secrets(storage):  # a driver may repeat what it was given
+            reason = reason.replace(secret, "***")
         waited = f" (waited for up to {WAIT} s)" if storage.startswith("postgresql") else ""
         raise InputError(
             f"storage {_shown(storage)} cannot be used{waited}: {reason}; put that right, and the same command goes on"
@@ -138,11 +147,18 @@ def usable(storage: str) -> Iterator[None]:
 
 
 def _shown(storage: str) -> str:
-    """An address without its password."""
+    """An address without its password, and without what else may be secret in it."""
     url = make_url(storage)
     if url.get_backend_name() == "sqlite":
         return str(url.database)
-    return url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
+    query = {name: value for name, value in url.query.items() if name in ("host", "port", "user")}
+    return url.set(drivername=url.get_backend_name(), query=query).render_as_string(hide_password=True)
+
+
+def _secrets(storage: str) -> list[str]:
+    """The words of an address that no message may hold."""
+    url = make_url(storage)
+    return [str(word) for word in (url.password, url.query.get("sslpassword")) if word]
 
 
 def open_study(plan: Plan) -> tuple[optuna.Study, optuna.storages.RDBStorage]:
