@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from unroll.files import write_atomically
+from unroll.files import refuse_foreign, write_atomically
 from unroll.training.run import RunFolder
 
 P = ParamSpec("P")
@@ -70,19 +70,31 @@ def draw_figures(folder: RunFolder) -> list[Path]:
         metrics = folder.metrics()
         if "test" in metrics:
             figures |= {"confusion": draw_confusion(metrics["test"]), **draw_examples(folder), **draw_paths(folder)}
+        refuse_foreign(*(file for name in figures for file in figure_files(folder.path / "figures" / name)))
         return [save_figure(figure, folder.path / "figures" / name) for name, figure in figures.items()]
 
 
+def figure_files(path: Path) -> tuple[Path, Path]:
+    """What `save_figure` writes: `path`.png and `path`.svg."""
+    return path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")
+
+
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write `path`.svg and `path`.png, making the folder, and close the figure; the PNG."""
+    """Write `path`.svg and `path`.png, making the folder, and close the figure; the PNG.
+
+    Raises:
+        InputError: a file of someone else's stands there.
+    """
+    png, svg = figure_files(path)
+    refuse_foreign(png, svg)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, metadata in (("svg", {"Date": None, "Creator": "unroll"}), ("png", {"Software": "unroll"})):
+    for file, metadata in ((svg, {"Date": None, "Creator": "unroll"}), (png, {"Software": "unroll"})):
         content = io.BytesIO()
         with matplotlib.rc_context(STYLE):  # the style of an SVG's text and names is asked for here, not while drawing
-            figure.savefig(content, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata)
-        write_atomically(path.with_suffix(f".{suffix}"), content.getvalue())
+            figure.savefig(content, format=file.suffix[1:], dpi=150, bbox_inches="tight", metadata=metadata)
+        write_atomically(file, content.getvalue())
     plt.close(figure)
-    return path.with_suffix(".png")
+    return png
 
 
 def draw_loss(folder: RunFolder) -> Figure:
