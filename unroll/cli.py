@@ -234,11 +234,14 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
 
     Without INPUT it reads a sequence of the test set. The numbers behind the figure go to look.npz.
     """
+    from unroll.files import refuse_foreign
     from unroll.insight.look import look as run_look
     from unroll.insight.trace import decided
+    from unroll.report.figures import figure_files
     from unroll.report.insight import draw_look, save_insight
 
     folder = made_folder(out) if out else Path(run) / "figures"
+    refuse_foreign(*figure_files(folder / "look"), folder / "look.npz")
     seen = run_look(run, given, number)
     trace = seen.trace
     figure = draw_look(*seen, layer=layer, direction=direction)
@@ -265,11 +268,13 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: Path | N
 
     Beside them stand untrained RNNs and LSTMs of the same size: recurrent weights small and large, forget biases 0, 1, 3.
     """
-    from unroll.files import write_atomically
+    from unroll.files import refuse_foreign, write_atomically
     from unroll.insight.gradients import measure_runs, text_table
+    from unroll.report.figures import figure_files
     from unroll.report.insight import draw_gradients, save_insight
 
     folder = made_folder(out) if out else Path(runs[0]) / "figures"
+    refuse_foreign(*figure_files(folder / "gradients"), folder / "gradients.json")
     curves = measure_runs(runs, inputs, not no_pixels, progress("models"))
     png = save_insight(draw_gradients(curves), folder / "gradients")
     write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
@@ -317,12 +322,15 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: Pa
     The tasks: order (temporal order), adding, copy, rows (MNIST rows, then blank ones); all if left out. What FOLDER
     already holds is not trained again.
     """
+    from unroll.files import refuse_foreign
     from unroll.insight.memory import measure, plan, summary, text_table
+    from unroll.report.figures import figure_files
     from unroll.report.insight import draw_memory, save_insight
     from unroll.training.trials import alone
 
     todo, folder = plan(tasks, lengths, seeds), made_folder(out)
     file = folder / "memory.json"
+    refuse_foreign(*figure_files(folder / "memory"))
     with alone(folder, "unroll memory"):
         rows = summary(measure(todo, file, progress("trainings")))
     _table(text_table(rows))

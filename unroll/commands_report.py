@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from unroll.errors import InputError
+from unroll.files import refuse_foreign
 from unroll.options import Command, output
 from unroll.terminal import say
 
@@ -32,6 +33,7 @@ def report(run: str, out: Path | None, title: str | None, author: str | None, dr
     target = out or folder.path / "report.pdf"
     if target.suffix.lower() != ".pdf":
         raise InputError(f"--out is {out}; expected a file name that ends in .pdf")
+    refuse_foreign(target)
     if redraw:
         from unroll.report.figures import draw_figures
 
@@ -84,9 +86,11 @@ def handin(run: str | None, lab: str, student_id: str | None, code: Path | None,
 def compare(runs: tuple[str, ...], figure: Path, no_figure: bool, as_json: bool) -> None:
     """Set several runs beside each other: recipes, accuracies, times, and whether the difference is chance."""
     from unroll.report.compare import compare as make
-    from unroll.report.compare import draw_comparison, lines
+    from unroll.report.compare import comparison_files, draw_comparison, lines
     from unroll.training.run import RunFolder
 
+    if not no_figure:
+        refuse_foreign(*comparison_files(figure))
     comparison = make([RunFolder(run) for run in runs])
     drawn = None if no_figure else draw_comparison(comparison, figure)
     if as_json:
@@ -103,16 +107,22 @@ def compare(runs: tuple[str, ...], figure: Path, no_figure: bool, as_json: bool)
 @click.option("--card", is_flag=True, help="write a model card (README.md) beside it, and the weights")
 def export(run: str, onnx: Path | None, card: bool) -> None:
     """Make files of RUN's model that other tools load: ONNX, and a model card for sharing it."""
-    from unroll.report.export import export_onnx, write_card
+    from unroll.report.card import card_files, write_card
+    from unroll.report.export import export_onnx
     from unroll.training.run import RunFolder
 
     if onnx is None and not card:
         raise InputError("say what to write: --onnx model.onnx, --card, or both")
     folder = RunFolder(run)
+    if card:
+        card_files(folder, onnx)  # before the first file is written
+        folder.metrics()
     if onnx is not None:
-        difference = export_onnx(folder, onnx)
-        checked = "not run: ONNX Runtime is not installed" if difference is None else f"{difference:.1e}"
-        say(f"ONNX: {onnx} (largest difference to this package's own outputs: {checked})")
+        checked, said = export_onnx(folder, onnx), "not compared: ONNX Runtime is not installed"
+        if checked is not None:
+            inputs = f"{checked.own} inputs of its own test part" if checked.own else "inputs made at random"
+            said = f"largest difference to predict, on {inputs}: {checked.difference:.1e}"
+        say(f"ONNX: {onnx} ({said})")
     if card:
         for path in write_card(folder, onnx):
             say(f"Card: {path}" if path.name == "README.md" else f"Weights: {path}")

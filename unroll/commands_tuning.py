@@ -50,6 +50,9 @@ def tune(
     The test set is never looked at. A field given as an option, such as --epochs 3, has that value in every trial. The
     same command goes on with a study that was interrupted, and with more --trials extends it.
     """
+    from unroll.files import refuse_foreign
+    from unroll.report.figures import figure_files
+    from unroll.report.study import FIGURES, draw_study
     from unroll.training.recipe import load_recipe, read_recipe
     from unroll.tuning.space import read_space
     from unroll.tuning.study import HELD_OUT, Plan, storage_url, summary, text_summary, write_results
@@ -72,6 +75,8 @@ def tune(
     base = with_places(base)
     url = storage_url(storage, folder)
     made_folder(folder)
+    drawn = [file for name in FIGURES for file in figure_files(folder / name)]
+    refuse_foreign(folder / "trials.json", folder / "best.yaml", *drawn)
     plan = Plan(
         url, folder.name, base.model_dump(), {name: values.written for name, values in searched.items()}, trials
     )
@@ -80,8 +85,6 @@ def tune(
         study = run_search(plan, workers, progress("trials", dynamic_ncols=True))
         found = summary(study, plan)
         best = write_results(folder, found, own_validation)
-        from unroll.report.study import draw_study
-
         figures = draw_study(found, folder)
     except UnrollError:
         with suppress(OSError):
@@ -114,12 +117,14 @@ def effects(first: str, second: str, seeds: int, out: Path | None) -> None:
     folder = out or Path("effects") / f"{before.name}-to-{after.name}"
     if before.name == after.name:
         before, after = before.model_copy(update={"name": first}), after.model_copy(update={"name": second})
-    from unroll.files import write_atomically
+    from unroll.files import refuse_foreign, write_atomically
     from unroll.report.effects import draw_effects, markdown, table_of, text_table
+    from unroll.report.figures import figure_files
     from unroll.report.insight import save_insight
     from unroll.training.trials import alone
     from unroll.tuning.effects import Study, load_tested, measure, plan, summarise, walk
 
+    refuse_foreign(folder / "effects.md", *figure_files(folder / "effects"))
     way = walk(before, after)
     todo = plan(way, seeds)
     dataset = load_tested(way.first.model_copy(update={"seed": 0}))  # the seed may decide what is split off for testing

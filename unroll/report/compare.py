@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from unroll.errors import InputError
+from unroll.files import refuse_foreign
 from unroll.report.blocks import aligned, percent, shown
-from unroll.report.figures import as_label, save_figure, side_by_side, styled
+from unroll.report.figures import as_label, figure_files, save_figure, side_by_side, styled
 from unroll.training.run import RunFolder
 
 SKIPPED = ("name", "about", "log", "log_every")  # fields of a recipe that change nothing in a model
@@ -166,14 +167,24 @@ STYLES: list[tuple[str, Any, str]] = [  # colour, line, marker
 ]
 
 
+def comparison_files(path: Path) -> tuple[Path, Path]:
+    """What `draw_comparison` writes, PNG and SVG.
+
+    Raises:
+        InputError: the path ends in neither .png nor .svg.
+    """
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"the figure is {path}; expected a name that ends in .png")
+    return figure_files(path.with_suffix(""))
+
+
 def draw_comparison(comparison: Comparison, path: Path) -> Path:
     """Loss curves and accuracies with their intervals, as PNG and SVG; runs differ in line and marker too.
 
     Raises:
         InputError: the path ends in neither .png nor .svg, or cannot be written.
     """
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"the figure is {path}; expected a name that ends in .png")
+    refuse_foreign(*comparison_files(path))
     figure = _draw(comparison.runs)
     try:
         return save_figure(figure, path.with_suffix(""))

@@ -1,50 +1,53 @@
-"""A run's model for other tools: an ONNX file, and a model card.
+"""A run's model for other tools: an ONNX file.
 
-The ONNX graph holds one LSTM or RNN node for each layer, and everything around it: pictures go in as they are (0 to 255),
-series in their own units, words as numbers of the vocabulary; logits and probabilities come out. Batch and time axes are
-dynamic. Sentences and series take a second input, the length of each.
+The graph holds one LSTM or RNN node for each layer, and everything around it: pictures go in as they are (float32, 0 to
+255), series in their own units (float64, missing values filled as in training), words as numbers of the vocabulary;
+logits and probabilities come out. Batch and time axes are dynamic. Sentences and series take a second input, the length
+of each.
+
+What a graph cannot do is refuse: where `predict` raises an error of a missing value that is not to be filled, or of one
+that is infinite, NaN comes out.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 
 import unroll
 from unroll.cells import cell_type
 from unroll.cells.parameters import CellParameters
+from unroll.data.batches import Encoder, Sequences, batches
 from unroll.data.images import ImageEncoder
 from unroll.data.sentences import SentenceEncoder
 from unroll.data.series import SeriesEncoder
-from unroll.errors import InputError, RunError
-from unroll.report.blocks import percent
-from unroll.report.document import command, title_of, wrapped
+from unroll.errors import InputError, RunError, UnrollError
+from unroll.files import refuse_foreign
 from unroll.report.pdf import write_whole
+from unroll.training.evaluate import BATCH_SIZE
 from unroll.training.run import Classifier, RunFolder, load
+from unroll.training.tasks import test_inputs
 
 OPSET, IR_VERSION = 17, 8  # understood by ONNX Runtime 1.12 and later
 TOLERANCE = 1e-5
+OWN = 200  # sequences of the run's own test part that are compared, at most
 Array = NDArray[np.float32]
 
 
-def export_onnx(folder: RunFolder, path: Path) -> float | None:
+def export_onnx(folder: RunFolder, path: Path) -> Check | None:
     """Write the trained model of a run as ONNX.
 
     Returns:
-        The largest difference to this package's own logits, at two lengths and two batch sizes; None where ONNX Runtime
-        is not installed.
+        What comparing it with `predict` found; None where ONNX Runtime is not installed.
 
     Raises:
-        InputError: onnx is not installed, or the file cannot be written.
+        InputError: onnx is not installed, the file cannot be written, or one of someone else's stands there.
         RunError: the run holds no trained model, or ONNX Runtime gives other outputs.
     """
     try:
@@ -53,18 +56,20 @@ def export_onnx(folder: RunFolder, path: Path) -> float | None:
         raise InputError("onnx is not installed; install it with: pip install 'unroll-rnn[onnx]'") from None
     if path.suffix != ".onnx":
         raise InputError(f"--onnx is {path}; expected a file name that ends in .onnx")
+    refuse_foreign(path)
     classifier = load(folder.path)
     classifier.model.cpu()
     model = build_graph(classifier)
     onnx.checker.check_model(model, full_check=True)
     content = model.SerializeToString()
-    difference = check(classifier, content)
-    if difference is not None and not difference <= TOLERANCE:
+    checked = check(classifier, content)
+    if checked is not None and not checked.difference <= TOLERANCE:
         raise RunError(
-            f"ONNX Runtime's logits differ by {difference:.1e}; expected at most {TOLERANCE:.0e}; not written"
+            f"ONNX Runtime and predict differ by {checked.difference:.1e}; expected at most {TOLERANCE:.0e}; {path} is "
+            "not written"
         )
     write_whole(path, content)
-    return difference
+    return checked
 
 
 def build_graph(classifier: Classifier) -> Any:
@@ -80,7 +85,8 @@ def build_graph(classifier: Classifier) -> Any:
     }
     inputs = "int64[batch,time] tokens"
     if not isinstance(encoder, SentenceEncoder):
-        inputs = f"float[batch,time,{encoder.input_size}] x"
+        kind = "double" if isinstance(encoder, SeriesEncoder) else "float"
+        inputs = f"{kind}[batch,time,{encoder.input_size}] x"
     nodes = _input(classifier, constants)
     if _ragged(classifier):
         inputs += ", int64[batch] lengths"
@@ -130,19 +136,43 @@ def _input(classifier: Classifier, constants: dict[str, Any]) -> list[str]:
             ]  # (V, G·H) for each direction
             constants["words"] = np.concatenate(columns, axis=1)
         return ["by_time = Transpose<perm = [1, 0]>(tokens)", "h_0 = Gather<axis = 0>(words, by_time)"]
-    constants["mean"], constants["deviation"] = _moments(encoder)
+    if isinstance(encoder, ImageEncoder):
+        constants |= {"scale": np.float32(1 / (255 * encoder.std)), "shift": np.float32(-encoder.mean / encoder.std)}
+        return [
+            "scaled = Mul(x, scale)",
+            "normalised = Add(scaled, shift)",
+            "h_0 = Transpose<perm = [1, 0, 2]>(normalised)",
+        ]
+    assert isinstance(encoder, SeriesEncoder)
+    # In float64, as the encoder does it: of Unix times, say, float32 keeps not even the minutes.
+    constants |= {"mean": np.array(encoder.mean), "deviation": np.array(encoder.deviation)}
     return [
-        "centred = Sub(x, mean)",
+        "by_time = Transpose<perm = [1, 0, 2]>(x)",
+        *_filled(encoder, constants),
+        "centred = Sub(filled, mean)",
         "normalised = Div(centred, deviation)",
-        "h_0 = Transpose<perm = [1, 0, 2]>(normalised)",
+        "h_0 = Cast<to = 1>(normalised)",  # 1: float32
     ]
 
 
-def _moments(encoder: Any) -> tuple[Any, Any]:
-    """Mean and deviation of raw pictures or series."""
-    if isinstance(encoder, ImageEncoder):
-        return np.float32(255 * encoder.mean), np.float32(255 * encoder.std)
-    return np.array(encoder.mean, np.float32), np.array(encoder.deviation, np.float32)
+def _filled(encoder: SeriesEncoder, constants: dict[str, Any]) -> list[str]:
+    """by_time (T, B, D) -> filled (T, B, D), with something in the place of every NaN, as `SeriesEncoder` puts it."""
+    if encoder.fill_missing == "none":
+        return ["filled = Identity(by_time)"]
+    if encoder.fill_missing != "last":
+        constants["zero_value"] = np.array(0.0)
+        value = "zero_value" if encoder.fill_missing == "zero" else "mean"
+        return ["missing = IsNaN(by_time)", f"filled = Where(missing, {value}, by_time)"]
+    size = f"double[batch,{encoder.input_size}]"
+    constants["batch_and_features"] = np.array([1, 2])
+    return [
+        "series_shape = Shape(by_time)",
+        "first_shape = Gather<axis = 0>(series_shape, batch_and_features)",
+        "first = Expand(mean, first_shape)",  # what stands before the first value of a series
+        "last_values, filled = Scan<num_scan_inputs = 1, body = step "
+        f"({size} before, {size} now) => ({size} after, {size} found) "
+        "{ missing = IsNaN(now) after = Where(missing, before, now) found = Identity(after) }>(first, by_time)",
+    ]
 
 
 def _layer(classifier: Classifier, number: int, cells: list[Any], constants: dict[str, Any]) -> list[str]:
@@ -161,7 +191,7 @@ def _layer(classifier: Classifier, number: int, cells: list[Any], constants: dic
         attributes += f", activations = {json.dumps([cells[0].nonlinearity.capitalize()] * directions)}"
     inputs = f"h_{number}, U_{number}, W_{number}, b_{number}" + ", steps_read" * _ragged(classifier)
     return [
-        f"Y_{number}, last_{number} = {_operator(classifier)[0]}<{attributes}>({inputs})",
+        f"Y_{number}, last_{number} = {operator_of(classifier)[0]}<{attributes}>({inputs})",
         f"Y_by_batch_{number} = Transpose<perm = [0, 2, 1, 3]>(Y_{number})",
         f"h_{number + 1} = Reshape(Y_by_batch_{number}, keep_two)",
         f"last_by_batch_{number} = Transpose<perm = [1, 0, 2]>(last_{number})",
@@ -173,7 +203,12 @@ def _layer(classifier: Classifier, number: int, cells: list[Any], constants: dic
 OPERATORS = {"rnn": ("RNN", ("s",)), "lstm": ("LSTM", ("i", "o", "f", "c_tilde"))}
 
 
-def _operator(classifier: Classifier) -> tuple[str, tuple[str, ...]]:
+def operator_of(classifier: Classifier) -> tuple[str, tuple[str, ...]]:
+    """ONNX's operator for the classifier's cell, which is also torch's name for it, and the order of its gates' blocks.
+
+    Raises:
+        InputError: there is none.
+    """
     cell = classifier.recipe.cell
     if cell not in OPERATORS:
         title = cell_type(cell).title
@@ -186,7 +221,7 @@ def _blocks(classifier: Classifier, cell: CellParameters, name: str) -> Array:
     values = getattr(cell, name)
     if values is None:
         return np.zeros(len(cell.W), np.float32)
-    found: Array = torch.cat([values.detach().cpu()[cell.block(gate)] for gate in _operator(classifier)[1]]).numpy()
+    found: Array = torch.cat([values.detach().cpu()[cell.block(gate)] for gate in operator_of(classifier)[1]]).numpy()
     return found
 
 
@@ -220,10 +255,22 @@ def _pool(classifier: Classifier, h: str, constants: dict[str, Any]) -> tuple[st
     ]
 
 
-def check(classifier: Classifier, content: bytes) -> float | None:
-    """The largest difference between ONNX Runtime's logits and the model's own, relative where logits exceed 1.
+class Check(NamedTuple):
+    """What comparing ONNX Runtime with `predict` found.
 
-    At two lengths and two batch sizes, on random inputs; None where ONNX Runtime is not installed.
+    Attributes:
+        difference: the largest one of probabilities and logits, relative where logits exceed 1.
+        own: how many sequences of the run's own test part were among what was compared.
+    """
+
+    difference: float
+    own: int
+
+
+def check(classifier: Classifier, content: bytes) -> Check | None:
+    """Compare ONNX Runtime with `predict`, from raw inputs on; None where ONNX Runtime is not installed.
+
+    On inputs made at random, at two lengths and two batch sizes, and on what can be read of the run's own test part.
     """
     try:
         import onnxruntime
@@ -232,43 +279,63 @@ def check(classifier: Classifier, content: bytes) -> float | None:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # not its remarks on constants that it folds
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    try:
+        own = test_inputs(classifier.recipe, classifier.encoder, OWN)
+    except (UnrollError, OSError):  # the data may be elsewhere by now
+        own = []
     random = np.random.default_rng(0)
-    largest = 0.0
-    for T, B in product((7, 28), (1, 5)):
-        feeds, expected = _sample(classifier, random, B, T)
-        (found,) = session.run(["logits"], feeds)
-        assert found.shape == (B, len(classifier.class_names))
-        difference = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
-        largest = max(largest, float(difference.max()))
-    return largest
+    samples = [made_inputs(classifier.encoder, random, B, T) for T, B in product((7, 28), (1, 5))]
+    differences = []
+    for raw in [*samples, *(own[n : n + BATCH_SIZE] for n in range(0, len(own), BATCH_SIZE))]:
+        found = session.run(["probabilities", "logits"], feeds(classifier.encoder, raw))
+        for theirs, ours in zip(found, _own_outputs(classifier, raw), strict=True):
+            assert theirs.shape == ours.shape
+            differences.append(np.max(np.abs(theirs - ours) / np.maximum(1.0, np.abs(ours))))
+    return Check(float(np.max(differences)), len(own))  # NaN, where any is
+
+
+def made_inputs(encoder: Encoder, random: np.random.Generator, B: int, T: int) -> list[Any]:
+    """Raw inputs for `predict`, B of T steps or, after the first, fewer; some values are missing if they may be."""
+    if isinstance(encoder, ImageEncoder):
+        return list(random.integers(0, 256, (B, encoder.rows, encoder.columns), dtype=np.uint8))
+    lengths = [T, *random.integers(1, T + 1, B - 1).tolist()]
+    if isinstance(encoder, SentenceEncoder):
+        words = [word for word in encoder.words if encoder.tokens(word) == [word]] or list(encoder.words)
+        return [" ".join(random.choice(words, length)) for length in lengths]
+    assert isinstance(encoder, SeriesEncoder)
+    D = encoder.input_size
+    series = [encoder.mean + random.standard_normal((length, D)) * encoder.deviation for length in lengths]
+    if encoder.fill_missing != "none":
+        for values in series:
+            values[random.random(values.shape) < 0.3] = np.nan
+    return series
+
+
+def feeds(encoder: Encoder, raw: list[Any]) -> dict[str, NDArray[Any]]:
+    """What ONNX Runtime is given for inputs of `predict`: pixels, measurements with NaN behind the end, or tokens."""
+    if isinstance(encoder, ImageEncoder):
+        return {"x": np.stack(raw).astype(np.float32)}
+    if isinstance(encoder, SentenceEncoder):
+        values, found = encoder.encode(raw)
+        rows = list(values) if found is None else values.split(found.tolist())
+        padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True).numpy()
+        return {"tokens": padded, "lengths": np.array([len(row) for row in rows])}
+    lengths = np.array([len(values) for values in raw])
+    x = np.full((len(raw), lengths.max(), encoder.input_size), np.nan)
+    for row, values in zip(x, raw, strict=True):
+        row[: len(values)] = values
+    return {"x": x, "lengths": lengths}
 
 
 @torch.no_grad()
-def _sample(
-    classifier: Classifier, random: np.random.Generator, B: int, T: int
-) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
-    """Random inputs for ONNX Runtime, and the logits that the model itself gives for them."""
-    encoder, name = classifier.encoder, "x"
-    raw: Any
-    values: Any
-    if isinstance(encoder, SentenceEncoder):
-        name = "tokens"
-        raw = values = random.integers(0, encoder.input_size, (B, T))
-    elif isinstance(encoder, ImageEncoder):
-        raw = values = random.integers(0, 256, (B, T, encoder.columns)).astype(np.float32)
-    else:
-        mean, deviation = _moments(encoder)
-        raw = random.standard_normal((B, T, encoder.input_size)).astype(np.float32) * deviation + mean
-        values = (raw - mean) / deviation
-    x = encoder.features(torch.from_numpy(values))
-    if not _ragged(classifier):
-        return {name: raw}, classifier.model(x).numpy()
-    lengths = random.integers(1, T + 1, B)
-    lengths[0] = T
-    return {name: raw, "lengths": lengths}, classifier.model(x, torch.from_numpy(lengths)).numpy()
-
-
-# --------------------------------------------------------------------------------------------------------------- card
+def _own_outputs(classifier: Classifier, raw: list[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The probabilities that `predict` gives for raw inputs, and the logits behind them."""
+    p = [[*prediction.probabilities.values()] for prediction in classifier.predict(raw)]
+    values, lengths = classifier.encoder.encode(raw)
+    (batch,) = batches(
+        Sequences(values, torch.zeros(len(raw), dtype=torch.int64), lengths), classifier.encoder, len(raw)
+    )
+    return np.array(p), classifier.model(batch.x, batch.lengths).numpy()
 
 
 def input_words(classifier: Classifier) -> dict[str, str]:
@@ -297,169 +364,19 @@ def input_words(classifier: Classifier) -> dict[str, str]:
             "feed": '{"tokens": tokens, "lengths": lengths}',
             "torch": one_hot if classifier.model.embedding is None else '(time, batch, E): rows of `w["embedding"]`',
         }
+    assert isinstance(encoder, SeriesEncoder)
+    missing = {
+        "none": "none may be missing: NaN in, NaN out",
+        "zero": "NaN where one is missing, read as 0",
+        "mean": "NaN where one is missing, read as the training part's mean",
+        "last": "NaN where one is missing, read as the one before",
+    }[encoder.fill_missing]
     return {
         "task": "time-series-classification",
         "example": "series",
         "each": "arrays (T, D)",
-        "note": f"x (batch, time, {size}) float32: measurements in their own units; the standardisation is part of the "
-        "model. lengths (batch) int64: steps in each series.",
+        "note": f"x (batch, time, {size}) float64: measurements in their own units ({missing}); the standardisation is part "
+        "of the model. lengths (batch) int64: steps in each series.",
         "feed": '{"x": x, "lengths": lengths}',
         "torch": f"(time, batch, {size}), standardised with the training part's mean and deviation",
     }
-
-
-MARK = "library_name: unroll-rnn"
-CARD = """\
----
-{metadata}---
-
-# {name}
-
-{title}: {parameters:,} parameters, trained on {sequences:,} sequences.
-{test}
-## Use
-
-With `unroll` (raw inputs, labels and normalisation included):
-
-```python
-import unroll
-
-classifier = unroll.load("model.safetensors")
-print(classifier.predict([{example}]))  # {each}
-```
-
-The recurrent layers alone, in plain PyTorch:
-
-```python
-import torch
-from safetensors.torch import load_file
-
-w = load_file("model.safetensors")
-names = {{"weight_ih": "U", "weight_hh": "W", "bias_ih": "b", "bias_hh": "b"}}
-{layer} = torch.nn.{operator}({options})
-{layer}.load_state_dict({{
-    f"{{theirs}}_l{{n}}{{'_reverse' * d}}": w[f"layers.cells.{{n}}.{{d}}.{{ours}}"] * (theirs != "bias_hh")
-    for theirs, ours in names.items() for n in range({layers}) for d in range({directions})
-}})
-```
-
-torch keeps two biases where the equations have one; the second is zero. The input is {torch}.
-{onnx}
-Labels, in the order of the outputs: {labels}.
-
-## Training
-
-```sh
-{command}
-```
-
-Seed {seed}; {versions}; {seconds:.0f} s of training.
-
-## Limits
-
-The model knows the {classes} classes that it was trained on and always names one of them, whatever it is shown. The \
-accuracy above holds for sequences like those of {data}, and for no others.
-"""
-TEST = """
-**Test accuracy {accuracy}** ({correct:,} of {total:,}; 95% interval {low} to {high}).
-
-| class | correct | of | accuracy |
-| --- | ---: | ---: | ---: |
-{rows}
-"""
-ONNX = """
-With ONNX Runtime:
-
-```python
-import onnxruntime
-
-session = onnxruntime.InferenceSession("{file}")
-(probabilities,) = session.run(["probabilities"], {feed})
-```
-
-{note}
-"""
-
-
-def write_card(folder: RunFolder, onnx: Path | None = None) -> list[Path]:
-    """Write README.md, a model card with Hugging Face's metadata, and the weights, beside the ONNX file (or in the run).
-
-    Raises:
-        InputError: a README.md that is no model card stands there, or the folder cannot be written.
-        RunError: the run is not finished.
-    """
-    target = folder.path if onnx is None else onnx.parent
-    card, weights = target / "README.md", target / "model.safetensors"
-    if card.is_file() and MARK not in card.read_text(encoding="utf-8", errors="replace"):
-        raise InputError(f"{card} is no model card of this package and would be lost; export into another folder")
-    write_whole(card, card_text(folder, None if onnx is None else onnx.name))
-    source = folder.path / "model.safetensors"
-    if weights.resolve() != source.resolve():
-        shutil.copyfile(source, weights)
-    return [card, weights]
-
-
-def card_text(folder: RunFolder, onnx: str | None = None) -> str:
-    """The model card as Markdown, its metadata first."""
-    classifier, metrics, recipe, facts = load(folder.path), folder.metrics(), folder.recipe, folder.facts
-    words, layers, test = input_words(classifier), classifier.model.layers, metrics.get("test")
-    mnist = recipe.task == "images" and recipe.data is None
-    operator, _ = _operator(classifier)
-    options = f"{layers.input_size}, {layers.hidden_size}, num_layers={layers.num_layers}"
-    options += f", bidirectional={layers.bidirectional}"
-    if recipe.cell == "rnn":
-        options += f', nonlinearity="{recipe.nonlinearity}"'
-    return CARD.format(
-        metadata=_metadata(classifier, test, mnist),
-        name=recipe.name,
-        title=title_of(recipe),
-        parameters=metrics["parameters"],
-        sequences=metrics["training_sequences"],
-        test="" if test is None else _test(test),
-        layer=operator.lower(),
-        operator=operator,
-        options=options,
-        layers=layers.num_layers,
-        directions=layers.directions,
-        onnx="" if onnx is None else ONNX.format(file=onnx, **words),
-        labels=", ".join(f"`{name}`" for name in classifier.class_names),
-        command="\n".join(wrapped(command(recipe))),
-        seed=recipe.seed,
-        versions=", ".join(f"{key} {facts[key]}" for key in ("unroll", "torch", "python") if key in facts),
-        seconds=metrics["seconds"]["training"],
-        classes=len(classifier.class_names),
-        data="the MNIST digits" if mnist else "the data named above",
-        **words,
-    )
-
-
-def _metadata(classifier: Classifier, test: dict[str, Any] | None, mnist: bool) -> str:
-    recipe, task = classifier.recipe, input_words(classifier)["task"]
-    name = "MNIST" if mnist else Path(recipe.data or "the lab's sentences").name
-    found: dict[str, Any] = {"library_name": "unroll-rnn"}
-    if task != "time-series-classification":  # none of Hugging Face's own
-        found["pipeline_tag"] = task
-    found["tags"] = ["unroll", recipe.cell, "recurrent-neural-network", task]
-    if mnist:
-        found["datasets"] = ["ylecun/mnist"]
-    if test is not None:
-        found["metrics"] = ["accuracy"]
-        result = {
-            "task": {"type": task},
-            "dataset": {"name": name, "type": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")},
-            "metrics": [{"type": "accuracy", "value": test["accuracy"], "name": "Test accuracy"}],
-        }
-        found["model-index"] = [{"name": recipe.name, "results": [result]}]
-    return str(yaml.safe_dump(found, sort_keys=False, allow_unicode=True))
-
-
-def _test(test: dict[str, Any]) -> str:
-    rows = []
-    for label, row in test["per_class"].items():
-        name, shown = (
-            re.sub(r"(?=\|)", r"\\", label.replace("\n", " ")),
-            percent(row["accuracy"]) if row["total"] else "–",
-        )
-        rows.append(f"| {name} | {row['correct']} | {row['total']} | {shown} |")
-    low, high = map(percent, test["interval95"])
-    return TEST.format(**{**test, "accuracy": percent(test["accuracy"])}, low=low, high=high, rows="\n".join(rows))

@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from unroll.errors import InputError, quoted, shortened
-from unroll.files import write_atomically
+from unroll.files import refuse_foreign, write_atomically
 from unroll.terminal import printable
 from unroll.training.run import RunFolder
 
@@ -74,24 +74,36 @@ def draw_figures(folder: RunFolder) -> list[Path]:
         metrics = folder.metrics()
         if "test" in metrics:
             figures |= {"confusion": draw_confusion(metrics["test"]), **draw_examples(folder), **draw_paths(folder)}
+        refuse_foreign(*(file for name in figures for file in figure_files(folder.path / "figures" / name)))
         # The loss last: where it is, all are (`RunFolder.drawn`).
         return [save_figure(figures[name], folder.path / "figures" / name) for name in (*list(figures)[1:], "loss")]
 
 
+def figure_files(path: Path) -> tuple[Path, Path]:
+    """What `save_figure` writes: `path`.png and `path`.svg."""
+    return path.with_name(f"{path.name}.png"), path.with_name(f"{path.name}.svg")
+
+
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Write `path`.svg and `path`.png, making the folder, and close the figure; the PNG."""
+    """Write `path`.svg and `path`.png, making the folder, and close the figure; the PNG.
+
+    Raises:
+        InputError: a file of someone else's stands there.
+    """
     _check_epoch()
+    png, svg = figure_files(path)
+    refuse_foreign(png, svg)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix, metadata in (("svg", {"Date": None, "Creator": "unroll"}), ("png", {"Software": "unroll"})):
+    for file, metadata in ((svg, {"Date": None, "Creator": "unroll"}), (png, {"Software": "unroll"})):
         content = io.BytesIO()
         with matplotlib.rc_context(STYLE):  # the style of an SVG's text and names is asked for here, not while drawing
-            figure.savefig(content, format=suffix, dpi=150, bbox_inches="tight", metadata=metadata)
+            figure.savefig(content, format=file.suffix[1:], dpi=150, bbox_inches="tight", metadata=metadata)
         data = content.getvalue()
-        if suffix == "svg":  # a text stands in a comment beside its outlines, and no XML may hold control characters
+        if file == svg:  # a text stands in a comment beside its outlines, and no XML may hold control characters
             data = data.translate(None, bytes({*range(32)} - {9, 10, 13}))
-        write_atomically(path.with_suffix(f".{suffix}"), data)
+        write_atomically(file, data)
     plt.close(figure)
-    return path.with_suffix(".png")
+    return png
 
 
 def _check_epoch() -> None:

@@ -6,6 +6,7 @@ heading for each numbered question. A question without an answer is named as mis
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unroll.errors import InputError, nearest, quoted
-from unroll.files import NAME_RULE, is_name
+from unroll.files import NAME_RULE, is_name, refuse_foreign
 from unroll.report.blocks import listing, note, paragraph, section
 from unroll.report.document import Parts
 from unroll.report.markdown import Block, parse_markdown, plain
@@ -180,13 +181,30 @@ def handin(
     byline = [[{"t": "text", "v": line}] for line in lines]
     document = parts.document(lab.title, body, name or student_id, byline)
     document.running = (lab.title, student_id)
-    pdf = typeset(document)
+    # What the copy is known by when it is made again.
+    document.keywords = [*document.keywords, f"code {hashlib.sha256(content).hexdigest()}"]
 
     target = out if out is not None else Path(file_name)
-    write_whole(target / code_name, content)
-    write_whole(target / f"{file_name}.pdf", pdf)
+    copy, report = target / code_name, target / f"{file_name}.pdf"
+    refuse_foreign(report)
+    if not _is_copy(copy, content, report):
+        refuse_foreign(copy)
+    pdf = typeset(document)
+    write_whole(copy, content, checked=True)
+    write_whole(report, pdf)
     unanswered = [number for number in range(1, len(lab.questions) + 1) if number not in answered]
-    return Handin(target / f"{file_name}.pdf", target / code_name, unanswered)
+    return Handin(report, copy, unanswered)
+
+
+def _is_copy(path: Path, content: bytes, report: Path) -> bool:
+    """Whether a file is a copy of the code that is handed in, or of that which the report beside it came with."""
+    try:
+        there = path.read_bytes()
+        if there == content:
+            return True
+        return f"code {hashlib.sha256(there).hexdigest()}".encode() in report.read_bytes()
+    except OSError:
+        return False
 
 
 def _read(path: Path, what: str) -> tuple[bytes, str]:

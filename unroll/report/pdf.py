@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from unroll.errors import InputError, quoted
-from unroll.files import write_atomically
+from unroll.files import refuse_foreign, write_atomically
 from unroll.report.markdown import CONTROL, settable
 
 TEMPLATE = Path(__file__).parent / "typst"
@@ -69,16 +69,19 @@ def write_pdf(document: Document, path: Path) -> Path:
     return path
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: Path, content: bytes | str, checked: bool = False) -> None:
     """`write_atomically` into a folder that is made if need be; one line where that is not possible.
 
+    Args:
+        checked: the caller knows that what stands there may go; else `refuse_foreign` says.
+
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be made or written, or a file of someone else's stands there.
     """
+    if not checked:
+        refuse_foreign(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise InputError(f"{path} is a folder; name a file to write")
         write_atomically(path, content)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}; choose another folder") from None

@@ -21,6 +21,9 @@ AXES_SHOWN = 9  # of the parallel coordinates; more cannot be read
 GOOD = 5  # trials drawn in colour
 
 
+FIGURES = ("history", "importance", "parallel")
+
+
 def draw_study(found: dict[str, Any], folder: Path) -> list[Path]:
     """Draw what `unroll.tuning.study.summary` found, into the folder; the PNG files."""
     figures = {"history": draw_history(found)}

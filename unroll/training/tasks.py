@@ -183,6 +183,31 @@ def read_inputs(recipe: AnyRecipe, encoder: Encoder, given: list[str]) -> tuple[
     return names, series
 
 
+def test_inputs(recipe: AnyRecipe, encoder: Encoder, most: int) -> list[Any]:
+    """The first `most` inputs of the run's own test part, raw, as `Classifier.predict` takes them; none without one.
+
+    Raises:
+        DataError: the data cannot be read any more, or do not fit the model.
+    """
+    if not isinstance(encoder, SeriesEncoder):
+        part = load_test_part(recipe, encoder, None)
+        if isinstance(encoder, ImageEncoder):
+            return list(part.values[:most].numpy())
+        assert isinstance(encoder, SentenceEncoder)
+        few = part.subset(torch.arange(min(most, len(part))))
+        rows = few.values.split([1] * len(few) if few.lengths is None else few.lengths.tolist())
+        return [" ".join(encoder.words_of(row.flatten())) for row in rows]
+    assert isinstance(recipe, SeriesRecipe)
+    columns = _columns(recipe)
+    if recipe.test_data is not None:
+        test = read_series(Path(recipe.test_data), **columns)
+    elif recipe.data is None:
+        return []
+    else:
+        *_, test = read_series(Path(recipe.data), **columns).divide(None, recipe.test, recipe.validation, recipe.seed)
+    return test.with_features(encoder.feature_names).series[:most] if test.series else []
+
+
 def warnings_about(encoder: Encoder, inputs: list[Any]) -> list[str]:
     """What a person should know of these inputs: the words that the vocabulary lacks."""
     if not isinstance(encoder, SentenceEncoder):

@@ -1,0 +1,208 @@
+"""A model card of a run: a README with Hugging Face's metadata, and the weights beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unroll.errors import InputError
+from unroll.files import refuse_foreign
+from unroll.report.blocks import percent
+from unroll.report.document import command, title_of, wrapped
+from unroll.report.export import input_words, operator_of
+from unroll.report.pdf import write_whole
+from unroll.training.run import Classifier, RunFolder, load
+
+CARD = """\
+---
+{metadata}---
+
+# {name}
+
+{title}: {parameters:,} parameters, trained on {sequences:,} sequences.
+{test}
+## Use
+
+With `unroll` (raw inputs, labels and normalisation included):
+
+```python
+import unroll
+
+classifier = unroll.load("model.safetensors")
+print(classifier.predict([{example}]))  # {each}
+```
+
+The recurrent layers alone, in plain PyTorch:
+
+```python
+import torch
+from safetensors.torch import load_file
+
+w = load_file("model.safetensors")
+names = {{"weight_ih": "U", "weight_hh": "W", "bias_ih": "b", "bias_hh": "b"}}
+{layer} = torch.nn.{operator}({options})
+{layer}.load_state_dict({{
+    f"{{theirs}}_l{{n}}{{'_reverse' * d}}": w[f"layers.cells.{{n}}.{{d}}.{{ours}}"] * (theirs != "bias_hh")
+    for theirs, ours in names.items() for n in range({layers}) for d in range({directions})
+}})
+```
+
+torch keeps two biases where the equations have one; the second is zero. The input is {torch}.
+{onnx}
+Labels, in the order of the outputs: {labels}.
+
+## Training
+
+{command}
+
+Seed {seed}; {versions}; {seconds:.0f} s of training.
+
+## Limits
+
+The model knows the {classes} classes that it was trained on and always names one of them, whatever it is shown. The \
+accuracy above holds for sequences like those of {data}, and for no others.
+"""
+TEST = """
+**Test accuracy {accuracy}** ({correct:,} of {total:,}; 95% interval {low} to {high}).
+
+| class | correct | of | accuracy |
+| --- | ---: | ---: | ---: |
+{rows}
+"""
+ONNX = """
+With ONNX Runtime:
+
+```python
+import onnxruntime
+
+session = onnxruntime.InferenceSession({file})
+(probabilities,) = session.run(["probabilities"], {feed})
+```
+
+{note}
+"""
+
+
+def card_files(folder: RunFolder, onnx: Path | None = None) -> list[Path]:
+    """README.md and model.safetensors beside the ONNX file, or in the run: what `write_card` may write.
+
+    Raises:
+        InputError: a file that would be lost stands there.
+    """
+    target = folder.path if onnx is None else onnx.parent
+    card, weights = target / "README.md", target / "model.safetensors"
+    refuse_foreign(card, weights)
+    # Weights that no card came with were trained or put there: all that there is of a model, maybe.
+    exported = card.is_file() and not (target / "recipe.yaml").exists()
+    if target.resolve() != folder.path.resolve() and weights.exists() and not exported:
+        raise InputError(f"{weights} holds another model and would be lost; export into another folder")
+    return [card, weights]
+
+
+def write_card(folder: RunFolder, onnx: Path | None = None) -> list[Path]:
+    """Write README.md, a model card with Hugging Face's metadata, and the weights, beside the ONNX file (or in the run).
+
+    Raises:
+        InputError: a file that would be lost stands there, or the folder cannot be written.
+        RunError: the run is not finished.
+    """
+    card, weights = card_files(folder, onnx)
+    text = card_text(folder, None if onnx is None else onnx.name)
+    write_whole(card, text)
+    source = folder.path / "model.safetensors"
+    if weights.resolve() != source.resolve():
+        write_whole(weights, source.read_bytes())
+    return [card, weights]
+
+
+# What ends a line, steers a terminal, reverses the direction of writing, or is half of a character.
+UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+
+
+def shown(text: Any) -> str:
+    r"""Text of others, such as a label, as Markdown that shows it and does nothing else.
+
+    >>> print(shown("[a|b](javascript:c)\n<d>"))
+    \[a\|b\]\(javascript\:c\)�\<d\>
+    """
+    return re.sub(r"[!-/:-@\[-`{-~]", r"\\\g<0>", _printable(text))
+
+
+def _printable(text: Any) -> str:
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
+
+
+def fenced(lines: list[str]) -> str:
+    """Lines of a shell as a block of code that ends after the last one, whatever is in them."""
+    code = "\n".join(map(_printable, lines))
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
+    return f"{fence}sh\n{code}\n{fence}"
+
+
+def card_text(folder: RunFolder, onnx: str | None = None) -> str:
+    """The model card as Markdown, its metadata first."""
+    classifier, metrics, recipe, facts = load(folder.path), folder.metrics(), folder.recipe, folder.facts
+    words, layers, test = input_words(classifier), classifier.model.layers, metrics.get("test")
+    mnist = recipe.task == "images" and recipe.data is None
+    operator, _ = operator_of(classifier)
+    # Where the data lie on this machine is nobody's business.
+    names = {name: Path(place).name for name in ("data", "test_data") if (place := getattr(recipe, name, None))}
+    options = f"{layers.input_size}, {layers.hidden_size}, num_layers={layers.num_layers}"
+    options += f", bidirectional={layers.bidirectional}"
+    if recipe.cell == "rnn":
+        options += f', nonlinearity="{recipe.nonlinearity}"'
+    return CARD.format(
+        metadata=_metadata(classifier, test, mnist),
+        name=shown(recipe.name),
+        title=shown(title_of(recipe)),
+        parameters=metrics["parameters"],
+        sequences=metrics["training_sequences"],
+        test="" if test is None else _test(test),
+        layer=operator.lower(),
+        operator=operator,
+        options=options,
+        layers=layers.num_layers,
+        directions=layers.directions,
+        onnx="" if onnx is None else ONNX.format(file=json.dumps(onnx), **words),
+        labels=", ".join(map(shown, classifier.class_names)),
+        command=fenced(wrapped(command(recipe.model_copy(update=names)))),
+        seed=recipe.seed,
+        versions=", ".join(f"{key} {shown(facts[key])}" for key in ("unroll", "torch", "python") if key in facts),
+        seconds=metrics["seconds"]["training"],
+        classes=len(classifier.class_names),
+        data="the MNIST digits" if mnist else "the data named above",
+        **words,
+    )
+
+
+def _metadata(classifier: Classifier, test: dict[str, Any] | None, mnist: bool) -> str:
+    recipe, task = classifier.recipe, input_words(classifier)["task"]
+    name = "MNIST" if mnist else Path(recipe.data or "the lab's sentences").name
+    found: dict[str, Any] = {"library_name": "unroll-rnn"}
+    if task != "time-series-classification":  # none of Hugging Face's own
+        found["pipeline_tag"] = task
+    found["tags"] = ["unroll", recipe.cell, "recurrent-neural-network", task]
+    if mnist:
+        found["datasets"] = ["ylecun/mnist"]
+    if test is not None:
+        found["metrics"] = ["accuracy"]
+        result = {
+            "task": {"type": task},
+            "dataset": {"name": name, "type": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")},
+            "metrics": [{"type": "accuracy", "value": test["accuracy"], "name": "Test accuracy"}],
+        }
+        found["model-index"] = [{"name": recipe.name, "results": [result]}]
+    return str(yaml.safe_dump(found, sort_keys=False, allow_unicode=True))
+
+
+def _test(test: dict[str, Any]) -> str:
+    rows = []
+    for label, row in test["per_class"].items():
+        share = percent(row["accuracy"]) if row["total"] else "–"
+        rows.append(f"| {shown(label)} | {row['correct']} | {row['total']} | {share} |")
+    low, high = map(percent, test["interval95"])
+    return TEST.format(**{**test, "accuracy": percent(test["accuracy"])}, low=low, high=high, rows="\n".join(rows))
