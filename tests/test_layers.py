@@ -315,3 +315,13 @@ def test_initial_states_of_every_layer_must_be_given():
         layer(x, (good, good[:1]))
     with pytest.raises(InputError, match="LSTM: the input is a NoneType"):
         layer(None)
+
+
+def test_words_of_one_sentence_need_no_batch():
+    layer = LSTM(5, 3)
+    words = torch.tensor([4, 0, 2])
+    out, (h, c) = layer(words)
+    expected, (h_batch, c_batch) = layer(words[:, None])
+    assert (out.shape, h.shape, c.shape) == ((3, 3), (1, 3), (1, 3))
+    assert torch.equal(out, expected[:, 0])
+    assert torch.equal(torch.stack([h, c]), torch.stack([h_batch[:, 0], c_batch[:, 0]]))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from unroll.data import parts
+from unroll.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,10 @@ def test_a_long_label_takes_no_longer_than_it_is(text: str) -> None:
     began = time.process_time()
     assert parts.label_text(text, "the label").endswith(text[-1])
     assert time.process_time() - began < 2
+
+
+def test_an_amount_below_one_is_a_share_and_from_one_on_a_number():
+    assert [parts.amount_of("test", amount, 10) for amount in (0.0, 0.25, 0.5, 1, 1.0, 9)] == [0, 2, 5, 1, 1, 9]
+    for amount in (0.01, 0.99, 10):
+        with pytest.raises(DataError, match="leaves nothing on one side"):
+            parts.amount_of("test", amount, 10)
