@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import shutil
 import time
 from pathlib import Path
@@ -173,6 +174,29 @@ def test_a_models_recipe_is_compared_before_anything_is_built(tmp_path, field, v
     with pytest.raises(UnrollError, match=message):
         unroll.load(tmp_path / "model.safetensors")
     assert time.process_time() - began < 3
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "message"),
+    [
+        ("lstm-mnist", "columns", 10**30, "a size or a scale that none can have"),
+        ("lstm-mnist", "std", 0.0, "a size or a scale that none can have"),
+        ("lstm-mnist", "std", float("nan"), "encoder.std is nan; expected a finite number"),
+        ("lstm-mnist", "rows", "8", "encoder.rows is '8'; expected a valid integer"),
+        ("lstm-mnist", "class_names", ["0", "1", "1"], "class_names holds the same text twice"),
+        ("lstm-mnist", "class_names", ["0", "1", "\ud800"], "half of a character"),
+        ("lstm-mnist", "colour", 1, "encoder.colour is no entry that this version knows"),
+        ("lstm-series", "deviation", [1.0], "mean, deviation and features differ in number"),
+        ("lstm-sentences", "max_length", -1, "the encoder's max_length is not that of the recipe"),
+        ("lstm-sentences", "words", None, "encoder.words is None; expected a valid tuple"),
+    ],
+)
+def test_an_encoder_that_makes_no_sense_is_refused(tmp_path, name, field, value, message):
+    tensors, metadata = load_tensors(RUNS / name / "model.safetensors")
+    metadata["encoder"][field] = value
+    save_tensors(tmp_path / "model.safetensors", tensors, metadata)
+    with pytest.raises(UnrollError, match=re.escape(message)):
+        unroll.load(tmp_path / "model.safetensors")
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):

@@ -319,7 +319,7 @@ def load(run: str | Path) -> Classifier:
         raise RunError(f"{path} belongs to another run: its recipe is not the one in recipe.yaml beside it")
     if saved.task != recipe.task:
         raise RunError(f"{path} is damaged: its task is {reprlib.repr(saved.task)}, but its recipe's is {recipe.task}")
-    encoder = checked_encoder(recipe.task, saved.encoder, path)
+    encoder = checked_encoder(recipe, saved.encoder, path)
     with torch.device("meta"):  # before any memory is asked for
         expected = build_model(recipe, encoder).state_dict()
     check_architecture(path, shapes, {name: tuple(tensor.shape) for name, tensor in expected.items()})

@@ -207,16 +207,19 @@ def checked_predictions(saved: dict[str, NDArray[Any]], path: Path) -> dict[str,
     return saved
 
 
-def checked_encoder(task: str, saved: dict[str, Any], where: Path) -> Encoder:
-    """The encoder of a task from its JSON.
+def checked_encoder(recipe: AnyRecipe, saved: dict[str, Any], where: Path) -> Encoder:
+    """The encoder of a recipe's data from its JSON.
 
     Raises:
         RunError: a field is missing, of another type, or does not fit the others.
     """
     try:
-        encoder: Encoder = ENCODERS[task].from_json(saved)
+        encoder: Encoder = ENCODERS[recipe.task].from_json(saved)
     except ValidationError as error:
         raise damaged(where, error, "encoder.") from None
+    for name in ("lowercase", "max_length", "word_dropout", "fill_missing"):
+        if getattr(encoder, name, None) != getattr(recipe, name, None):
+            raise RunError(f"{where} is damaged: the encoder's {name} is not that of the recipe; {AGAIN}")
     lists = {name: value for name, value in vars(encoder).items() if isinstance(value, tuple)}
     for name, values in lists.items():
         for text in values:
