@@ -210,7 +210,7 @@ def test_a_study_of_another_recipe_is_left_alone(finished, recipe_file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--trials", 0], "unroll: Invalid value for '--trials': 0 is not in the range x>=1."),
+        (["--trials", 0], "unroll: Invalid value for '--trials': 0 is not in the range 1<=x<=1000000."),
         (["--space", "epochs=3..2"], "unroll: --space: epochs runs from 3 to 2; expected the smaller number first"),
         (
             ["--space", "hiden_size=3..5"],

@@ -21,7 +21,7 @@ from unroll.yaml_files import plain_value, read_yaml
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Size = Annotated[int, Field(ge=1, le=1_000_000)]  # the numbers of a matrix shall be countable
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -105,7 +105,9 @@ class ImageRecipe(Recipe):
     shear: NotNegative = Field(0.0, description="augmentation: at most so many degrees of slant to either side")
     translation: NotNegative = Field(0.0, description="augmentation: at most so many pixels in either direction")
     elastic: NotNegative = Field(0.0, description="augmentation: elastic displacement in pixels")
-    plain_epochs: Annotated[int, Field(ge=0)] = Field(0, description="last epochs that run without augmentation")
+    plain_epochs: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        0, description="last epochs that run without augmentation"
+    )
 
 
 class SentenceRecipe(Recipe):
