@@ -18,6 +18,7 @@ VALUES = [
     "\x1b]0;x\x07\x9b",
     "\u202e\ufeff",
     "\udcff",
+    "9" * 300,
     "9" * 5000,
     "9e999999999",
     "x" * 100_000,
@@ -122,3 +123,34 @@ def test_a_recipes_name_never_leads_out_of_the_folder_of_runs(unroll, bars_folde
         assert (status, out, err.count("\n")) == (2, "", 1)
         assert "expected a name: at most 100 letters" in err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["look", "RUN", "--number"],
+        ["look", "RUN", "--number", "0", "--direction"],
+        ["look", "RUN"],
+        ["ablate", "RUN", "--gate"],
+        ["ablate", "RUN", "--epochs"],
+        ["ablate", "RUN", "--seeds"],
+        ["evaluate", "RUN", "--data"],
+        ["predict", "RUN"],
+        ["report", "RUN", "--out"],
+        ["export", "RUN", "--onnx"],
+        ["memory", "order", "--length"],
+        ["memory", "order", "--seeds"],
+        ["tune", "lstm-mnist", "--data", "DATA", "--batch-size", "20", "--space", "hidden_size=4,8", "--storage"],
+        ["tune", "lstm-mnist", "--data", "DATA", "--batch-size", "20", "--space"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_value_is_one_short_line_where_all_others_are_right(
+    unroll, nothing_trains, bars_run, bars_folder, words
+):
+    given = [{"RUN": bars_run, "DATA": bars_folder}.get(word, word) for word in words]
+    for value in ("9" * 300, "-1", "x" * 5000, "[[[", "nan", "a=b"):
+        status, _, err = unroll(*given, value)
+        assert status == 2, (value[:50], err)
+        assert re.fullmatch(r"unroll: [^\n]+\n", err), (value[:50], err)
+        assert len(err) <= LONGEST + len("unroll: \n")

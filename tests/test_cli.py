@@ -357,3 +357,55 @@ def test_a_command_leaves_the_garbage_collector_as_it_was(unroll, bars_folder, r
     status, _, _ = unroll("train", recipe, "--data", bars_folder, *SMALL, "--no-figures")
     assert status == (0 if recipe == "lstm-mnist" else 2)
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize(("rate", "warned"), [("50", True), ("0.02", False)])
+def test_a_training_that_ends_in_nonsense_is_warned_of(unroll, bars_folder, rate, warned):
+    fields = [
+        "--hidden-size",
+        "8",
+        "--batch-size",
+        "20",
+        "--epochs",
+        "2",
+        "--learning-rate",
+        rate,
+        "--max-norm",
+        "none",
+    ]
+    status, _, err = unroll("train", "lstm-mnist", "--data", bars_folder, "--no-figures", *fields)
+    assert status == 0
+    assert bool(err) == warned
+    if warned:
+        assert re.fullmatch(
+            r"unroll: the training loss ended at [\d.]+, no better than guessing among 3 classes \(1.099\); "
+            "lower learning_rate, or train for more epochs\n",
+            err,
+        )
+
+
+@pytest.mark.parametrize("stream", ["file", "none"])
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys, stream):
+    from unroll import options
+
+    moments = iter([0.0, *[time for second in range(1, 10) for time in [10.0 * second] * 2], *[100.0] * 20])
+    monkeypatch.setattr(options.time, "monotonic", lambda: next(moments))
+    if stream == "none":
+        monkeypatch.setattr(sys, "stderr", None)
+    assert list(options.progress("trainings")(range(9))) == list(range(9))
+    if stream == "file":
+        lines = capsys.readouterr().err.splitlines()
+        assert 2 <= len(lines) <= 6
+        assert all(re.fullmatch(r"unroll: \d of 9 trainings", line) for line in lines)
+
+
+def test_long_values_and_lists_are_shortened_in_messages():
+    from unroll.errors import LONGEST, InputError, nearest, quoted
+
+    message = str(InputError(f"begin {'x' * 100_000} end"))
+    assert len(message) == LONGEST
+    assert message.startswith("begin xxx")
+    assert message.endswith("xxx end")
+    assert len(nearest("x" * 100_000, [f"name {n}" for n in range(1000)])) < 350
+    assert len(quoted(["x"] * 1000)) == 100
+    assert quoted(10**5000) == "a number too large to write"

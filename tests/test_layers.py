@@ -325,3 +325,62 @@ def test_words_of_one_sentence_need_no_batch():
     assert (out.shape, h.shape, c.shape) == ((3, 3), (1, 3), (1, 3))
     assert torch.equal(out, expected[:, 0])
     assert torch.equal(torch.stack([h, c]), torch.stack([h_batch[:, 0], c_batch[:, 0]]))
+
+
+@pytest.mark.parametrize("layer", [RNN(3, 4), LSTM(3, 4)])
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ("ab", "expected 2 whole numbers from 0 to 5"),
+        (["1", "2"], "expected 2 whole numbers from 0 to 5"),
+        ([None, 2], "expected 2 whole numbers from 0 to 5"),
+        ([[1], [1, 2]], "expected 2 whole numbers from 0 to 5"),
+        ([10**30, 1], "expected 2 whole numbers from 0 to 5"),
+        (object(), "expected 2 whole numbers from 0 to 5"),
+        ([1.0, 2.0], "lengths are torch.float32; expected whole numbers"),
+        ([float("nan"), 2], "lengths are torch.float32; expected whole numbers"),
+        ([True, False], "lengths are torch.bool; expected whole numbers"),
+        ([1j, 2], "lengths are torch.complex64; expected whole numbers"),
+        ([[1, 2]], r"lengths has shape \(1, 2\); expected one for each sequence, \(2,\)"),
+        (3, r"lengths has shape \(\); expected one for each sequence, \(2,\)"),
+        ([1, 6], "lengths run from 1 to 6; expected 0 to 5"),
+    ],
+)
+def test_odd_lengths_are_refused_plainly(layer, lengths, message):
+    with pytest.raises(InputError, match=message):
+        layer(torch.zeros(5, 2, 3), lengths=lengths)
+
+
+@pytest.mark.parametrize("layer", [RNN(3, 4), LSTM(3, 4)])
+@pytest.mark.parametrize("x", [torch.zeros(5, 2, 3), torch.zeros(5, 3)])
+@pytest.mark.parametrize("hx", [5, "ab", {}, (), (None, None), [None], (torch.zeros(1, 2, 4),) * 3, object(), True])
+def test_an_initial_state_that_is_none_is_refused_plainly(layer, x, hx):
+    with pytest.raises(InputError, match=r"the initial state is a .*; expected a t"):
+        layer(x, hx)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (1, 4, 1), (2, 1, 4)])
+@pytest.mark.parametrize("x", [torch.zeros(5, 2, 3), torch.zeros(5, 3)])
+def test_an_initial_state_of_another_shape_is_refused_plainly(x, shape):
+    with pytest.raises(InputError, match="an initial state has shape"):
+        LSTM(3, 4)(x, (torch.zeros(shape), torch.zeros(shape)))
+
+
+@pytest.mark.parametrize("x", [None, [1, 2], "text", 3.0])
+def test_an_input_that_is_no_tensor_is_refused_plainly(x):
+    with pytest.raises(InputError, match=r"the input is a .*; expected a tensor"):
+        RNN(3, 4)(x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hidden_size": 4.5}, "hidden_size is 4.5; expected a whole number"),
+        ({"num_layers": "2"}, "num_layers is '2'; expected a whole number"),
+        ({"dropout": "a"}, "dropout is 'a'; expected a share"),
+        ({"engine": 5}, "unknown engine 5"),
+    ],
+)
+def test_odd_arguments_of_a_layer_are_refused_plainly(arguments, message):
+    with pytest.raises(InputError, match=message):
+        RNN(3, **{"hidden_size": 4, **arguments})

@@ -24,7 +24,7 @@ import click
 import unroll
 from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest, shortened
-from unroll.options import Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
+from unroll.options import SEEDS, Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
 from unroll.terminal import open_closed, printable, say
 from unroll.training import distributed
 
@@ -286,7 +286,7 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: Path | N
 @cli.command(cls=Command, short_help="Take one gate away at a time, and train again.")
 @click.argument("run")
 @click.option("--gate", "gates", multiple=True, metavar="NAME", help="f, i, o, c_tilde or coupled; all if left out")
-@click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each variant; 3 if left out")
+@click.option("--seeds", type=SEEDS, default=3, metavar="N", help="trainings of each variant; 3 if left out")
 @click.option("--epochs", type=int, metavar="N", help="epochs of each training; the run's own if left out")
 @output("where to put the numbers; RUN if left out")
 def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out: Path | None) -> None:
@@ -312,9 +312,14 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
 @cli.command(cls=Command, short_help="Find out how long RNN and LSTM can remember.")
 @click.argument("tasks", metavar="[TASK]...", nargs=-1)
 @click.option(
-    "--length", "lengths", type=int, multiple=True, metavar="T", help="steps to remember; growing ones if left out"
+    "--length",
+    "lengths",
+    type=click.IntRange(max=100_000),
+    multiple=True,
+    metavar="T",
+    help="steps to remember; growing ones if left out",
 )
-@click.option("--seeds", type=int, default=3, metavar="N", help="trainings of each kind; 3 if left out")
+@click.option("--seeds", type=SEEDS, default=3, metavar="N", help="trainings of each kind; 3 if left out")
 @output("where to put figure and numbers; memory if left out", default="memory")
 def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: Path) -> None:
     """Find out for how many steps RNN and LSTM can keep something.

@@ -13,7 +13,7 @@ import click
 
 from unroll.errors import InputError, UnrollError, quoted
 from unroll.files import NAME_RULE, is_name
-from unroll.options import Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
+from unroll.options import SEEDS, Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
 from unroll.terminal import say
 
 if TYPE_CHECKING:
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
 
 @click.command(cls=RecipeCommand, short_help="Search for better hyperparameters.")
 @click.argument("recipe")
-@click.option("--trials", type=click.IntRange(min=1), default=40, metavar="N", help="trials in all; 40 if left out")
+@click.option(
+    "--trials", type=click.IntRange(1, 1_000_000), default=40, metavar="N", help="trials in all; 40 if left out"
+)
 @click.option(
     "--space",
     multiple=True,
     metavar="FIELD=VALUES",
     help="search these values: low..high, 'low..high log', 'low..high step s', or a,b,c; may be given often",
 )
-@click.option("--workers", type=click.IntRange(min=1), default=1, metavar="N", help="processes on this machine")
+@click.option("--workers", type=click.IntRange(1, 1000), default=1, metavar="N", help="processes on this machine")
 @click.option(
     "--storage",
     metavar="URL",
@@ -102,7 +104,7 @@ def tune(
 @click.command(cls=Command, short_help="Measure what each change from one recipe to another is worth.")
 @click.argument("first")
 @click.argument("second")
-@click.option("--seeds", type=int, default=5, metavar="N", help="trainings of each recipe; 5 if left out")
+@click.option("--seeds", type=SEEDS, default=5, metavar="N", help="trainings of each recipe; 5 if left out")
 @output("tables and figure; effects/FIRST-to-SECOND if left out")
 def effects(first: str, second: str, seeds: int, out: Path | None) -> None:
     """Measure what each change from the recipe FIRST to the recipe SECOND is worth in accuracy and in time.

@@ -65,7 +65,7 @@ def quoted(value: object) -> str:
     try:
         return shortened(repr(value), 100)
     except ValueError:  # a whole number of more digits than Python writes
-        return f"a {type(value).__name__} too large to write"
+        return "a number too large to write"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from unroll.terminal import is_terminal, say
 if TYPE_CHECKING:
     from unroll.training.recipe import AnyRecipe
 
+SEEDS = click.IntRange(max=1000)  # each command says how many it needs at least
 SECONDS_BETWEEN_LINES = 20  # of progress, where stderr is no terminal
 
 

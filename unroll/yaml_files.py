@@ -26,7 +26,7 @@ WORDS: dict[str, bool | None] = {
     },
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
 }
-WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]{0,999})")
+WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]{0,299})")
 # Every text that is a decimal here is one in YAML 1.1 too: whatever PyYAML writes without quotation marks reads back as text.
 DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?")
 UNHELD = re.compile("[\x00\ud800-\udfff]")  # by names of files, and by text in UTF-8

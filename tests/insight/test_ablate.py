@@ -121,6 +121,7 @@ def test_the_table_compares_means_over_seeds_with_the_whole_cell():
     assert without["cost"] == pytest.approx(0.09)
     assert without["deviation"] == pytest.approx(0.02 * 2**0.5)
     assert text_table([whole, without])[2][1] == "82.00% ± 2.83"
+    assert [text_table([{**whole, "cost": cost}])[1][2] for cost in (0.0, 1e-6, -1e-6)] == ["+0.00 points"] * 3
 
 
 def test_unknown_gates_no_seeds_and_other_cells_are_refused():

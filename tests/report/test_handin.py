@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from unroll.cli import main
 from unroll.errors import InputError
@@ -237,3 +238,76 @@ def test_a_notebook_that_is_none_is_an_error(sentences_run, desk):
 def test_every_lab_file_is_read():
     assert {path.stem for path in LABS.iterdir()} == {"homework", "inclass"}
     assert all(isinstance(load_lab(path.stem), Lab) for path in LABS.iterdir())
+
+
+HOSTILE_ANSWERS = {
+    "an empty heading": "# \n\n### \u200b\n\nx",
+    "a heading without letters": "### ![x](my.png)\n\nx",
+    "a link of 9,000 characters": f"[a](http://example.com/{'y' * 9000})",
+    "byte-order marks and soft hyphens": "\ufeffa\u00adb\ufeff",
+    "tag characters": "a\U000e0041\U000e0042b",
+    "control characters": "a\x1b]0;b\x07\x9bc `\x1b` $\x1b$",
+    "signs of direction": "a\u202eb\u2066c",
+    "no characters": "a\ufffeb\uffff",
+    "formulas in formulas": "$$" + r"\frac{1}{" * 200 + "x" + "}" * 200 + "$$",
+    "quotations in quotations": ">" * 500 + " a",
+    "a large number": f"x\n\n## {'9' * 5000}\n\nx",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_ANSWERS)
+def test_hostile_answers_are_set_or_refused_in_one_line(sentences_run, desk, capsys, kind):
+    (desk / "my.png").write_bytes((sentences_run / "figures" / "loss.png").read_bytes())
+    (desk / "answers.md").write_text(f"## 1\n\n{HOSTILE_ANSWERS[kind]}\n\n## 2\n\nx\n", encoding="utf-8")
+    status = run_cli(*arguments(sentences_run, desk))
+    error = capsys.readouterr().err
+    assert (status, error.count("\n")) in ((0, 0), (2, 1)), error
+    if "heading" in kind or "link" in kind or "characters" in kind or "marks" in kind or "signs" in kind:
+        assert status == 0 or "letters" in kind, error
+
+
+@pytest.mark.parametrize("broken", ["b.png", "c.svg", "d.jpg"])
+def test_the_picture_that_is_blamed_is_the_one_that_cannot_be_read(sentences_run, desk, capsys, broken):
+    for name in ("a.png", "b.png", "e.png"):
+        (desk / name).write_bytes((sentences_run / "figures" / "loss.png").read_bytes())
+    (desk / "c.svg").write_bytes((sentences_run / "figures" / "loss.svg").read_bytes())
+    with Image.open(desk / "a.png") as picture:
+        picture.convert("RGB").save(desk / "d.jpg")
+    (desk / broken).write_bytes((desk / broken).read_bytes()[:100])
+    pictures = "\n\n".join(f"![x]({name})" for name in ("a.png", "b.png", "c.svg", "d.jpg", "e.png"))
+    (desk / "answers.md").write_text(f"## 1\n\n{pictures}\n\n## 2\n\nx\n")
+    assert run_cli(*arguments(sentences_run, desk)) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"unroll: the picture {desk / broken} cannot be read (")
+    assert message.count("\n") == 1
+
+
+def test_a_picture_that_unpacks_into_gigabytes_is_refused(sentences_run, desk, capsys):
+    Image.new("1", (20_000, 10_000)).save(desk / "large.png")
+    (desk / "answers.md").write_text("## 1\n\n![x](large.png)\n\n## 2\n\nx\n")
+    assert run_cli(*arguments(sentences_run, desk)) == 2
+    assert f"the picture {desk / 'large.png'} is too large" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["a\x1b]0;b", "x" * 301])
+def test_a_persons_name_is_shown_as_it_is_or_refused(sentences_run, desk, capsys, text):
+    assert run_cli(*arguments(sentences_run, desk, name=text)) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("unroll: a title or a name is ")
+    assert len(message) < 500
+    assert not (desk / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../{student_id}", "a/{student_id}", ".{student_id}", "{student_id}\n", "C:{student_id}"]
+)
+def test_a_labs_files_stay_in_their_folder(tmp_path, name):
+    (tmp_path / "lab.yaml").write_text(yaml.safe_dump({"name": name, "title": "t", "questions": [{"text": "a"}]}))
+    with pytest.raises(InputError, match="expected a name: at most 100 letters"):
+        load_lab(str(tmp_path / "lab.yaml"))
+
+
+def test_a_notebook_nested_without_end_is_one_line(sentences_run, desk, capsys):
+    (desk / "my.ipynb").write_text("[" * 100_000)
+    assert run_cli(*arguments(sentences_run, desk, code=desk / "my.ipynb")) == 2
+    assert "is no Jupyter notebook" in capsys.readouterr().err

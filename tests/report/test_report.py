@@ -304,3 +304,28 @@ def test_only_what_played_a_part_is_a_hyperparameter(bars_run, tmp_path, read_pd
     assert "momentum" not in text
     assert "Not used in this run:" in text
     assert parse_recipe(RunFolder(bars_run).recipe.model_dump(), "x").cell == "lstm"
+
+
+@pytest.mark.parametrize("given", ["abc", "9" * 30, "1.5"])
+def test_a_date_that_nobody_can_read_is_one_line(unroll, copied, bars_run, monkeypatch, given):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
+    status, out, err = unroll("report", copied(bars_run), "--redraw")
+    assert (status, out) == (2, "")
+    assert err == f"unroll: SOURCE_DATE_EPOCH is '{given}'; expected seconds since 1970, or unset it\n"
+
+
+@pytest.mark.parametrize("option", ["--title", "--author"])
+@pytest.mark.parametrize("text", ["\x1b[2J", "x" * 1000, "\ufeff\u00ad", "\udcff", "\U000e0041", "a\nb"])
+def test_any_title_is_set_or_refused_in_one_line(unroll, bars_run, tmp_path, option, text):
+    status, _, err = unroll("report", bars_run, option, text, "--out", tmp_path / "a.pdf")
+    assert (status, err.count("\n")) in ((0, 0), (2, 1)), err
+    assert len(err) < 500
+
+
+@pytest.mark.parametrize("damage", [b"<svg>\x07</svg>", b"", b"<svg", b"\xff\xfe"])
+def test_a_damaged_figure_is_named(unroll, copied, bars_run, damage):
+    run = copied(bars_run)
+    (run / "figures" / "confusion.svg").write_bytes(damage)
+    status, _, err = unroll("report", run)
+    assert (status, err.count("\n")) == (2, 1)
+    assert err.startswith(f"unroll: the picture {run / 'figures' / 'confusion.svg'} cannot be read")

@@ -13,12 +13,22 @@ import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from unroll.errors import InputError
 from unroll.training.recipe import load_recipe
 from unroll.tuning import worker
-from unroll.tuning.study import GRACE, Plan, best_recipe, importance, open_study, storage_url, summary, text_summary
+from unroll.tuning.study import (
+    GRACE,
+    Plan,
+    best_recipe,
+    importance,
+    open_study,
+    storage_url,
+    summary,
+    text_summary,
+    usable,
+)
 
 FIELDS = {
     "name": "bars",
@@ -200,7 +210,7 @@ def test_a_study_of_another_recipe_is_left_alone(finished, recipe_file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--trials", 0], "unroll: Invalid value for '--trials': 0 is not in the range x>=1."),
+        (["--trials", 0], "unroll: Invalid value for '--trials': 0 is not in the range 1<=x<=1000000."),
         (["--space", "epochs=3..2"], "unroll: --space: epochs runs from 3 to 2; expected the smaller number first"),
         (
             ["--space", "hiden_size=3..5"],
@@ -456,3 +466,51 @@ def test_the_summary_names_every_value_and_its_importance(plan):
         "epochs": 3,
         "data": plan.base["data"],
     }
+
+
+SECRETS = [
+    "postgresql://me:hunter2@HOST/studies",
+    "postgresql+psycopg://me:hunter2@HOST/studies",
+    "postgresql://me:hunter%402@HOST/studies",
+    "postgresql://me:x@HOST/studies?password=hunter2",
+    "postgresql://HOST/studies?user=me&password=hunter2",
+    "postgresql://HOST/studies?user=me&password=hunter2&password=hunter2",
+    "postgresql:///studies?host=127.0.0.1&port=1&password=hunter2",
+    "postgresql://me@HOST/studies?sslpassword=hunter2",
+    "postgresql://me@HOST/studies?nonsense=hunter2",
+    "postgresql://me:p@hunter2@HOST/studies",
+    "postgresql://me:p@hunter2/studies@HOST/studies",
+    "postgresql://me:p@@hunter2:2@HOST/studies",
+    "postgresql://me:hunter2@host:port/studies",
+    "postgresql://me:hunter2",
+    "postgresql://me:hunter2@HOST",
+    "mysql://me:hunter2@HOST/studies",
+    "mysql://me@HOST/studies?password=hunter2",
+    "sqlite:///me?password=hunter2",
+]
+
+
+@pytest.mark.parametrize("given", SECRETS)
+def test_no_form_of_a_password_is_ever_printed(given, tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        given = given.replace("HOST", f"127.0.0.1:{unused.getsockname()[1]}")
+        with pytest.raises(InputError) as error:
+            open_study(Plan(storage_url(given, tmp_path / "bars"), "bars", {}, {}, trials=1))
+    assert "hunter" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_a_driver_repeats_of_a_password_is_hidden(tmp_path):
+    url = storage_url("postgresql://me:hunter%402@host/studies?sslpassword=hunter3", tmp_path)
+    assert "hunter" not in repr(Plan(url, "bars", {}, {}, trials=1))
+    with pytest.raises(InputError) as error, usable(url):
+        raise OperationalError("", None, Exception('invalid "hunter@2", "hunter3"'))
+    assert 'cannot be used (waited for up to 10 s): invalid "***", "***"; put' in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a|b", ".hidden", "x" * 100])
+def test_a_study_is_called_by_a_name(recipe_file, tmp_path, name):
+    said = refused(recipe_file, "--out", tmp_path / name)
+    assert "like its folder; expected a name: at most 100 letters" in said
+    assert not (tmp_path / name).exists()

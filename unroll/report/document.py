@@ -212,7 +212,7 @@ class Parts:
         text = f"This report documents the training run *{escape(recipe.name)}*: {self.kind.about} with {size}{both}."
         if metrics is not None:
             machine = escape(str(self.facts.get("processor", "an unknown processor")))
-            if "threads" in self.facts:
+            if isinstance(self.facts.get("threads"), int):
                 machine += f" ({count(self.facts['threads'], 'thread')})"
             text += (
                 f" Its {count(metrics['parameters'], 'parameter')} were trained on "

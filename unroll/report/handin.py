@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,7 +26,7 @@ from unroll.yaml_files import read_yaml
 
 LABS = Path(__file__).parent / "labs"
 STUDENT_ID = re.compile(r"[\w-]{1,64}")
-NUMBERED = re.compile(r"(?:question|q|answer|a)?[\s.:#]*(\d+)\b", re.IGNORECASE)
+NUMBERED = re.compile(r"(?:question|q|answer|a)?[\s.:#]*(\d{1,6})\b", re.IGNORECASE)
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 
 
@@ -265,6 +266,7 @@ def _placed(block: Block, parts: Parts, path: Path) -> Block:
             raise InputError(f"answers file {path}: picture {block['file']} is none of {', '.join(PICTURES)}")
         if not source.is_file():
             raise InputError(f"answers file {path}: picture {block['file']} does not exist beside it")
+        _check_size(source)
         target = f"answer-{len(parts.files)}{source.suffix.lower()}"
         parts.files[target] = source
         alt = block["alt"] or source.stem
@@ -276,6 +278,20 @@ def _placed(block: Block, parts: Parts, path: Path) -> Block:
     if block["t"] in ("ul", "ol"):
         return {**block, "items": [[_placed(inner, parts, path) for inner in item] for item in block["items"]]}
     return block
+
+
+def _check_size(picture: Path) -> None:
+    """Raise InputError where a small file unpacks into more pixels than any screen has."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            Image.open(picture).close()
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            raise InputError(f"the picture {picture} is too large; make it smaller, below 80 million pixels") from None
+        except (OSError, SyntaxError, ValueError):
+            pass  # the compiler tells of what is no picture
 
 
 def unanswered_line(lab: Lab, unanswered: list[int]) -> str | None:

@@ -21,7 +21,7 @@ from unroll.yaml_files import plain_value, read_yaml
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Size = Annotated[int, Field(ge=1, le=1_000_000)]  # the numbers of a matrix shall be countable
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -118,7 +118,9 @@ class ImageRecipe(Recipe):
     pictures: Literal["auto", "digits", "plain"] = Field(
         "auto", description="picture files to predict: centred as MNIST's, or as they are; auto: as the data are"
     )
-    plain_epochs: Annotated[int, Field(ge=0)] = Field(0, description="last epochs that run without augmentation")
+    plain_epochs: Annotated[int, Field(ge=0, le=1_000_000_000)] = Field(
+        0, description="last epochs that run without augmentation"
+    )
 
 
 class SentenceRecipe(Recipe):

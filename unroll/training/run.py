@@ -165,8 +165,8 @@ class RunFolder:
     @property
     def facts(self) -> dict[str, Any]:
         """Versions, machine and time of the run."""
-        facts: dict[str, Any] = self.saved.get("ran_with", {})
-        return facts
+        facts = self.saved.get("ran_with")
+        return facts if isinstance(facts, dict) else {}
 
     @property
     def finished(self) -> bool:
