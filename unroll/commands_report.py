@@ -120,7 +120,7 @@ def export(run: str, onnx: Path | None, card: bool) -> None:
     if onnx is not None:
         checked, said = export_onnx(folder, onnx), "not compared: ONNX Runtime is not installed"
         if checked is not None:
-            inputs = f"{checked.own} inputs of its own test part" if checked.own else "inputs made at random"
+            inputs = "random inputs" + (f" and {checked.own} of its own test part" if checked.own else " alone")
             said = f"largest difference to predict, on {inputs}: {checked.difference:.1e}"
         say(f"ONNX: {onnx} ({said})")
     if card:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -15,12 +18,16 @@ import yaml
 from unroll.cli import main
 from unroll.data.images import ImageEncoder
 from unroll.data.sentences import SentenceEncoder
-from unroll.data.series import SeriesEncoder
+from unroll.data.series import Fill, SeriesEncoder
+from unroll.errors import InputError
+from unroll.files import load_tensors, save_tensors
+from unroll.report import export
 from unroll.report.card import card_text
 from unroll.report.export import build_graph, check, export_onnx
 from unroll.training.recipe import parse_recipe
 from unroll.training.run import Classifier, RunFolder, load
 from unroll.training.tasks import build_model
+from unroll.training.tasks import test_inputs as own_inputs
 
 WORDS = SentenceEncoder(("[unknown]", "a", "b", "c", "d", "e"), ("0", "1", "2"))
 IMAGES = ImageEncoder(("0", "1", "2"), 28, 9, 0.13, 0.31)
@@ -71,6 +78,142 @@ def test_onnx_runtime_gives_the_models_own_logits(cell, changes, task, encoder, 
     assert check(made, model.SerializeToString()).difference < 1e-5
 
 
+AWKWARD = {  # mean and deviation of each feature, as they are out there
+    "unix times": ((1.7e9 + 50.3, 0.0), (1.0, 1.0)),
+    "latitude and longitude": ((52.520008, 13.404954), (1e-4, 2e-4)),
+    "pressures in pascal": ((101325.0, 101325.0), (0.5, 30.0)),
+    "nearly nothing and a lot": ((1e-30, -1e30), (1e-33, 1e27)),
+}
+
+
+@pytest.mark.parametrize("fill", get_args(Fill))
+@pytest.mark.parametrize("scale", AWKWARD)
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_series_of_any_scale_with_missing_values_are_read_as_predict_reads_them(scale, fill, pooling):
+    mean, deviation = AWKWARD[scale]
+    encoder = SeriesEncoder(mean, deviation, ("a", "b"), ("no", "yes"), fill)
+    made = classifier("series", encoder, bidirectional=pooling == "mean", num_layers=2, pooling=pooling)
+    model = build_graph(made)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(1)
+    raw = [mean + random.standard_normal((length, 2)) * deviation for length in (9, 4, 1, 9)]
+    if fill != "none":
+        raw[0][:3, 0] = np.nan  # from the beginning on
+        raw[0][5:, 1] = np.nan  # to the end
+        raw[1][1:3] = np.nan
+        raw[2][:] = np.nan  # all, right behind a series that has values
+    expected = [[*prediction.probabilities.values()] for prediction in made.predict(raw)]
+    x = np.zeros((4, 9, 2))
+    for row, values in zip(x, raw, strict=True):
+        row[: len(values)] = values
+    (p,) = session.run(["probabilities"], {"x": x, "lengths": np.array([len(values) for values in raw])})
+    np.testing.assert_allclose(p, expected, atol=1e-6)
+    assert check(made, model.SerializeToString()).difference < 1e-5
+
+
+@pytest.mark.parametrize("fault", ["float32", "no filling"])
+def test_the_check_notices_what_the_graph_does_otherwise(fault):
+    fill = "last" if fault == "no filling" else "none"
+    made = classifier("series", SeriesEncoder((1.7e9 + 50.3, 0.0), (1.0, 1.0), ("a", "b"), ("no", "yes"), fill))
+    if fault == "float32":
+        found = build_graph(made)
+        rounded = np.array(made.encoder.mean, np.float32).astype(float)
+        (mean,) = [constant for constant in found.graph.initializer if constant.name == "mean"]
+        mean.CopyFrom(onnx.numpy_helper.from_array(rounded, "mean"))
+    else:
+        other = replace(made.encoder, fill_missing="none")
+        found = build_graph(Classifier(made.model, other, made.recipe))
+    assert not check(made, found.SerializeToString()).difference < 1e-3
+
+
+@pytest.mark.parametrize("fill", get_args(Fill))
+@pytest.mark.parametrize("changes", MODELS, ids=str)
+def test_what_predict_refuses_comes_out_as_nan(fill, changes):
+    made = classifier("series", replace(SERIES, fill_missing=fill), **changes)
+    session = onnxruntime.InferenceSession(build_graph(made).SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.ones((4, 4, 3))
+    x[0, 1, 1] = np.nan
+    x[1, 3, 2] = -np.inf
+    x[2, 0, 0] = 1e300
+    x[3, 3:] = np.nan  # behind the end
+    (p,) = session.run(["probabilities"], {"x": x, "lengths": np.array([4, 4, 4, 3])})
+    assert np.isnan(p[0]).all() == (fill == "none")
+    assert np.isnan(p[1:3]).all()
+    np.testing.assert_allclose(p[3], [*made.predict([x[3, :3]])[0].probabilities.values()], atol=1e-6)
+    for refused in x[int(fill != "none") : 3]:
+        with pytest.raises(InputError):
+            made.predict([refused])
+
+
+@pytest.fixture(scope="module")
+def clock_run(tmp_path_factory):
+    """A run on series of Unix times, some of them missing, that says which way the clock goes."""
+    from unroll.training.train import train
+
+    folder = tmp_path_factory.mktemp("clock")
+    random = np.random.default_rng(0)
+    y = np.arange(60) % 2
+    X = 1.7e9 + np.where(y, 1, -1)[:, None] * np.arange(12) * 0.3 + random.normal(0, 0.3, (60, 12))
+    X[random.random(X.shape) < 0.1] = np.nan
+    np.savez(folder / "clock.npz", X=X, y=y, lengths=random.integers(8, 13, 60))
+    fields = {
+        "name": "clock",
+        "data": str(folder / "clock.npz"),
+        "test": 0.25,
+        "fill_missing": "last",
+        "hidden_size": 8,
+    }
+    recipe = parse_recipe({"task": "series", **fields, "epochs": 20, "learning_rate": 0.02, "batch_size": 9}, "test")
+    train(recipe, RunFolder.create(folder / "run", recipe, {}), echo=lambda line: None)
+    return folder / "run"
+
+
+def test_export_compares_with_predict_on_the_runs_own_test_part(clock_run, tmp_path, capsys):
+    assert RunFolder(clock_run).metrics()["test"]["accuracy"] > 0.9
+    assert run_cli("export", clock_run, "--onnx", tmp_path / "clock.onnx") == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"\(largest difference to predict, on random inputs and 15 of its own test part: \d\.\de-\d\d\)", said
+    )
+    (own,) = [len(own_inputs(c.recipe, c.encoder, 200)) for c in [load(clock_run)]]
+    assert own == 15
+
+
+def test_export_works_where_the_data_are_no_longer(clock_run, tmp_path, capsys):
+    moved = tmp_path / "run"
+    shutil.copytree(clock_run, moved)
+    recipe = (moved / "recipe.yaml").read_text()
+    tensors, metadata = load_tensors(moved / "model.safetensors")
+    gone = str(tmp_path / "gone.npz")
+    (moved / "recipe.yaml").write_text(recipe.replace(metadata["recipe"]["data"], gone))
+    metadata["recipe"]["data"] = gone
+    save_tensors(moved / "model.safetensors", tensors, metadata)
+    assert run_cli("export", moved, "--onnx", tmp_path / "clock.onnx") == 0
+    assert "on random inputs alone: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("difference", [2e-5, float("nan")])
+def test_a_graph_that_differs_is_not_written(bars_run, tmp_path, capsys, monkeypatch, difference):
+    monkeypatch.setattr(export, "check", lambda *given: export.Check(difference, 60))
+    assert run_cli("export", bars_run, "--onnx", tmp_path / "made" / "model.onnx", "--card") == 2
+    said = capsys.readouterr().err
+    assert f"ONNX Runtime and predict differ by {difference:.1e}; expected at most 1e-05" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_first_test_inputs_are_what_predict_takes(bars_run, sentences_run, clock_run):
+    for run, count in ((bars_run, 60), (sentences_run, 2), (clock_run, 15)):
+        found = load(run)
+        own = own_inputs(found.recipe, found.encoder, 200)
+        assert len(own) == count
+        assert len(own_inputs(found.recipe, found.encoder, 2)) == 2
+        with np.load(run / "predictions.npz") as saved:
+            p = [[*prediction.probabilities.values()] for prediction in found.predict(own)]
+            np.testing.assert_allclose(p, saved["p"], atol=1e-6)
+
+
 def test_the_relu_network_keeps_its_nonlinearity():
     made = classifier("images", IMAGES, cell="rnn", nonlinearity="relu")
     assert check(made, build_graph(made).SerializeToString()).difference < 1e-5
@@ -87,12 +230,14 @@ def test_the_check_would_notice_gates_in_the_wrong_order():
 def test_padding_beyond_a_length_changes_nothing():
     made = classifier("series", SERIES, bidirectional=True, num_layers=2)
     session = onnxruntime.InferenceSession(build_graph(made).SerializeToString(), providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(0).standard_normal((2, 9, 3)).astype(np.float32)
-    other = x.copy()
-    other[1, 4:] = 1e6
+    x = np.random.default_rng(0).standard_normal((2, 9, 3))
     lengths = np.array([9, 4])
-    first, second = (session.run(["logits"], {"x": part, "lengths": lengths})[0] for part in (x, other))
-    np.testing.assert_array_equal(first, second)
+    found = []
+    for padding in (0, 1e6, np.nan):
+        x[1, 4:] = padding
+        found.append(session.run(["logits"], {"x": x, "lengths": lengths})[0])
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
 
 
 def test_batch_and_time_are_free_and_probabilities_add_up(bars_run, tmp_path):
@@ -164,6 +309,7 @@ def test_the_cards_onnx_snippet_runs(bars_run, tmp_path, monkeypatch):
 def test_a_readme_of_ones_own_is_never_overwritten(bars_run, tmp_path, capsys):
     (tmp_path / "README.md").write_text("# My project\n")
     assert run_cli("export", bars_run, "--onnx", tmp_path / "model.onnx", "--card") == 2
+    assert not (tmp_path / "model.onnx").exists()
     assert "would be lost" in capsys.readouterr().err
     assert (tmp_path / "README.md").read_text() == "# My project\n"
 

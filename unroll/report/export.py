@@ -90,14 +90,14 @@ def build_graph(classifier: Classifier) -> Any:
     nodes = _input(classifier, constants)
     if _ragged(classifier):
         inputs += ", int64[batch] lengths"
-        nodes.append("steps_read = Cast<to = 6>(lengths)")  # 6: int32
+        nodes += ["steps_read = Cast<to = 6>(lengths)", *_mask(constants)]  # 6: int32
     for number, cells in enumerate(layers):
         nodes += _layer(classifier, number, list(cells), constants)
     read, pooling = _pool(classifier, f"h_{len(layers)}", constants)
     nodes += [
         *pooling,
         f"readout = MatMul({read}, W_out)",
-        "logits = Add(readout, b_out)",
+        *_logits(encoder, constants),
         "probabilities = Softmax<axis = -1>(logits)",
     ]
     outputs = ", ".join(f"float[batch,{len(encoder.class_names)}] {name}" for name in ("logits", "probabilities"))
@@ -225,6 +225,38 @@ def _blocks(classifier: Classifier, cell: CellParameters, name: str) -> Array:
     return found
 
 
+def _mask(constants: dict[str, Any]) -> list[str]:
+    """Which steps belong to a sequence: number of the step < its length, (T, B, 1)."""
+    constants |= {"zero": np.array(0), "one": np.array(1), **{f"axis_{k}": np.array([k]) for k in range(3)}}
+    return [
+        "h_shape = Shape(h_0)",
+        "T = Gather<axis = 0>(h_shape, zero)",
+        "steps = Range(zero, T, one)",
+        "column = Unsqueeze(steps, axis_1)",
+        "inside = Less(column, lengths)",
+        "mask = Unsqueeze(inside, axis_2)",
+    ]
+
+
+def _logits(encoder: Encoder, constants: dict[str, Any]) -> list[str]:
+    """readout -> logits; of a series that `predict` refuses, NaN. The LSTM's own nodes make a number of NaN."""
+    if not isinstance(encoder, SeriesEncoder):
+        return ["logits = Add(readout, b_out)"]
+    constants["no_number"] = np.float32(np.nan)
+    return [
+        "is_nan = IsNaN(h_0)",
+        "is_infinite = IsInf(h_0)",
+        "is_bad = Or(is_nan, is_infinite)",
+        "is_bad_inside = And(is_bad, mask)",
+        "bad_values = Cast<to = 1>(is_bad_inside)",
+        "bad_series = ReduceMax<axes = [0, 2], keepdims = 0>(bad_values)",
+        "refused_series = Cast<to = 9>(bad_series)",  # 9: bool
+        "refused = Unsqueeze(refused_series, axis_1)",
+        "sums = Add(readout, b_out)",
+        "logits = Where(refused, no_number, sums)",
+    ]
+
+
 def _pool(classifier: Classifier, h: str, constants: dict[str, Any]) -> tuple[str, list[str]]:
     """What the readout reads (B, F), of the states h (T, B, F) and the last ones; and the nodes that make it."""
     how = classifier.model.head.pooling
@@ -232,22 +264,12 @@ def _pool(classifier: Classifier, h: str, constants: dict[str, Any]) -> tuple[st
         return f"last_{h}", []
     if not _ragged(classifier):
         return "pooled", [f"pooled = Reduce{how.capitalize()}<axes = [0], keepdims = 0>({h})"]
-    constants |= {"zero": np.array(0), "one": np.array(1), "padding": np.float32(0 if how == "mean" else -np.inf)}
-    constants |= {f"axis_{k}": np.array([k]) for k in range(3)}
-    # Which steps belong to a sequence: number of the step < its length, (T, B, 1).
-    masked = [
-        f"h_shape = Shape({h})",
-        "T = Gather<axis = 0>(h_shape, zero)",
-        "steps = Range(zero, T, one)",
-        "column = Unsqueeze(steps, axis_1)",
-        "inside = Less(column, lengths)",
-        "mask = Unsqueeze(inside, axis_2)",
-        f"masked = Where(mask, {h}, padding)",
-    ]
+    constants["padding"] = np.float32(0 if how == "mean" else -np.inf)
+    masked = f"masked = Where(mask, {h}, padding)"
     if how == "max":
-        return "pooled", [*masked, "pooled = ReduceMax<axes = [0], keepdims = 0>(masked)"]
+        return "pooled", [masked, "pooled = ReduceMax<axes = [0], keepdims = 0>(masked)"]
     return "pooled", [
-        *masked,
+        masked,
         "total = ReduceSum<keepdims = 0>(masked, axis_0)",
         "lengths_float = Cast<to = 1>(lengths)",
         "lengths_column = Unsqueeze(lengths_float, axis_1)",

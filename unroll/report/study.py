@@ -19,8 +19,6 @@ GREY = "#9a9a9a"
 PLATE: Any = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
 AXES_SHOWN = 9  # of the parallel coordinates; more cannot be read
 GOOD = 5  # trials drawn in colour
-
-
 FIGURES = ("history", "importance", "parallel")
 
 
