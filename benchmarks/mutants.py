@@ -53,7 +53,7 @@ TESTS = {
     "unroll/data/parts.py": "data/test_parts.py data/test_sentences.py data/test_series.py",
     "unroll/data/batches.py": "data/test_batches.py training/test_oracle.py",
     "unroll/training/fit.py": "training/test_fit.py training/test_oracle.py training/test_fields.py training/test_loop.py",
-    "unroll/training/callbacks.py": "training/test_loop.py training/test_oracle.py training/test_fields.py",
+    "unroll/training/callbacks.py": "training/test_fit.py training/test_loop.py training/test_oracle.py training/test_fields.py",
     "unroll/training/train.py": "training/test_loop.py training/test_oracle.py test_cli.py training/test_distributed.py",
     "unroll/training/evaluate.py": "training/test_loop.py training/test_run.py training/test_oracle.py report/test_report.py",
     "unroll/training/distributed.py": "training/test_distributed.py",

@@ -374,3 +374,13 @@ def test_an_input_that_is_no_tensor_is_refused_plainly(x):
 def test_odd_arguments_of_a_layer_are_refused_plainly(arguments, message):
     with pytest.raises(InputError, match=message):
         RNN(3, **{"hidden_size": 4, **arguments})
+
+
+def test_words_of_one_sentence_need_no_batch():
+    layer = LSTM(5, 3)
+    words = torch.tensor([4, 0, 2])
+    out, (h, c) = layer(words)
+    expected, (h_batch, c_batch) = layer(words[:, None])
+    assert (out.shape, h.shape, c.shape) == ((3, 3), (1, 3), (1, 3))
+    assert torch.equal(out, expected[:, 0])
+    assert torch.equal(torch.stack([h, c]), torch.stack([h_batch[:, 0], c_batch[:, 0]]))

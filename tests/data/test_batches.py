@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unroll.data.batches import POOL, Sequences, batches
+from unroll.data.batches import POOL, Batch, Sequences, batches
 
 
 class Plain:
@@ -81,3 +81,23 @@ def test_sequences_of_equal_length_are_not_padded() -> None:
     assert [batch.lengths for batch in found] == [None, None]
     assert sorted(n for batch in found for n in batch.y.tolist()) == list(range(6))
     assert [batch.x.shape for batch in found] == [(2, 4), (2, 2)]
+
+
+def test_a_share_of_a_batch_ends_with_its_own_longest_sequence() -> None:
+    x, y = torch.arange(24).view(6, 4), torch.arange(4)
+    share = Batch(x, y, torch.tensor([6, 2, 1, 3])).share(1, 2)
+    assert torch.equal(share.x, x[:3, 1::2])
+    assert (share.y.tolist(), share.lengths.tolist()) == ([1, 3], [2, 3])
+    share = Batch(x, y, None).share(0, 2)
+    assert torch.equal(share.x, x[:, ::2])
+    assert share.lengths is None
+
+
+def test_batches_are_augmented_only_where_that_is_asked_for() -> None:
+    class Augmenting(Plain):
+        def features(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+            return super().features(values) + (generator is not None)
+
+    data, generator = Sequences(torch.zeros(4, 2, 1), torch.arange(4)), torch.Generator()
+    assert all(not batch.x.any() for batch in batches(data, Augmenting(), 2, generator))
+    assert all(batch.x.all() for batch in batches(data, Augmenting(), 2, generator, augment=True))

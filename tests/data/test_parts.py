@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from unroll.data import parts
+from unroll.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,10 @@ def test_the_order_of_classes_hangs_on_the_names_alone(
     monkeypatch.setattr(parts, "set", dict.fromkeys, raising=False)
     for labels in permutations(ordered):
         assert parts.class_names(labels, Path("a.csv")) == ordered, why
+
+
+def test_an_amount_below_one_is_a_share_and_from_one_on_a_number():
+    assert [parts.amount_of("test", amount, 10) for amount in (0.0, 0.25, 0.5, 1, 1.0, 9)] == [0, 2, 5, 1, 1, 9]
+    for amount in (0.01, 0.99, 10):
+        with pytest.raises(DataError, match="leaves nothing on one side"):
+            parts.amount_of("test", amount, 10)

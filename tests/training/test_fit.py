@@ -12,7 +12,7 @@ from unroll.errors import InputError, TrainingError
 from unroll.models import SequenceClassifier
 from unroll.training import callbacks
 from unroll.training.callbacks import Average, EarlyStopping
-from unroll.training.fit import Callback, Settings, fit
+from unroll.training.fit import Callback, Settings, Training, fit
 from unroll.training.recipe import ImageRecipe
 from unroll.training.tasks import first_model
 from unroll.training.train import fit_recipe, prepare
@@ -245,3 +245,27 @@ def test_progress_counts_all_steps_and_goes_away(bars, monkeypatch):
     assert made["leave"] is False
     assert made["unit_scale"] is True
     assert made["closed"]
+
+
+def test_early_stopping_goes_on_with_the_best_loss_that_it_had(bars):
+    recipe, dataset, model = bars
+    stopping = EarlyStopping(3)
+    training = Training(model, dataset, Settings.of(recipe), [stopping])
+    stopping.on_begin(training)
+    training.epoch = 2
+    stopping.restore({}, {"best_loss": 0.5, "best_epoch": 1}, training)
+    assert (stopping.best_loss, stopping.best_epoch, training.stop) == (0.5, 1, False)
+    stopping.restore({}, {"best_loss": None, "best_epoch": 0}, training)
+    assert stopping.best_loss == float("inf")
+
+
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+    from unroll.training import distributed
+    from unroll.training.fit import find_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert find_device("cuda") == torch.device("cuda")
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    assert find_device("cuda") == torch.device("cuda", 1)
+    assert find_device("cpu") == torch.device("cpu")

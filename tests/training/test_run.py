@@ -11,6 +11,7 @@ from safetensors import safe_open
 import unroll
 from unroll.errors import RunError
 from unroll.files import load_tensors, save_tensors, write_atomically
+from unroll.training.recipe import parse_recipe
 from unroll.training.run import RunFolder, evaluate
 
 
@@ -133,3 +134,15 @@ def test_a_run_whose_recipe_is_damaged_is_refused(bars_run, tmp_path, content):
     (folder / "recipe.yaml").write_bytes(content)
     with pytest.raises(RunError, match=r"recipe\.yaml"):
         RunFolder(folder).recipe  # noqa: B018 - reading it is the test
+
+
+def test_a_run_is_finished_with_its_metrics_and_its_model(tmp_path):
+    recipe = parse_recipe({"task": "images"}, "test")
+    folder = RunFolder.create(tmp_path / "run", recipe, {})
+    assert not folder.finished
+    (folder.path / "metrics.json").write_text("{}")
+    assert not folder.finished
+    (folder.path / "model.safetensors").write_bytes(b"")
+    assert folder.finished
+    (folder.path / "metrics.json").unlink()
+    assert not folder.finished

@@ -114,3 +114,9 @@ def test_signature_leaves_out_what_makes_no_difference():
     found = signature(recipe)
     assert found["hidden_size"] == 7
     assert not {"name", "about", "seed", "engine", "device", "log", "log_every", "data"} & set(found)
+
+
+def test_trials_are_found_whatever_the_order_of_a_keys_fields(tmp_path):
+    trials = Trials(tmp_path / "trials.json", ("recipe",), {"recipe": dict})
+    trials.add({"recipe": {"a": 1, "b": 2}, "score": 1})
+    assert trials.find(recipe={"b": 2, "a": 1}) == {"recipe": {"a": 1, "b": 2}, "score": 1}
