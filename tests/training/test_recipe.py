@@ -3,7 +3,16 @@
 import pytest
 
 from unroll.errors import RecipeError
-from unroll.training.recipe import KINDS, dump_recipe, field_value, known_recipes, load_recipe, parse_recipe, value_text
+from unroll.training.recipe import (
+    KINDS,
+    dump_recipe,
+    field_value,
+    known_recipes,
+    load_recipe,
+    parse_recipe,
+    saved_recipe,
+    value_text,
+)
 
 
 @pytest.mark.parametrize("name", known_recipes())
@@ -193,4 +202,66 @@ def test_columns_without_a_name_are_refused(given):
 
 def test_columns_are_shown_as_the_command_line_takes_them():
     assert value_text(("a", "b")) == "a,b"
-    assert field_value(value_text(("a", "b"))) == "a,b"
+    assert field_value(value_text(("a", "b")), "features") == "a,b"
+
+
+def test_a_recipe_that_has_no_name_is_called_like_its_file(tmp_path):
+    for stem, name in (
+        ("mine", "mine"),
+        ("a+b (2)", "a-b -2"),
+        ("..", "unnamed"),
+        ("con", "unnamed"),
+        ("x" * 150, "x" * 100),
+    ):
+        path = tmp_path / f"{stem}.yaml"
+        path.write_text("task: images\n")
+        assert load_recipe(str(path)).name == name
+
+
+def test_a_run_of_an_older_version_may_have_any_name():
+    assert saved_recipe({"task": "images", "name": "lr=0.1/x"}, "test").name == "lr-0.1-x"
+    with pytest.raises(RecipeError, match="name is 3; expected a valid string"):
+        saved_recipe({"task": "images", "name": 3}, "test")
+
+
+@pytest.mark.parametrize("task", [["images"], {"images": 1}, None, 3, True, "image", "x" * 10_000])
+def test_a_task_of_any_kind_is_one_short_line(task):
+    with pytest.raises(RecipeError, match="expected one of images, sentences, series") as error:
+        parse_recipe({"task": task}, "test")
+    assert len(str(error.value)) < 500
+
+
+ODD = {
+    "list": [1],
+    "mapping": {"a": 1},
+    "long text": "x" * 10_000,
+    "400 digits": 10**400,
+    "minus": -(10**400),
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "digits": "9" * 5000,
+    "5,000 digits": 10**5000,
+    "control character": "\x1b",
+}
+
+
+@pytest.mark.parametrize("field", sorted({name for kind in KINDS.values() for name in kind.model_fields} - {"task"}))
+@pytest.mark.parametrize("value", ODD)
+def test_any_value_of_any_field_is_taken_or_one_short_line(field, value):
+    kind = next(kind for kind, model in KINDS.items() if field in model.model_fields)
+    message = "recipe test: "
+    try:
+        parse_recipe({"task": kind, field: ODD[value]}, "test")
+    except RecipeError as error:
+        message = str(error)
+    assert message.startswith("recipe test: ")
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize("field", ["data", "test_data", "text_column", "label_column", "id_column", "time_column"])
+def test_text_is_taken_as_it_stands_but_not_where_it_is_empty(field):
+    task = "series" if field in ("id_column", "time_column") else "sentences"
+    for text in ("007", "1e5", "true", "2024", "1_5"):
+        assert getattr(parse_recipe({"task": task, field: field_value(text, field)}, "test"), field) == text
+    with pytest.raises(RecipeError, match=f"recipe test: {field} is empty; expected text"):
+        parse_recipe({"task": task, field: " "}, "test")

@@ -1,5 +1,6 @@
 """Searches: from the command to the best recipe, interrupted, extended, refused; on pictures made here."""
 
+import io
 import os
 import signal
 import socket
@@ -514,3 +515,16 @@ def test_a_study_is_called_by_a_name(recipe_file, tmp_path, name):
     said = refused(recipe_file, "--out", tmp_path / name)
     assert "like its folder; expected a name: at most 100 letters" in said
     assert not (tmp_path / name).exists()
+
+
+def test_a_workers_command_line_does_not_show_the_password(monkeypatch, tmp_path):
+    from unroll.tuning import study as module
+
+    class Started:
+        def __init__(self, words, *, env, **_):
+            self.stdin = io.StringIO()
+            assert "hunter2" not in " ".join([*words, *env.values()])
+
+    monkeypatch.setattr(module.subprocess, "Popen", Started)
+    plan = Plan("postgresql+psycopg://me:hunter2@host/studies", "bars", {}, {}, trials=1)
+    assert "hunter2" in module._start(plan, 0, 1, io.StringIO()).stdin.getvalue()

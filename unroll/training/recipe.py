@@ -243,6 +243,8 @@ def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
         field = str(first["loc"][0])
         expected = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
         raise RecipeError(f"recipe {where}: {field} is {quoted(first['input'])}; expected {expected}") from None
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        raise RecipeError(f"recipe {where}: a number is too large to write; expected a smaller one") from None
     for field in TEXTS - {"about"}:
         if str(getattr(recipe, field, "absent")).strip() == "":
             raise RecipeError(f"recipe {where}: {field} is empty; expected text")
