@@ -374,7 +374,7 @@ def input_words(classifier: Classifier) -> dict[str, str]:
             "torch": f"(time, batch, {size}): pixels / 255, minus {encoder.mean:.6g}, over {encoder.std:.6g}",
         }
     if isinstance(encoder, SentenceEncoder):
-        unknown = f"{encoder.words[0]!r} (0) stands for unknown ones" if encoder.unknown else "leave out unknown ones"
+        unknown = "0 stands for unknown ones" if encoder.unknown else "leave out unknown ones"
         case = "lower case" if encoder.lowercase else "as written"
         one_hot = f"(time, batch, {size}): one-hot vectors over the vocabulary"
         return {
