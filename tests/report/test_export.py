@@ -180,15 +180,20 @@ def test_export_compares_with_predict_on_the_runs_own_test_part(clock_run, tmp_p
     assert own == 15
 
 
-def test_export_works_where_the_data_are_no_longer(clock_run, tmp_path, capsys):
-    moved = tmp_path / "run"
+@pytest.mark.parametrize("now", ["gone", "of missing values"])
+def test_export_works_where_the_data_are_no_longer_what_they_were(clock_run, tmp_path, capsys, now):
+    moved, data = tmp_path / "run", tmp_path / "clock.npz"
     shutil.copytree(clock_run, moved)
-    recipe = (moved / "recipe.yaml").read_text()
     tensors, metadata = load_tensors(moved / "model.safetensors")
-    gone = str(tmp_path / "gone.npz")
-    (moved / "recipe.yaml").write_text(recipe.replace(metadata["recipe"]["data"], gone))
-    metadata["recipe"]["data"] = gone
+    if now != "gone":
+        with np.load(metadata["recipe"]["data"]) as saved:
+            np.savez(data, **saved)
+    changes = {"data": str(data), "fill_missing": "none"}
+    metadata["recipe"] |= changes
+    metadata["encoder"]["fill_missing"] = "none"
     save_tensors(moved / "model.safetensors", tensors, metadata)
+    saved = yaml.safe_load((moved / "recipe.yaml").read_text())
+    (moved / "recipe.yaml").write_text(yaml.safe_dump({**saved, **changes}))
     assert run_cli("export", moved, "--onnx", tmp_path / "clock.onnx") == 0
     assert "on random inputs alone: " in capsys.readouterr().out
 

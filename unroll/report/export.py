@@ -30,7 +30,6 @@ from unroll.data.series import SeriesEncoder
 from unroll.errors import InputError, RunError, UnrollError
 from unroll.files import refuse_foreign
 from unroll.report.pdf import write_whole
-from unroll.training.evaluate import BATCH_SIZE
 from unroll.training.run import Classifier, RunFolder, load
 from unroll.training.tasks import test_inputs
 
@@ -303,12 +302,14 @@ def check(classifier: Classifier, content: bytes) -> Check | None:
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     try:
         own = test_inputs(classifier.recipe, classifier.encoder, OWN)
-    except (UnrollError, OSError):  # the data may be elsewhere by now
+        if own:
+            classifier.encoder.encode(own)
+    except (UnrollError, OSError):  # the data may be elsewhere by now, or others
         own = []
     random = np.random.default_rng(0)
     samples = [made_inputs(classifier.encoder, random, B, T) for T, B in product((7, 28), (1, 5))]
     differences = []
-    for raw in [*samples, *(own[n : n + BATCH_SIZE] for n in range(0, len(own), BATCH_SIZE))]:
+    for raw in [*samples, *([own] if own else [])]:
         found = session.run(["probabilities", "logits"], feeds(classifier.encoder, raw))
         for theirs, ours in zip(found, _own_outputs(classifier, raw), strict=True):
             assert theirs.shape == ours.shape
@@ -374,7 +375,7 @@ def input_words(classifier: Classifier) -> dict[str, str]:
             "torch": f"(time, batch, {size}): pixels / 255, minus {encoder.mean:.6g}, over {encoder.std:.6g}",
         }
     if isinstance(encoder, SentenceEncoder):
-        unknown = f"{encoder.words[0]!r} (0) stands for unknown ones" if encoder.unknown else "leave out unknown ones"
+        unknown = "0 stands for unknown ones" if encoder.unknown else "leave out unknown ones"
         case = "lower case" if encoder.lowercase else "as written"
         one_hot = f"(time, batch, {size}): one-hot vectors over the vocabulary"
         return {
