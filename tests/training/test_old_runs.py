@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import unroll
+from unroll.files import load_tensors, save_tensors
 from unroll.report.document import report
 from unroll.report.figures import draw_figures
 from unroll.report.pdf import write_pdf
@@ -50,3 +51,12 @@ def test_it_can_be_reported(old_run: Path, tmp_path: Path, read_pdf):
     assert f"{100 * folder.metrics()['test']['accuracy']:.2f}%" in text or folder.recipe.data is None
     for line in (old_run / "log.txt").read_text(encoding="utf-8").splitlines():
         assert line in text
+
+
+@pytest.mark.parametrize(("data", "kind"), [(None, "digits"), ("somewhere", "plain")])
+def test_its_pictures_are_digits_where_it_was_trained_on_the_packaged_ones(tmp_path, data, kind):
+    tensors, metadata = load_tensors(RUNS / "lstm-mnist" / "model.safetensors")
+    assert "pictures" not in metadata["encoder"]
+    metadata["recipe"]["data"] = data
+    save_tensors(tmp_path / "model.safetensors", tensors, metadata)
+    assert unroll.load(tmp_path / "model.safetensors").encoder.pictures == kind

@@ -141,6 +141,7 @@ TABLES = {"test_data": None, "test": 0.0, "label_column": "label", "class_weight
 USUAL_OF = {
     "images": {
         **{"standardise": True, "rotation": 0.0, "scaling": 0.0, "shear": 0.0, "translation": 0.0, "elastic": 0.0},
+        "pictures": "auto",
         **{"plain_epochs": 0},
     },
     "sentences": {

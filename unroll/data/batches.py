@@ -82,7 +82,7 @@ class Sequences:
         return Sequences(values, self.y[index], self.lengths[index])
 
     def hold_out(self, amount: float) -> tuple[Sequences, Sequences]:
-        """Split off the last `amount` sequences (below 1: that share of them).
+        """Split off the last `amount` sequences (below 1: that share of them; 0: none).
 
         Raises:
             DataError: nothing would be left on one of the sides.

@@ -173,7 +173,7 @@ class SentenceEncoder(parts.Saved):
         words = self.tokens(text)
         if not words:
             raise InputError(f"{place} holds no word: {text[:40]!r}")
-        return self._indices(words, place, InputError)
+        return self._indices(words, place, InputError, text)
 
     def stored(self, found: parts.Labelled) -> tuple[Tensor, Tensor | None]:
         """Sentences as lists of words, in the form of `Sequences`.
@@ -184,12 +184,16 @@ class SentenceEncoder(parts.Saved):
         sentences = zip(found.series, found.places, strict=True)
         return _ragged([self._indices(words, f"{place}: the sentence", DataError) for words, place in sentences])
 
-    def _indices(self, words: Sequence[str], what: str, error: type[DataError | InputError]) -> list[int]:
+    def _indices(
+        self, words: Sequence[str], what: str, error: type[DataError | InputError], text: str | None = None
+    ) -> list[int]:
         other = 0 if self.unknown else None
         indices = [k for word in words if (k := self.index.get(word, other)) is not None]
         if not indices:
             known = parts.listed(self.words, 12)
-            raise error(f"{what} holds no word of the vocabulary: {' '.join(words)[:40]!r} (the vocabulary: {known})")
+            raise error(
+                f"{what} holds no word of the vocabulary: {(text or ' '.join(words))[:40]!r} (the vocabulary: {known})"
+            )
         return indices
 
     def features(self, values: Tensor, generator: torch.Generator | None = None) -> Tensor:

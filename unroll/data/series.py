@@ -279,7 +279,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         DataError: the file is damaged, or an array is larger than the machine's memory.
     """
     try:
-        if not zipfile.is_zipfile(path):
+        if path.suffix.lower() == ".npy":
             with open(path, "rb") as file:
                 return {"X": _array(path, file, path.stat().st_size)}
         arrays: dict[str, np.ndarray] = {}

@@ -217,10 +217,11 @@ def demonstrate(run: str | None = None) -> list[str]:
     recipe = load_recipe("rnn-sentences") if classifier is None else classifier.recipe
     if not isinstance(recipe, SentenceRecipe):
         raise InputError(f"run {run} is about {recipe.task}; expected a run about sentences")
+    parameters = None if classifier is None else parameters_of(classifier.model)  # before any data are read
     dataset = load_dataset(recipe)
     encoder, train = dataset.encoder, dataset.train
-    parameters = parameters_of(first_model(recipe, encoder) if classifier is None else classifier.model)
-    beginning = f"the {'first weights of rnn-sentences' if run is None else f'weights of {run}'}"
+    parameters = parameters or parameters_of(first_model(recipe, encoder))
+    beginning = "the first weights of rnn-sentences" if run is None else f"the weights of {run}"
     assert isinstance(encoder, SentenceEncoder)
     text = [f"Backpropagation through time, one sentence after the other, beginning with {beginning}.", ""]
     for n in range(min(2, len(train))):

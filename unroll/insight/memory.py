@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -67,7 +67,7 @@ class Task:
     name: str
     length: int
     steps: int
-    batch: Callable[..., tuple[Tensor, Tensor]]
+    batch: Callable[..., tuple[Tensor, Tensor]] = field(compare=False, repr=False)
     inputs: int
     outputs: int
     answers: int

@@ -22,7 +22,7 @@ from unroll.data.images import ImageEncoder
 from unroll.data.parts import refuse_surrogates
 from unroll.data.series import SeriesEncoder
 from unroll.errors import InputError, RunError
-from unroll.training.recipe import TITLES, AnyRecipe, saved_recipe, value_text
+from unroll.training.recipe import TITLES, AnyRecipe, ImageRecipe, saved_recipe, value_text
 from unroll.training.tasks import ENCODERS
 
 MODEL_FORMAT = "unroll-1"
@@ -213,6 +213,8 @@ def checked_encoder(recipe: AnyRecipe, saved: dict[str, Any], where: Path) -> En
     Raises:
         RunError: a field is missing, of another type, or does not fit the others.
     """
+    if isinstance(recipe, ImageRecipe) and "pictures" not in saved:  # version 0.1 read all pictures as digits
+        saved = {**saved, "pictures": "digits" if recipe.data is None else "plain"}
     try:
         encoder: Encoder = ENCODERS[recipe.task].from_json(saved)
     except ValidationError as error:

@@ -53,6 +53,8 @@ def walk(first: AnyRecipe, second: AnyRecipe) -> Walk:
     Raises:
         InputError: they are of different tasks or read different data, or no hyperparameter differs.
     """
+    if first.name == second.name:
+        raise InputError(f"both recipes are called {first.name!r}; give them two names")
     if first.task != second.task:
         raise InputError(
             f"{first.name} is about {first.task} and {second.name} about {second.task}; expected two recipes of one task"
@@ -196,6 +198,8 @@ def measure(way: Walk, study: Study, seeds: int, progress: Progress = iter) -> N
                 f"{study.path} was measured with {fact} {there.get(fact)}, this is {here.get(fact)}, and the two would not "
                 "compare; name another folder with --out"
             )
+    if not study.rows:
+        study.about["machine"] = here
     study.save()  # a place that cannot be written to shall not cost a training
     ends = signature(way.first), signature(way.second)
     for recipe in progress(missing):
