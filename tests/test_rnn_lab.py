@@ -213,7 +213,7 @@ def test_python_predicts_what_the_command_does(lab_run: Path) -> None:
 
 def test_a_prediction_does_not_depend_on_the_other_sentences(unroll: Command, tmp_path: Path) -> None:
     write_reviews(tmp_path / "reviews.csv", 60)
-    unroll("train", "lstm-sentences", "--data", "reviews.csv", "--no-figures", *QUICK, "--epochs", 1)
+    unroll("train", "lstm-sentences", "--data", "reviews.csv", "--no-figures", *QUICK[2:], "--epochs", 1)
     classifier = package.load(tmp_path / "runs" / "lstm-sentences")
     texts = ["good", "The film, I think, is not bad at all and so on and on", "dull plot"]
     together = classifier.predict(texts)
