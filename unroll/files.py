@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -40,6 +41,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def refuse_special(path: Path) -> None:
+    """Raise OSError, which every reader words, where there is something else than a file: a pipe would be waited for, and
+    a device such as /dev/zero read without end."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise OSError(errno.EINVAL, f"it is {kind}; expected a file", str(path))
 
 
 def memory() -> int | None:
@@ -147,6 +156,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        refuse_special(path)
         with safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get("unroll", "{}"))
             if not isinstance(metadata, dict):
@@ -158,7 +168,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
         raise RunError(f"{path} is damaged: its metadata are nested too deeply") from None
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         # the last two: a type of numbers that torch has not
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(f"{path} is damaged or no safetensors file: {reason}") from None
 
 

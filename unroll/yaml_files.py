@@ -15,6 +15,7 @@ import yaml
 from yaml.composer import ComposerError
 
 from unroll.errors import UnrollError, quoted
+from unroll.files import refuse_special
 
 MOST_BYTES = 100_000
 DEEPEST = 20
@@ -65,6 +66,7 @@ def read_yaml(path: Path, what: str, error: type[UnrollError]) -> dict[str, Any]
     """
     place = f"{what} {path}"
     try:
+        refuse_special(path)
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
         text = content.decode("utf-8-sig")

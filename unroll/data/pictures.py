@@ -24,6 +24,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from unroll.errors import DataError, InputError
+from unroll.files import refuse_special
 
 Kind = Literal["digits", "plain"]
 Grey = NDArray[np.float32]
@@ -65,6 +66,10 @@ def load_picture(path: str | Path, rows: int = 28, columns: int = 28, kind: Kind
 def _open(path: Path) -> Image.Image:
     """The picture, upright."""
     try:
+        refuse_special(path)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    try:
         with warnings.catch_warnings():
             # Pillow warns of files it can still read and of very large ones; the largest it refuses by an error.
             warnings.simplefilter("ignore")
@@ -78,7 +83,6 @@ def _open(path: Path) -> Image.Image:
         reason = " ".join(str(error).split()) or type(error).__name__
         problems = {
             FileNotFoundError: "no such file; expected a picture (PNG, JPEG, ...)",
-            IsADirectoryError: "is a folder; expected a picture file (PNG, JPEG, ...)",
             UnidentifiedImageError: "not a picture in a format that Pillow knows; expected PNG, JPEG, ...",
             Image.DecompressionBombError: f"{reason}; reduce the picture first",
         }

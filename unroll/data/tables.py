@@ -13,6 +13,7 @@ from typing import Any
 
 from unroll.data.parts import listed, refuse_surrogates, shorten, visible
 from unroll.errors import DataError
+from unroll.files import refuse_special
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 FOREIGN = {
@@ -42,6 +43,7 @@ def read_text(path: Path) -> str:
         DataError: there is no such file, it is empty, or it is in another encoding.
     """
     try:
+        refuse_special(path)
         content = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"data file {path} does not exist") from None

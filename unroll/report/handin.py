@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unroll.errors import InputError, nearest, quoted
-from unroll.files import NAME_RULE, is_name, refuse_foreign
+from unroll.files import NAME_RULE, is_name, refuse_foreign, refuse_special
 from unroll.report.blocks import listing, note, paragraph, section
 from unroll.report.document import Parts
 from unroll.report.markdown import Block, parse_markdown, plain
@@ -215,6 +215,7 @@ def _read(path: Path, what: str) -> tuple[bytes, str]:
         InputError: it cannot be read, or is no UTF-8 text.
     """
     try:
+        refuse_special(path)
         content = path.read_bytes()
         return content, content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
