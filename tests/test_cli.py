@@ -72,9 +72,12 @@ def test_evaluate_takes_another_data_set(unroll, bars_run, tmp_path, bars_folder
 
 
 def test_predict_names_the_class_of_a_picture(unroll, bars_run, tmp_path):
-    picture = np.full((40, 60), 255, np.uint8)
+    picture = np.full((40, 40), 255, np.uint8)
     picture[10:30, 20:40] = 0
     Image.fromarray(picture).save(tmp_path / "block.png")
+    Image.fromarray(picture[:30]).save(tmp_path / "wide.png")
+    expected = "unroll: wide.png: is 40 x 30 pixels, and the model reads 8 x 8; cut it to these proportions\n"
+    assert unroll("predict", bars_run, "wide.png") == (2, "", expected)
     status, out, err = unroll("predict", bars_run, "block.png")
     assert (status, err) == (0, "")
     assert re.fullmatch(r"block\.png: [012]  \(\d \d+\.\d%  \d \d+\.\d%  \d \d+\.\d%\)\n", out)

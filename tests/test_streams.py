@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from unroll.streams import on_terminal
 
 import unroll
 from unroll.options import progress
+from unroll.terminal import is_terminal
 from unroll.training.callbacks import ProgressBar
 from unroll.training.fit import Settings, fit
 from unroll.training.tasks import build_model
@@ -30,7 +30,7 @@ def test_nothing_is_drawn_where_stderr_is_no_terminal(monkeypatch, bars_recipe, 
     recipe = bars_recipe(epochs=1)
     data = prepare(recipe)
     monkeypatch.setattr(sys, "stderr", stream)
-    assert not on_terminal()
+    assert not is_terminal(sys.stderr)
     assert list(progress("models")([1, 2])) == [1, 2]
     training = fit(build_model(recipe, data.encoder), data, Settings.of(recipe), [ProgressBar()])
     assert training.epoch == 1
@@ -39,7 +39,7 @@ def test_nothing_is_drawn_where_stderr_is_no_terminal(monkeypatch, bars_recipe, 
 
 def test_one_place_asks_whether_there_is_a_terminal():
     asking = [path.name for path in Path(unroll.__file__).parent.rglob("*.py") if "isatty" in path.read_text("utf-8")]
-    assert asking == ["streams.py"]
+    assert asking == ["terminal.py"]
 
 
 @pytest.mark.slow

@@ -319,7 +319,7 @@ def trials_seeds() -> list[bytes]:
 Files = partial(Target, mutation=mutate.damaged)
 IMAGE_READERS = ("read_part", "read_idx", "read_idx_shape", "load_images", "load_image_dataset", "begin_loading")
 SENTENCE_READERS = ("read_text", "read_records", "read_table", "read_sentences", "load_sentence_dataset")
-RUN_READERS = ("load", "load_tensors")
+RUN_READERS = ("load", "load_tensors", "load_header")
 
 TARGETS = [
     Target(
@@ -358,7 +358,7 @@ TARGETS = [
         recipes,
         mutate.of_yaml,
         recipe,
-        ("load_recipe", "read_recipe", "read_space", "parse_recipe"),
+        ("load_recipe", "read_recipe", "read_space", "read_yaml"),
     ),
     Target("lab", "x.yaml", labs, mutate.of_yaml, lab, ("load_lab",)),
     Files("answers", "x.md", texts(ANSWERS), read=answers, readers=("read_answers",)),

@@ -253,9 +253,10 @@ def test_early_stopping_goes_on_with_the_best_loss_that_it_had(bars):
     training = Training(model, dataset, Settings.of(recipe), [stopping])
     stopping.on_begin(training)
     training.epoch = 2
-    stopping.restore({}, {"best_loss": 0.5, "best_epoch": 1}, training)
+    best = training.optimizer.theta.clone()
+    stopping.restore({"best": best}, {"best_loss": 0.5, "best_epoch": 1}, training)
     assert (stopping.best_loss, stopping.best_epoch, training.stop) == (0.5, 1, False)
-    stopping.restore({}, {"best_loss": None, "best_epoch": 0}, training)
+    stopping.restore({"best": best}, {"best_loss": None, "best_epoch": 0}, training)
     assert stopping.best_loss == float("inf")
 
 

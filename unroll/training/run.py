@@ -206,10 +206,13 @@ class RunFolder:
             with np.load(path) as saved:
                 arrays = {name: saved[name] for name in saved.files}
         except FileNotFoundError:
-            raise RunError(f"{path} does not exist; train the run again") from None
+            raise RunError(f"{path} does not exist; {AGAIN}") from None
         except Exception:  # zipfile, zlib and NumPy each raise kinds of their own where a file is damaged
             raise RunError(f"{path} is damaged; {AGAIN}") from None
-        return checked_predictions(arrays, path)
+        found, test = checked_predictions(arrays, path), self.metrics().get("test")
+        if test is None or found["p"].shape != (test["total"], len(test["per_class"])):
+            raise RunError(f"{path} belongs to another run: metrics.json beside it is about another test; {AGAIN}")
+        return found
 
 
 @contextmanager

@@ -191,7 +191,7 @@ def checked_predictions(saved: dict[str, NDArray[Any]], path: Path) -> dict[str,
     for name, expected in dimensions.items():
         if name not in saved:
             raise RunError(f"{path} is damaged: it holds no {name}; {AGAIN}")
-        array = saved[name]
+        array = np.asarray(saved[name])  # np.load gives the bytes of what is no array
         kinds = "f" if name == "p" else "iuf" if name == "shown_values" else "iu"
         if array.dtype.kind not in kinds or array.ndim != (expected or max(2, array.ndim)):
             raise RunError(f"{path} is damaged: {name} has shape {array.shape} of {array.dtype}; {AGAIN}")
