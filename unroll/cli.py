@@ -132,13 +132,10 @@ def train(
     if doubt is not None:
         say(f"unroll: {doubt}", error=True)
     if not no_figures and "test" in metrics:
-        from unroll.files import remove_stale
         from unroll.report.figures import draw_figures
 
         try:
-            for path in draw_figures(folder):
-                remove_stale(path)
-                remove_stale(path.with_suffix(".svg"))
+            draw_figures(folder)
         except Exception as error:  # whatever it is, the run itself is complete
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             say(f"unroll: the run is complete, but its figures could not be drawn ({reason})", error=True)

@@ -52,7 +52,7 @@ def tune(
     The test set is never looked at. A field given as an option, such as --epochs 3, has that value in every trial. The
     same command goes on with a study that was interrupted, and with more --trials extends it.
     """
-    from unroll.files import refuse_foreign
+    from unroll.files import refuse_foreign, remove_stale
     from unroll.report.figures import figure_files
     from unroll.report.study import FIGURES, draw_study
     from unroll.training.recipe import load_recipe, read_recipe
@@ -79,6 +79,7 @@ def tune(
     made_folder(folder)
     drawn = [file for name in FIGURES for file in figure_files(folder / name)]
     refuse_foreign(folder / "trials.json", folder / "best.yaml", *drawn)
+    remove_stale(folder)
     plan = Plan(
         url, folder.name, base.model_dump(), {name: values.written for name, values in searched.items()}, trials
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
 import json
 import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHECKSUM = "sha256"
+TEMPORARY = ".unroll"  # how names of temporary files end, by which they are known to be ours
 
 NAME = re.compile(r"\w[\w. -]*")
 MOST_CHARACTERS = 100
@@ -30,7 +30,14 @@ RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT"
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write beside and rename, so that the file is there whole or not at all."""
     data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        _write(path, data)
+    except FileNotFoundError:  # the folder is gone; or another process has taken the temporary file for a stale one
+        _write(path, data)
+
+
+def _write(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -39,7 +46,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
-        os.unlink(name)
+        with suppress(FileNotFoundError):
+            os.unlink(name)
         raise
 
 
@@ -59,15 +67,14 @@ def memory() -> int | None:
         return None
 
 
-def stale_files(path: Path) -> list[Path]:
-    """What a killed process left beside `path` in `write_atomically`, if no other process is in it now."""
-    temporary = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}")
-    return [file for file in path.parent.glob(f".{glob.escape(path.name)}.*") if temporary.fullmatch(file.name)]
+def stale_files(folder: Path) -> list[Path]:
+    """What killed processes left of `write_atomically` in a folder of ours and its figures, if none is writing there now."""
+    return [file for place in (folder, folder / "figures") for file in place.glob(f".*.*{TEMPORARY}")]
 
 
-def remove_stale(path: Path) -> int:
-    """Remove the `stale_files` of `path`; how many there were. Only for who knows that no other process writes it."""
-    stale = stale_files(path)
+def remove_stale(folder: Path) -> int:
+    """Remove the `stale_files`; how many there were. Only for who holds the folder's lock."""
+    stale = stale_files(folder)
     for file in stale:
         file.unlink(missing_ok=True)
     return len(stale)

@@ -171,9 +171,9 @@ def wait(child: int, place: Path, kill_after: float | None = None) -> tuple[int,
         if kill_after is None:
             raise FaultError(f"still at work after {LONGEST:.0f} s")
     errors = place / f".stderr-{child}"
-    text = errors.read_text(errors="replace")
+    text = errors.read_text(errors="replace") if errors.exists() else ""  # it may be killed before it has made one
     for name in ("stdout", "stderr"):
-        (place / f".{name}-{child}").unlink()
+        (place / f".{name}-{child}").unlink(missing_ok=True)
     return os.waitstatus_to_exitcode(status), text
 
 

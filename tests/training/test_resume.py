@@ -240,7 +240,7 @@ def test_of_two_that_make_the_same_folder_one_wins(bars_recipe, tmp_path, monkey
 
 def test_what_a_kill_left_of_the_making_of_a_folder_is_no_content(bars_recipe, tmp_path):
     (tmp_path / LOCK).touch()
-    (tmp_path / ".recipe.yaml.abcd_123").write_text("name: bar")
+    (tmp_path / ".recipe.yaml.abcd_123.unroll").write_text("name: bar")
     folder = RunFolder.create(tmp_path, bars_recipe(), {})
     assert {path.name for path in folder.path.iterdir()} == {LOCK, "recipe.yaml"}
 
@@ -314,18 +314,18 @@ def test_a_save_that_a_kill_left_in_a_finished_run_is_removed(unroll, bars_run, 
 
 
 def test_only_own_temporary_files_are_removed(tmp_path):
-    path = tmp_path / "metrics.json"
-    own = tmp_path / ".metrics.json.0a_9zzzz"
+    (tmp_path / "figures").mkdir()
+    own = [tmp_path / ".metrics.json.0a_9zzzz.unroll", tmp_path / "figures" / ".loss.png.abcdefgh.unroll"]
     foreign = [
         ".metrics.json.bak",
-        ".metrics.json.ABCDEFGH",
-        "metrics.json.abcdefgh",
-        ".notes.abcdefgh",
-        ".metrics.jsonabcdefgh",
+        ".metrics.json.abcdefgh",
+        "metrics.json.abcdefgh.unroll",
+        ".notes.unroll",
+        "x.unroll",
     ]
-    for file in (own, *(tmp_path / name for name in foreign)):
+    for file in (*own, *(tmp_path / name for name in foreign)):
         file.touch()
-    assert stale_files(path) == [own]
+    assert stale_files(tmp_path) == own
 
 
 def test_all_figures_are_there_where_the_last_one_is(bars_run, tmp_path, monkeypatch):
@@ -371,3 +371,20 @@ def test_a_changed_recipe_is_no_more_what_its_file_says_of_it(bars_folder):
     assert load_recipe("lstm-mnist", {"data": str(bars_folder), "seed": 3, "engine": "reference"}).about == whole.about
     assert load_recipe("lstm-mnist", {"hidden_size": 8}).about == ""
     assert load_recipe("lstm-mnist", {"hidden_size": 8, "about": "small"}).about == "small"
+
+
+def test_a_temporary_file_that_another_process_took_for_a_stale_one_is_written_again(tmp_path, monkeypatch):
+    replace, taken = os.replace, []
+
+    def replace_late(source, target):
+        if not taken:
+            taken.append(Path(source))
+            Path(source).unlink()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_late)
+    write_atomically(tmp_path / "x.json", "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+    assert (tmp_path / "x.json").read_text() == "{}"
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "nowhere" / "x.json", "{}")

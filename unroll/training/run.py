@@ -52,8 +52,6 @@ from unroll.training.tasks import build_model, load_test_part
 from unroll.yaml_files import read_yaml
 
 LOCK = ".train.lock"
-WRITTEN = ("recipe.yaml", "resume.safetensors", "model.safetensors", "predictions.npz", "metrics.json")
-"""What training writes beside and renames."""
 
 
 class RunFolder:
@@ -84,7 +82,7 @@ class RunFolder:
         text = dump_recipe(recipe) + yaml.safe_dump({"ran_with": facts}, sort_keys=False)
 
         def refuse_content() -> None:
-            stale = stale_files(path / "recipe.yaml")
+            stale = stale_files(path)
             if any(file.name != LOCK and file not in stale for file in path.iterdir()):
                 raise RunError(
                     f"{path} is not empty; name another folder with --out, or go on with: unroll train --resume {path}"
@@ -96,7 +94,7 @@ class RunFolder:
             refuse_content()
             with _one_process(path):  # of two that make the same folder, one finds the other's recipe in it
                 refuse_content()
-                remove_stale(path / "recipe.yaml")
+                remove_stale(path)
                 write_atomically(path / "recipe.yaml", text)
         except (FileExistsError, NotADirectoryError):
             raise RunError(f"{path} cannot be a run folder: a file stands in the way") from None
@@ -126,7 +124,7 @@ class RunFolder:
 
     def tidy(self) -> bool:
         """Remove what a killed process left behind, within `alone`; whether there was anything."""
-        left = sum(remove_stale(self.path / name) for name in WRITTEN)
+        left = remove_stale(self.path)
         resume = self.path / "resume.safetensors"
         if self.finished and resume.is_file():
             resume.unlink()
