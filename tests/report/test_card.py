@@ -8,12 +8,13 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from markdown_it import MarkdownIt
 
 from unroll.files import load_tensors, save_tensors
-from unroll.report.card import card_text, fenced, shown
-from unroll.training.run import RunFolder
+from unroll.report.card import card_text, fenced, shown, write_card
+from unroll.training.run import RunFolder, load
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -56,6 +57,15 @@ def test_labels_are_text_and_nothing_else_in_a_card(evil_run):
     assert labels is not None
     assert html.unescape(labels[1]) == ", ".join(EVIL)
     assert page.count("<h2>") == len(re.findall("^## ", card, re.MULTILINE)) == 3
+
+
+def test_weights_beside_a_card_carry_no_place_on_the_machine(evil_run, tmp_path):
+    _, weights = write_card(evil_run, tmp_path / "model.onnx")
+    _, metadata = load_tensors(weights)
+    assert metadata["recipe"]["data"] == "``` x $(rm y)"
+    assert b"secret place" not in weights.read_bytes()
+    own, theirs = load(weights).model.state_dict(), load(evil_run.path).model.state_dict()
+    assert all(torch.equal(own[name], theirs[name]) for name in theirs)
 
 
 def test_a_card_names_no_place_on_the_machine_that_it_was_made_on(evil_run, bars_run):

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from unroll.errors import InputError
-from unroll.files import refuse_foreign
+from unroll.files import load_tensors, refuse_foreign, save_tensors
 from unroll.report.blocks import percent
 from unroll.report.document import command, title_of, wrapped
 from unroll.report.export import input_words, operator_of
@@ -115,7 +115,12 @@ def write_card(folder: RunFolder, onnx: Path | None = None) -> list[Path]:
     write_whole(card, text)
     source = folder.path / "model.safetensors"
     if weights.resolve() != source.resolve():
-        write_whole(weights, source.read_bytes())
+        tensors, metadata = load_tensors(source)
+        recipe = metadata["recipe"]
+        for field in ("data", "test_data"):  # where the data lie on this machine is nobody's business
+            if recipe.get(field) is not None:
+                recipe[field] = Path(recipe[field]).name
+        save_tensors(weights, tensors, metadata)
     return [card, weights]
 
 
