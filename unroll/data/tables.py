@@ -142,6 +142,8 @@ def read_table(path: Path, text: str | None = None) -> list[tuple[int, list[str]
         merged = True
     if delimiter == "\t" and merged:
         rows = _parse(path, lines, delimiter, csv.QUOTE_NONE)
+    if not rows:
+        raise DataError(f"{path} holds nothing but empty fields; expected one record a line")
     width = len(rows[0][1])
     for line, fields in rows:
         if len(fields) != width:

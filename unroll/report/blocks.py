@@ -132,9 +132,11 @@ def numbers(values: list[Any]) -> list[str]:
 def shown(value: Any) -> str:
     """A field's value for people.
 
-    >>> shown(True), shown(None), shown(6e-5), shown(28), shown("adamw")
-    ('yes', 'none', '6e-05', '28', 'adamw')
+    >>> shown(True), shown(None), shown(6e-5), shown(28), shown("adamw"), shown(("a", "b"))
+    ('yes', 'none', '6e-05', '28', 'adamw', 'a, b')
     """
+    if isinstance(value, tuple | list):
+        return ", ".join(map(shown, value))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
