@@ -80,6 +80,7 @@ def guided(name: str, seconds: float, seed: int) -> None:
         import unroll.commands_tuning
         import unroll.report.handin
         import unroll.training.train  # noqa: F401
+    import mutate
     from targets import TARGETS
 
     warnings.simplefilter("ignore")
@@ -102,8 +103,14 @@ def guided(name: str, seconds: float, seed: int) -> None:
 
     def mutation(content: bytes, most: int, number: int) -> bytes:
         draw = random.Random(number)
-        changed = atheris.Mutate(content, most) if draw.random() < 0.2 else target.mutation(content, draw)
-        return changed[:most]
+        if draw.random() < 0.2:
+            return bytes(atheris.Mutate(content, most))
+        try:
+            return target.mutation(content, draw)[:most]
+        except (
+            Exception
+        ):  # a file that is damaged already may not come apart; and an exception here ends in a standstill
+            return mutate.damaged(content, draw)[:most]
 
     limits = [
         f"-max_total_time={int(seconds)}",
