@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,7 +94,7 @@ class Trace:
             return cls(arrays, arrays.pop("p", None), arrays.pop("x"), arrays.pop("lengths"), names)
         except FileNotFoundError:
             raise RunError(f"{path} does not exist; make a trace with: unroll look RUN") from None
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except Exception:  # zipfile, zlib and NumPy each raise kinds of their own where a file is damaged
             raise RunError(f"{path} is damaged or no trace; make one with: unroll look RUN") from None
 
 

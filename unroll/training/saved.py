@@ -114,6 +114,7 @@ class Tested(Strict):
 class Times(Strict):
     model_config = ConfigDict(extra="allow")
 
+    __pydantic_extra__: dict[str, Seconds]
     training: Seconds
 
 
