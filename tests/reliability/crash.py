@@ -166,7 +166,9 @@ def wait(child: int, place: Path, kill_after: float | None = None) -> tuple[int,
             break
         time.sleep(0.002)
     if not done:
-        os.killpg(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has no session of its own yet
+            os.killpg(child, signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         if kill_after is None:
             raise FaultError(f"still at work after {LONGEST:.0f} s")

@@ -151,6 +151,8 @@ def main() -> None:
 
     def run(name: str) -> int:
         (BUILD / f"{name}.count").unlink(missing_ok=True)
+        for old in (*(BUILD / name).glob("*"), *(BUILD / "broken").glob(f"{name}-*")):
+            old.unlink()
         command = [sys.executable, __file__, "--guided", name, "--seconds", str(share), "--seed", str(given.seed)]
         began = time.perf_counter()
         process = subprocess.run(
