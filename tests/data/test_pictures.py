@@ -267,7 +267,7 @@ def test_what_is_no_picture_is_named_in_one_line(tmp_path: Path) -> None:
         ("text.png", "not a picture in a format"),
         ("empty.png", "not a picture in a format"),
         ("cut.png", "cannot be read as a picture"),
-        ("folder.png", "is a folder"),
+        ("folder.png", "it is a folder"),
     ):
         with pytest.raises(DataError, match=f"{name}: {message}") as caught:
             load_picture(tmp_path / name)
