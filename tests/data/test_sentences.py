@@ -464,7 +464,15 @@ def test_half_a_character_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("text_column", "foo"), ("label_column", "2"), ("min_count", 2), ("max_vocabulary", 3), ("max_length", 2)],
+    [
+        ("text_column", "foo"),
+        ("label_column", "2"),
+        ("min_count", 2),
+        ("max_vocabulary", 3),
+        ("max_length", 2),
+        ("validation", 0.5),
+        ("test", 1),
+    ],
 )
 def test_how_to_read_a_file_is_refused_where_there_is_none(name: str, value: object) -> None:
     with pytest.raises(DataError, match=f"{name} is {value!r}, but there is no data; say where it is with --data FILE"):

@@ -90,7 +90,11 @@ def test_every_packaged_space_can_be_read_and_holds_the_recipe_itself(name):
         ("hidden_size=1.5..3", "--space: hidden_size is 1.5; expected a valid integer"),
         ("epochs=2..5 step 0.5", "--space: epochs is a whole number; expected a whole step, not 0.5"),
         ("epochs=2..5 step 9", "--space: epochs goes from 2 to 5 in steps of 9; expected a smaller step above 0"),
-        ("epochs=2..many", "--space: epochs is '2..many'; expected numbers, as in 0.001..0.1"),
+        ("epochs=2..many", "--space: epochs is '2..many'; expected numbers of at most 1e+100, as in 0.001..0.1"),
+        (
+            "learning_rate=1e-300..1e300",
+            "--space: learning_rate is '1e-300..1e300'; expected numbers of at most 1e+100, as in 0.001..0.1",
+        ),
         ("optimizer=sgd,momentum", "--space: optimizer is 'momentum'; expected 'sgd', 'adam' or 'adamw'"),
         ("optimizer=sgd,sgd", "--space: optimizer is sgd, sgd; expected different values to choose from"),
         ("dropout=0,0.0", "--space: dropout is 0, 0.0; expected different values to choose from"),

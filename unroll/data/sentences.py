@@ -291,6 +291,8 @@ def load_sentence_dataset(
             ("max_vocabulary", max_vocabulary, None),
             ("max_length", max_length, None),
             ("word_dropout", word_dropout, 0.0),
+            ("validation", validation, 0.0),
+            ("test", test, 0.0),
         ):
             if value != usual:  # it would be ignored without a word
                 raise DataError(f"{name} is {value!r}, but there is no data; say where it is with --data FILE")

@@ -23,6 +23,7 @@ from unroll.errors import RecipeError, nearest
 from unroll.training.recipe import DATA, INDIFFERENT, TITLES, AnyRecipe, field_value, parse_recipe, value_text
 
 RANGE = re.compile(r"\s*(?P<low>\S+?)\s*\.\.\s*(?P<high>\S+)(?:\s+(?P<log>log)|\s+step\s+(?P<step>\S+))?\s*")
+LARGEST = 1e100  # the square of a range shall be a number, for the sampler takes it
 NO_HYPERPARAMETERS = {"task", "validation", *TITLES, *INDIFFERENT, *DATA}
 
 
@@ -139,8 +140,10 @@ def _range(name: str, found: re.Match[str], before: Range | Choice | None, where
     low, high = field_value(found["low"]), field_value(found["high"])
     step = None if found["step"] is None else field_value(found["step"])
     for value in (low, high, 1 if step is None else step):
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise RecipeError(f"{where}: {name} is {found[0].strip()!r}; expected numbers, as in 0.001..0.1")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= LARGEST:
+            raise RecipeError(
+                f"{where}: {name} is {found[0].strip()!r}; expected numbers of at most {LARGEST:g}, as in 0.001..0.1"
+            )
     if not low < high:
         raise RecipeError(f"{where}: {name} runs from {low:g} to {high:g}; expected the smaller number first")
     log = found["log"] is not None
