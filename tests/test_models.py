@@ -260,3 +260,23 @@ def test_normal_initialisation_draws_the_labs_numbers_in_the_labs_order():
 def test_one_class_is_refused():
     with pytest.raises(InputError, match="num_classes is 1, but a classifier needs at least 2 classes"):
         SequenceClassifier("rnn", D, H, 1)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_cell_of_ones_own_is_a_model_like_any_other(num_layers):
+    torch.manual_seed(0)
+    model = SequenceClassifier(torch.nn.GRUCell, 3, 5, 4, num_layers=num_layers, bidirectional=True, pooling="mean")
+    x, y = torch.randn(6, 2, 3), torch.tensor([0, 3])
+    theirs = torch.nn.GRU(3, 5, num_layers, bidirectional=True)
+    for layer, cells in enumerate(model.layers.cells):
+        for suffix, cell in zip(("", "_reverse"), cells, strict=True):
+            for name, parameter in cell.module.named_parameters():
+                getattr(theirs, f"{name}_l{layer}{suffix}").data.copy_(parameter)
+    torch.testing.assert_close(model(x), theirs(x)[0].mean(0) @ model.W_out.T + model.b_out)
+    model.backward(x, y)
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+    before = [p.detach().clone() for p in model.parameters()]
+    for forget_bias in (None, 1.0):  # this cell has no gate f
+        torch.manual_seed(0)
+        model.initialise("orthogonal", forget_bias)
+        assert not any(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True) if a.any())

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -27,6 +27,7 @@ from unroll.errors import InputError, UnrollError, nearest, shortened
 from unroll.options import SEEDS, Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
 from unroll.terminal import open_closed, printable, say
 from unroll.training import distributed
+from unroll.training.recipe import DeviceName
 
 if TYPE_CHECKING:
     from unroll.training.run import RunFolder
@@ -317,8 +318,9 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     help="steps to remember; growing ones if left out",
 )
 @click.option("--seeds", type=SEEDS, default=3, metavar="N", help="trainings of each kind; 3 if left out")
+@click.option("--device", type=click.Choice(get_args(DeviceName)), default="auto", help="auto: a GPU if any")
 @output("where to put figure and numbers; memory if left out", default="memory")
-def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: Path) -> None:
+def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, device: DeviceName, out: Path) -> None:
     """Find out for how many steps RNN and LSTM can keep something.
 
     The tasks: order (temporal order), adding, copy, rows (MNIST rows, then blank ones); all if left out. What FOLDER
@@ -334,7 +336,7 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, out: Pa
     file = folder / "memory.json"
     refuse_foreign(*figure_files(folder / "memory"))
     with alone(folder, "unroll memory"):
-        rows = summary(measure(todo, file, progress("trainings")))
+        rows = summary(measure(todo, file, progress("trainings"), device))
     _table(text_table(rows))
     say(f"Figure: {save_insight(draw_memory(rows), folder / 'memory')}")
     say(f"Numbers: {file}")

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from unroll.engines import native
+from unroll.engines import EngineName, readout_loss
 from unroll.errors import InputError, nearest
 
 Pooling = Literal["last", "mean", "max"]
+MISTAKES_SHOWN = 20
 
 
 def pool(how: Pooling, outputs: Tensor, last: Tensor, lengths: Tensor | None) -> Tensor:
@@ -49,22 +51,26 @@ class Head(ABC):
         pooling: which states it reads, see `pool`.
         cross_entropy: where the loss is the cross-entropy of z, its class weights (C,) or None and its label smoothing; so
             that an engine may compute it together with the scan. None where the loss is another.
+        followed: which of `metrics` are measured on the held-out part after every epoch. ``loss`` is one of them.
+        score: the metric by which a search chooses; larger is better.
     """
 
     outputs: int
     pooling: Pooling
+    followed: tuple[str, ...]
+    score: str
     cross_entropy: tuple[Tensor | None, float] | None = None
 
     def fit_to(self, y: Tensor) -> None:  # noqa: B027 - most heads have nothing to do
         """Take from the training part's targets what the loss needs to know of them."""
 
     @abstractmethod
-    def loss(self, h: Tensor, W: Tensor, b: Tensor, y: Tensor, total: float | None, reference: bool) -> Tensor:
+    def loss(self, h: Tensor, W: Tensor, b: Tensor, y: Tensor, total: float | None, engine: EngineName) -> Tensor:
         """The mean loss of a batch: h (B, F), W (O, F), b (O,), targets y (B,).
 
         Args:
             total: what to divide by, where the batch is a share of a larger one; None: what `weight` gives for y.
-            reference: by torch's operations alone.
+            engine: which one computes it.
         """
 
     @abstractmethod
@@ -79,8 +85,32 @@ class Head(ABC):
     def metrics(self, predicted: Tensor, y: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
         """What `decode` gave for N sequences and their targets y (N,) -> what goes into metrics.json.
 
-        Among it ``loss``, by which early stopping chooses, and ``accuracy``, by which a search does.
+        Among it ``loss``, by which early stopping chooses, and `score`.
         """
+
+    @abstractmethod
+    def summary(self, metrics: dict[str, Any]) -> str:
+        """The metrics that are printed, such as ``Accuracy: 98.77%``; beside the loss, of those in `followed`."""
+
+    @abstractmethod
+    def answer(self, predicted: Tensor, names: tuple[str, ...]) -> Any:
+        """What `decode` gave for one sequence, as its user is told."""
+
+    @abstractmethod
+    def examples(self, predicted: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Groups of sequences worth showing in figures, each by its numbers."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable class of one input, and the probability of every class."""
+
+    label: str
+    probabilities: dict[str, float]
+
+    @property
+    def probability(self) -> float:
+        return self.probabilities[self.label]
 
 
 class Classification(Head):
@@ -95,6 +125,9 @@ class Classification(Head):
     Raises:
         InputError: fewer than two classes, or no such pooling.
     """
+
+    followed = ("loss", "accuracy")
+    score = "accuracy"
 
     def __init__(
         self, classes: int, pooling: Pooling = "last", label_smoothing: float = 0.0, balanced: bool = False
@@ -118,15 +151,12 @@ class Classification(Head):
             counts = torch.bincount(y, minlength=self.outputs).clamp(min=1)
             self.class_weights = len(y) / (self.outputs * counts.to(torch.get_default_dtype()))
 
-    def loss(self, h: Tensor, W: Tensor, b: Tensor, y: Tensor, total: float | None, reference: bool) -> Tensor:
-        weights = self._weights(h)
-        return native.readout_loss(h, W, b, y, weights, self.label_smoothing, total=total, reference=reference)
+    def loss(self, h: Tensor, W: Tensor, b: Tensor, y: Tensor, total: float | None, engine: EngineName) -> Tensor:
+        weights = None if self.class_weights is None else self.class_weights.to(h)
+        return readout_loss(h, W, b, y, weights, self.label_smoothing, total, engine)
 
     def weight(self, y: Tensor) -> float:
         return float(len(y) if self.class_weights is None else self.class_weights[y.cpu()].sum())
-
-    def _weights(self, like: Tensor) -> Tensor | None:
-        return None if self.class_weights is None else self.class_weights.to(like)
 
     def decode(self, z: Tensor) -> Tensor:
         """Class probabilities (B, C)."""
@@ -152,6 +182,21 @@ class Classification(Head):
             "loss": float(-predicted.gather(1, y[:, None]).clamp(min=1e-12).log().mean()),
             "per_class": per_class,
             "confusion": confusion.tolist(),
+        }
+
+    def summary(self, metrics: dict[str, Any]) -> str:
+        return f"Accuracy: {100 * metrics['accuracy']:.2f}%"
+
+    def answer(self, predicted: Tensor, names: tuple[str, ...]) -> Prediction:
+        return Prediction(names[int(predicted.argmax())], dict(zip(names, predicted.tolist(), strict=True)))
+
+    def examples(self, predicted: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """``one_of_each``: the first sequence of every class; ``mistakes``: those of which the model was surest."""
+        wrong = (predicted.argmax(1) != y).nonzero()[:, 0]
+        surest = predicted[wrong].amax(1).argsort(descending=True, stable=True)
+        return {
+            "one_of_each": torch.tensor([int((y == k).nonzero()[0, 0]) for k in y.unique().tolist()]),
+            "mistakes": wrong[surest][:MISTAKES_SHOWN],
         }
 
 

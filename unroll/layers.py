@@ -8,7 +8,7 @@ integer inputs as word indices, and the choice of an engine. Not here: projectio
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -16,19 +16,19 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unroll.cells import cell_type
-from unroll.cells.base import Cell, State, joined, parts
-from unroll.cells.parameters import CellParameters
+from unroll.cells.base import Cell, State, as_cell, joined, parts
 from unroll.cells.rnn import Nonlinearity
 from unroll.engines import EngineName, check_engine, scan
 from unroll.errors import InputError, quoted
 
 
 def stack(
-    cell: type[CellParameters], input_size: int, hidden_size: int, num_layers: int, directions: int, **options: Any
-) -> list[list[CellParameters]]:
+    cell: Callable[..., nn.Module], input_size: int, hidden_size: int, num_layers: int, directions: int, **options: Any
+) -> list[list[Cell]]:
     """New cells by layer and direction: layer 0 reads D features, every other layer the outputs below it.
 
     Args:
+        cell: a class, or whatever makes a module of one step (see `unroll.as_cell`) from D and H.
         options: for the cells' constructor.
 
     Raises:
@@ -41,7 +41,7 @@ def stack(
         raise InputError(f"num_layers is {num_layers}, but there must be at least 1")
     return [
         [
-            cell(input_size if layer == 0 else hidden_size * directions, hidden_size, **options)
+            as_cell(cell(input_size if layer == 0 else hidden_size * directions, hidden_size, **options))
             for _ in range(directions)
         ]
         for layer in range(num_layers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,7 +27,8 @@ class SequenceModel(nn.Module):
     h is h_T, or what the head's pooling makes of h_1 … h_T. In two directions the states of both scans stand side by side.
 
     Args:
-        cell: name of the cell, such as ``"lstm"``.
+        cell: name of the cell, such as ``"lstm"``, or what makes one from D and H: a class whose instances compute one step,
+            see `unroll.as_cell`.
         input_size: D features, or V words where the inputs are word indices.
         hidden_size: H units in every layer and direction.
         head: what the model says.
@@ -40,7 +42,7 @@ class SequenceModel(nn.Module):
 
     def __init__(
         self,
-        cell: str,
+        cell: str | Callable[[int, int], nn.Module],
         input_size: int,
         hidden_size: int,
         head: Head,
@@ -56,11 +58,11 @@ class SequenceModel(nn.Module):
         self.dropout = dropout
         self.embedding = None if embedding_size is None else nn.Parameter(torch.empty(input_size, embedding_size))
         width = input_size if embedding_size is None else embedding_size
-        kind = cell_type(cell)
+        kind: Any = cell_type(cell) if isinstance(cell, str) else cell
         options = {"nonlinearity": nonlinearity} if "nonlinearity" in inspect.signature(kind).parameters else {}
         cells = stack(kind, width, hidden_size, num_layers, 2 if bidirectional else 1, **options)
         self.layers = Recurrent(cells, dropout=dropout, engine=engine)
-        self.W_out = nn.Parameter(torch.empty(head.outputs, hidden_size * self.layers.directions))
+        self.W_out = nn.Parameter(torch.empty(head.outputs, self.layers.hidden_size * self.layers.directions))
         self.b_out = nn.Parameter(torch.empty(head.outputs))
         self.initialise("uniform")
 
@@ -68,9 +70,10 @@ class SequenceModel(nn.Module):
     def initialise(self, how: str, forget_bias: float | None = None) -> None:
         """Draw all parameters anew, in the order W, U, b of each cell, W_out, b_out, embedding.
 
-        `how` is explained at `CellParameters.initialise`; the readout follows suit: uniform with bound 1/√fan-in for
-        ``uniform`` and ``linear``; for ``normal`` N(0, 1)/√fan-in, for ``orthogonal`` Glorot uniform, both with zero
-        bias. Embedded words are drawn from N(0, 0.1²). `forget_bias` is the first bias of gate f, in cells that have it.
+        `how` is explained at `CellParameters.initialise`; a cell of one's own may know only its own way. The readout:
+        uniform with bound 1/√fan-in for ``uniform`` and ``linear``; for ``normal`` N(0, 1)/√fan-in, for ``orthogonal``
+        Glorot uniform, both with zero bias. Embedded words are drawn from N(0, 0.1²). `forget_bias` is the first bias of
+        gate f, in cells that have it.
         """
         for cells in self.layers.cells:
             for cell in cells:
@@ -109,7 +112,7 @@ class SequenceModel(nn.Module):
             total: what to divide by, where the batch is a share of a larger one.
         """
         h = self.represent(x, lengths)
-        return self.head.loss(h, self.W_out, self.b_out, y, total, self.layers.engine == "reference")
+        return self.head.loss(h, self.W_out, self.b_out, y, total, self.layers.engine)
 
     def backward(
         self,
@@ -136,7 +139,7 @@ class SequenceModel(nn.Module):
     def _by_engine(
         self, x: Tensor, y: Tensor, lengths: Tensor | None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]] | None:
-        """What the engine's ``gradients`` gives, where a scan of one cell over features and a cross-entropy are all there is."""
+        """What the engine's ``gradients`` gives, where one scan, its last state and a cross-entropy are all there is."""
         layers, cross_entropy = self.layers, self.head.cross_entropy
         alone = (
             type(layers) is Recurrent
@@ -144,9 +147,6 @@ class SequenceModel(nn.Module):
             and layers.num_layers == layers.directions == 1
             and self.head.pooling == "last"
             and not (self.training and self.dropout)
-            and x.dim() == 3
-            and x.shape[0] > 0
-            and not x.requires_grad
         )
         if not alone or cross_entropy is None:
             return None
@@ -181,7 +181,7 @@ class SequenceClassifier(SequenceModel):
 
     def __init__(
         self,
-        cell: str,
+        cell: str | Callable[[int, int], nn.Module],
         input_size: int,
         hidden_size: int,
         num_classes: int,

@@ -471,7 +471,6 @@ def test_half_a_character_is_refused() -> None:
         ("max_vocabulary", 3),
         ("max_length", 2),
         ("validation", 0.5),
-        ("test", 1),
     ],
 )
 def test_how_to_read_a_file_is_refused_where_there_is_none(name: str, value: object) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from unroll.errors import InputError, TrainingError
-from unroll.models import SequenceClassifier
+from unroll.heads import Head
+from unroll.models import SequenceClassifier, SequenceModel
 from unroll.training import callbacks
 from unroll.training.callbacks import Average, EarlyStopping
+from unroll.training.evaluate import predictions, write_predictions
 from unroll.training.fit import Callback, Settings, Training, fit
 from unroll.training.recipe import ImageRecipe
+from unroll.training.run import Classifier
 from unroll.training.tasks import first_model
 from unroll.training.train import fit_recipe, prepare
 
@@ -270,3 +274,50 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(distributed, "size", lambda: 2)
     assert find_device("cuda") == torch.device("cuda", 1)
     assert find_device("cpu") == torch.device("cpu")
+
+
+class Mean(Head):
+    """One number for each sequence, its class's number here: squared error. All that another task needs."""
+
+    outputs, pooling, followed, score = 1, "mean", ("loss", "error"), "error"
+
+    def loss(self, h, W, b, y, total, engine):
+        return ((h @ W.T + b)[:, 0] - y).square().sum() / (total or len(y))
+
+    def weight(self, y):
+        return float(len(y))
+
+    def decode(self, z):
+        return z[:, 0]
+
+    def metrics(self, predicted, y, names):
+        error = predicted - y
+        return {"loss": float(error.square().mean()), "error": float(error.abs().mean())}
+
+    def summary(self, metrics):
+        return f"Error: {metrics['error']:.3f}"
+
+    def answer(self, predicted, names):
+        return float(predicted)
+
+    def examples(self, predicted, y):
+        return {"worst": (predicted - y).abs().argsort(descending=True)[:3]}
+
+
+def test_a_task_of_another_kind_is_trained_followed_and_tested(bars, tmp_path):
+    recipe, dataset, _ = bars
+    torch.manual_seed(0)
+    model = SequenceModel("lstm", dataset.encoder.input_size, 8, Mean())
+    printed, rows = [], []
+    more = [EarlyStopping(50), callbacks.Printer(printed.append, "steps", 10**6), callbacks.Listener(rows.append)]
+    fit(model, dataset, Settings(epochs=40, batch_size=20, learning_rate=0.01), more)
+    assert rows[-1]["validation_error"] < 0.5 * rows[0]["validation_error"]
+    assert printed[0].endswith(f"Validation Error: {rows[0]['validation_error']:.3f}")
+    found = predictions(model, dataset.test, dataset.encoder)
+    write_predictions(tmp_path / "predictions.npz", model.head, found, dataset.test)
+    with np.load(tmp_path / "predictions.npz") as saved:
+        error = np.abs(saved["p"] - saved["y"])
+        assert error[saved["worst"]].tolist() == sorted(error, reverse=True)[:3]
+        assert len(saved["shown_values"]) == 3
+    answers = Classifier(model, dataset.encoder, recipe).predict(list(dataset.test.values[:2].numpy()))
+    assert answers == pytest.approx(found[:2].tolist())

@@ -41,6 +41,16 @@ class Cell(nn.Module):
         """The state before the first step: zeros, unless the cell says otherwise."""
         return zero_state(self, self.state_sizes, batch_size)
 
+    def initialise(self, how: str) -> None:
+        """Draw the parameters anew: here as the modules' own ``reset_parameters`` do; `how` is for cells that have a choice."""
+        for module in self.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+
+    def set_bias(self, gate: str, value: float | Tensor) -> None:
+        """Set the bias of one gate; a cell without this gate, or without biases, stays as it is."""
+
     def quantities(self, x: Tensor, state: State) -> dict[str, Tensor]:
         """Everything with a name that a step computes, in the order of the equations; the new state is among it."""
         return dict(zip(self.state_names, parts(self(x, state)), strict=True))

@@ -292,7 +292,6 @@ def load_sentence_dataset(
             ("max_length", max_length, None),
             ("word_dropout", word_dropout, 0.0),
             ("validation", validation, 0.0),
-            ("test", test, 0.0),
         ):
             if value != usual:  # it would be ignored without a word
                 raise DataError(f"{name} is {value!r}, but there is no data; say where it is with --data FILE")

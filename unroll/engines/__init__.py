@@ -8,9 +8,9 @@ An engine is a module with
 
     why_not(cell, x) -> str | None                               the reason it cannot scan this cell over x
     scan(cell, x, state, lengths, reverse) -> outputs, state     `unroll.engines.reference.scan` has shapes and meaning
-    gradients(cell, x, lengths, W, b, y, …) -> … | None          cross-entropy of a linear readout of the last state, with
-                                                                 its gradients and no recorded graph; None where it has
-                                                                 no such call
+    readout_loss(h, W, b, y, weights, smoothing, total) -> loss  cross-entropy of a linear readout
+    gradients(cell, x, lengths, W, b, y, …) -> … | None          that of the last state of a scan, with its gradients and no
+                                                                 recorded graph; None where it cannot
 """
 
 from __future__ import annotations
@@ -62,3 +62,19 @@ def scan(
     """Scan `cell` over time with the engine chosen; see `unroll.engines.reference.scan` for shapes and meaning."""
     found: tuple[Tensor, State] = choose(engine, cell, x).scan(cell, x, state, lengths, reverse)
     return found
+
+
+def readout_loss(
+    h: Tensor,
+    W: Tensor,
+    b: Tensor,
+    y: Tensor,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    total: float | None = None,
+    engine: EngineName = "auto",
+) -> Tensor:
+    """The mean cross-entropy of a linear readout; see `unroll.engines.reference.readout_loss`."""
+    chosen = next(iter(ENGINES.values())) if engine == "auto" else ENGINES[engine]
+    loss: Tensor = chosen.readout_loss(h, W, b, y, weights, smoothing, total)
+    return loss

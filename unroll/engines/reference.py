@@ -23,6 +23,37 @@ def gradients(*_: Any) -> None:
     """None: they are autograd's business here."""
 
 
+def readout_loss(
+    h: Tensor,
+    W: Tensor,
+    b: Tensor,
+    y: Tensor,
+    weights: Tensor | None = None,
+    smoothing: float = 0.0,
+    total: float | None = None,
+) -> Tensor:
+    """The mean cross-entropy of a linear readout, as `torch.nn.functional.cross_entropy` has it.
+
+        z = h Wᵀ + b,   p = softmax(z)
+        q_k = (1 - smoothing) w_y [k = y] + smoothing w_k / C
+        loss = - sum over the batch and k of q_k log p_k / total
+
+    Label smoothing: Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking the Inception architecture. CVPR 2016, section 7.
+
+    Args:
+        h: (B, F) what is read.
+        W: (C, F).
+        b: (C,).
+        y: (B,) int64, the classes.
+        weights: (C,) their weights w; None for ones.
+        total: what to divide by; None for the sum of w_y over the batch.
+    """
+    z = torch.addmm(b, h, W.T)
+    if total is None:
+        return torch.nn.functional.cross_entropy(z, y, weights, label_smoothing=smoothing)
+    return torch.nn.functional.cross_entropy(z, y, weights, reduction="sum", label_smoothing=smoothing) / total
+
+
 def scan(
     cell: Cell,
     x: Float[Tensor, "T B D"] | Integer[Tensor, "T B"],

@@ -42,6 +42,7 @@ from unroll.insight.ablate import KeepOpen
 from unroll.layers import Recurrent, stack
 from unroll.optim import cosine
 from unroll.training.fit import Callback, Settings, Training, fit
+from unroll.training.recipe import DeviceName
 from unroll.training.trials import Trials
 
 CellName = Literal["lstm", "rnn", "irnn"]
@@ -269,7 +270,8 @@ class Test(Callback):
 
     def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
         with torch.no_grad():
-            outputs = torch.cat([training.model(part) for part in self._x.split(500, 1)], 1)
+            theta = training.optimizer.theta
+            outputs = torch.cat([training.model(part.to(theta.device)).cpu() for part in self._x.split(500, 1)], 1)
         self.right = self._task.right(outputs, self._y)
         self.best = max(self.best, self.right)
         if self._report is not None:
@@ -284,12 +286,14 @@ def learn(
     seed: int = 0,
     report: Report | None = None,
     held_open: Removal | None = None,
+    device: DeviceName = "auto",
 ) -> dict[str, Any]:
     """Train until the task is solved on fresh sequences or the recipe's number of sequences is used up.
 
     Args:
         report: receives, at every test, the sequences seen and the share of right answers.
         held_open: a gate of the LSTM, i, f or o, that is 1 for good.
+        device: where to train.
 
     Returns:
         ``solved``; ``diverged``: the loss became infinite, and training ended there; ``sequences`` seen until then (or
@@ -311,7 +315,7 @@ def learn(
         learning_rate=peak,
         schedule=partial(cosine, floor=0.1 * peak),
         max_norm=recipe.max_norm,
-        device="cpu",
+        device=device,
     )
     test, diverged = Test(task, seed, report), False
     try:
@@ -342,7 +346,10 @@ _RESULT: dict[str, type] = {
 
 
 def measure(
-    todo: Sequence[tuple[Task, CellName, Recipe, int]], file: Path, progress: Progress = iter
+    todo: Sequence[tuple[Task, CellName, Recipe, int]],
+    file: Path,
+    progress: Progress = iter,
+    device: DeviceName = "auto",
 ) -> list[dict[str, Any]]:
     """The results of `learn` for all that `plan` gave; what the JSON file holds is not trained again.
 
@@ -353,7 +360,7 @@ def measure(
     return Trials(file, names, _RESULT).complete(
         todo,
         lambda one: dict(zip(names, (one[0].name, one[0].length, one[1], one[3]), strict=True)),
-        lambda one: learn(*one),
+        lambda one: learn(*one, device=device),
         progress,
     )
 

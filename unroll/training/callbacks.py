@@ -174,10 +174,9 @@ class Printer(Callback):
             return
         text = f", Average Loss: {row['loss']:.4f}"
         if "validation_loss" in row:
-            text += (
-                f", Validation Loss: {row['validation_loss']:.4f}, "
-                f"Validation Accuracy: {100 * row['validation_accuracy']:.2f}%"
-            )
+            held_out = {name.removeprefix("validation_"): value for name, value in row.items()}
+            summary = training.model.head.summary(held_out)
+            text += f", Validation Loss: {row['validation_loss']:.4f}, Validation {summary}"
         self._line(training, row["epoch"], text)
 
     def _line(self, training: Training, epoch: int, text: str) -> None:

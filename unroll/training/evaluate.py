@@ -12,10 +12,10 @@ from torch import Tensor
 
 from unroll.data.batches import Encoder, Sequences, batches
 from unroll.files import write_atomically
+from unroll.heads import Head
 from unroll.models import SequenceModel
 
 BATCH_SIZE = 500
-MISTAKES_SHOWN = 20
 
 
 @torch.no_grad()
@@ -36,26 +36,19 @@ def evaluated(model: SequenceModel, data: Sequences, encoder: Encoder) -> dict[s
     return model.head.metrics(predictions(model, data, encoder), data.y, encoder.class_names)
 
 
-def write_predictions(path: Path, p: Tensor, test: Sequences) -> None:
-    """p (N, C) and y (N,) of the whole test set, and the inputs of the sequences that figures show.
+def write_predictions(path: Path, head: Head, p: Tensor, test: Sequences) -> None:
+    """What the head decoded and the targets y (N,) of the whole test set, and the inputs of the sequences that figures show.
 
-    Shown are the first sequence of every class (`one_of_each`, by number) and the mistakes of which the model was surest
-    (`mistakes`); their inputs are `shown_values`, padded, with `shown_lengths`.
+    Those are the head's `examples`, groups of numbers; their inputs are `shown_values`, padded, with `shown_lengths`.
     """
-    y = test.y
-    predicted = p.argmax(1)
-    present = [int(k) for k in y.unique()]
-    one_of_each = torch.tensor([int((y == k).nonzero()[0, 0]) for k in present])
-    wrong = (predicted != y).nonzero()[:, 0]
-    mistakes = wrong[p[wrong].amax(1).argsort(descending=True, stable=True)][:MISTAKES_SHOWN]
-    values, lengths = test.take(torch.cat([one_of_each, mistakes]))
+    groups: dict[str, Any] = head.examples(p, test.y)
+    values, lengths = test.take(torch.cat(list(groups.values())))
     content = io.BytesIO()
     np.savez_compressed(
         content,
         p=p.numpy(),
-        y=y.numpy(),
-        one_of_each=one_of_each.numpy(),
-        mistakes=mistakes.numpy(),
+        y=test.y.numpy(),
+        **{name: numbers.numpy() for name, numbers in groups.items()},
         shown_values=values.numpy(),
         shown_lengths=np.full(len(values), values.shape[1]) if lengths is None else lengths.numpy(),
     )

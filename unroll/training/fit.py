@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -26,8 +26,7 @@ from unroll.engines import EngineName
 from unroll.errors import InputError, TrainingError, nearest
 from unroll.training import distributed
 from unroll.training.evaluate import evaluated
-
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+from unroll.training.recipe import DeviceName
 
 
 def find_device(name: str) -> torch.device:
@@ -241,7 +240,7 @@ class Training:
     def _validate(self, data: Sequences) -> dict[str, float]:
         def measure() -> dict[str, float]:
             found = evaluated(self.model, data, self.data.encoder)
-            return {f"validation_{name}": found[name] for name in ("loss", "accuracy")}
+            return {f"validation_{name}": found[name] for name in self.model.head.followed}
 
         with self.with_chosen_weights():
             return distributed.lead(measure)

@@ -21,6 +21,7 @@ from unroll.yaml_files import plain_value, read_yaml
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Size = Annotated[int, Field(ge=1, le=1_000_000)]  # the numbers of a matrix shall be countable
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -96,7 +97,7 @@ class Recipe(BaseModel):
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="seed of everything random")
     engine: Literal["auto", "native", "reference"] = Field("auto", description="compute engine")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where tensors are; auto: a GPU if any")
+    device: DeviceName = Field("auto", description="where tensors are; auto: a GPU if any")
     log: Literal["steps", "epochs"] = Field("steps", description="print losses within epochs, or of some epochs only")
     log_every: Positive = Field(100, description="steps (or epochs) between printed losses")
 

@@ -19,7 +19,6 @@ import reprlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -241,18 +240,6 @@ def save_model(path: Path, model: SequenceModel, encoder: Encoder, recipe: AnyRe
     )
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable class of one input, and the probability of every class."""
-
-    label: str
-    probabilities: dict[str, float]
-
-    @property
-    def probability(self) -> float:
-        return self.probabilities[self.label]
-
-
 class Classifier:
     """A trained model with what it needs to read raw inputs."""
 
@@ -265,8 +252,8 @@ class Classifier:
     def class_names(self) -> tuple[str, ...]:
         return self.encoder.class_names
 
-    def predict(self, inputs: Sequence[Any]) -> list[Prediction]:
-        """Predict the class of each input.
+    def predict(self, inputs: Sequence[Any]) -> list[Any]:
+        """The head's answer to each input: a `unroll.heads.Prediction` where the model classifies.
 
         Args:
             inputs: for images picture files or uint8 arrays (T, D); for sentences strings; for series arrays (T, D).
@@ -276,10 +263,7 @@ class Classifier:
         values, lengths = self.encoder.encode(inputs)
         unlabelled = torch.zeros(len(inputs), dtype=torch.int64)
         p = predictions(self.model, Sequences(values, unlabelled, lengths), self.encoder)
-        return [
-            Prediction(self.class_names[int(row.argmax())], dict(zip(self.class_names, row.tolist(), strict=True)))
-            for row in p
-        ]
+        return [self.model.head.answer(row, self.class_names) for row in p]
 
 
 def evaluate(run: str | Path, data: str | None = None) -> dict[str, Any]:

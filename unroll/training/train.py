@@ -179,8 +179,8 @@ def outcome(
         began = time.perf_counter()
         p = predictions(model, dataset.test, encoder)
         metrics["seconds"]["test"] = round(time.perf_counter() - began, 3)
-        for line in test_lines(recipe, dataset, p):
-            say(line)
         metrics["test"] = model.head.metrics(p, dataset.test.y, encoder.class_names)
-        write_predictions(folder.path / "predictions.npz", p, dataset.test)
+        for line in test_lines(recipe, dataset, p) or [f"Test {model.head.summary(metrics['test'])}"]:
+            say(line)
+        write_predictions(folder.path / "predictions.npz", model.head, p, dataset.test)
     return metrics

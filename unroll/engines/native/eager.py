@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unroll.cells.base import State
+from unroll.engines import reference
 from unroll.engines.native.kernels import LSTM, Gradients, Task, differentiable_backward, kernel_of
 from unroll.engines.native.library import (
     FIELDS,
@@ -335,33 +336,18 @@ def readout_loss(
     y: Tensor,
     weights: Tensor | None = None,
     smoothing: float = 0.0,
-    *,
     total: float | None = None,
-    reference: bool = False,
 ) -> Tensor:
-    """The mean cross-entropy of a linear readout, as `torch.nn.functional.cross_entropy` has it.
+    """The mean cross-entropy of a linear readout with its derivatives by hand; see `unroll.engines.reference.readout_loss`.
 
-        z = h Wᵀ + b,   p = softmax(z)
         q_k = (1 - smoothing) w_y [k = y] + smoothing w_k / C
-        loss = - sum over the batch and k of q_k log p_k / total
         dz_k = (p_k sum_j q_j - q_k) / total,   dh = dz W,   dW = dzᵀ h,   db = sum over the batch of dz
 
-    Label smoothing: Szegedy, Vanhoucke, Ioffe, Shlens, Wojna: Rethinking the Inception architecture. CVPR 2016, section 7.
-
-    Args:
-        h: (B, F) what is read.
-        W: (C, F).
-        b: (C,).
-        y: (B,) int64, the classes.
-        weights: (C,) their weights w; None for ones.
-        total: what to divide by; None for the sum of w_y over the batch.
-        reference: by torch's operations everywhere, not only where the compiled one cannot do it.
-
     Raises:
-        InputError: a y is no class. What does not fit otherwise is left to torch, which says so.
+        InputError: a y is no class. What does not fit otherwise is left to the reference.
     """
-    if reference or not _fits(h, h.shape, W, b, y, weights):
-        return _plain(h, W, b, y, weights, smoothing, total)
+    if recorded(h) or transformed() is not None or not _fits(h, h.shape, W, b, y, weights):
+        return reference.readout_loss(h, W, b, y, weights, smoothing, total)
     loss: Tensor = _ReadoutLoss.apply(h, W, b, y, weights, smoothing, total)  # type: ignore[no-untyped-call]
     return loss
 
@@ -371,7 +357,7 @@ def _fits(like: Tensor, shape: Sequence[int], W: Tensor, b: Tensor, y: Tensor, w
 
     `like` is a tensor of the type and on the device of h.
     """
-    if recorded(like) or transformed() is not None or refuses(like) is not None:
+    if refuses(like) is not None:
         return False
     classes, numbers = len(b), (W, b) if weights is None else (W, b, weights)
     return (
@@ -385,15 +371,6 @@ def _fits(like: Tensor, shape: Sequence[int], W: Tensor, b: Tensor, y: Tensor, w
         and all(tensor.dtype == like.dtype for tensor in numbers)
         and all(tensor.device == like.device for tensor in (*numbers, y))
     )
-
-
-def _plain(
-    h: Tensor, W: Tensor, b: Tensor, y: Tensor, weights: Tensor | None, smoothing: float, total: float | None
-) -> Tensor:
-    z = torch.addmm(b, h, W.T)
-    if total is None:
-        return torch.nn.functional.cross_entropy(z, y, weights, label_smoothing=smoothing)
-    return torch.nn.functional.cross_entropy(z, y, weights, reduction="sum", label_smoothing=smoothing) / total
 
 
 def _compiled(
@@ -446,7 +423,7 @@ class _ReadoutLoss(torch.autograd.Function):
             # Aliases, so that only the way through this loss counts should one input depend on another.
             aliases = h.view_as(h), W.view_as(W), b.view_as(b)
             wanted = [n for n in range(3) if ctx.needs_input_grad[n]]
-            loss = _plain(*aliases, y, weights, *ctx.options)
+            loss = reference.readout_loss(*aliases, y, weights, *ctx.options)
             found = torch.autograd.grad(loss, [aliases[n] for n in wanted], create_graph=True)
             for n, gradient in zip(wanted, found, strict=True):
                 gradients[n] = gradient
@@ -467,14 +444,19 @@ def gradients(
     """`readout_loss` of the last h of a `scan` from zeros, and its gradients, without a recorded graph.
 
     Args:
-        x: (T, B, D) features, T at least 1.
+        x: (T, B, D).
 
     Returns:
         The loss, and the parameters with their gradients; None where only autograd can do it.
     """
     kernel = kernel_of(cell)
+    # What `why_not` has excluded is not asked again: torch.func transforms, forward-mode derivatives.
     if kernel is None or torch.is_autocast_enabled("cpu") or torch.is_anomaly_enabled():
         return None
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return None
+    if x.dim() != 3 or x.shape[0] == 0 or x.requires_grad:
+        return None  # words are looked up; a scan of no steps is no scan; x wants a gradient too
     parameters = [cell.W, cell.U, W, b] if cell.b is None else [cell.W, cell.U, cell.b, W, b]
     if not all(type(p) is torch.nn.Parameter and p.requires_grad for p in parameters):
         return None  # frozen, or made from others
