@@ -26,8 +26,7 @@ from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest, shortened
 from unroll.options import SEEDS, Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
 from unroll.terminal import open_closed, printable, say
-from unroll.training import distributed
-from unroll.training.recipe import DeviceName
+from unroll.training import DeviceName, distributed
 
 if TYPE_CHECKING:
     from unroll.training.run import RunFolder
@@ -318,7 +317,9 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     help="steps to remember; growing ones if left out",
 )
 @click.option("--seeds", type=SEEDS, default=3, metavar="N", help="trainings of each kind; 3 if left out")
-@click.option("--device", type=click.Choice(get_args(DeviceName)), default="auto", help="auto: a GPU if any")
+@click.option(
+    "--device", type=click.Choice(get_args(DeviceName)), default="cpu", help="where to train; cpu if left out"
+)
 @output("where to put figure and numbers; memory if left out", default="memory")
 def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, device: DeviceName, out: Path) -> None:
     """Find out for how many steps RNN and LSTM can keep something.

@@ -32,6 +32,8 @@ def pool(how: Pooling, outputs: Tensor, last: Tensor, lengths: Tensor | None) ->
     Returns:
         (B, F).
     """
+    if how not in get_args(Pooling):
+        raise InputError(f"unknown pooling {how!r}{nearest(how, get_args(Pooling))}")
     if how == "last":
         return last
     if lengths is None:
@@ -52,13 +54,11 @@ class Head(ABC):
         cross_entropy: where the loss is the cross-entropy of z, its class weights (C,) or None and its label smoothing; so
             that an engine may compute it together with the scan. None where the loss is another.
         followed: which of `metrics` are measured on the held-out part after every epoch. ``loss`` is one of them.
-        score: the metric by which a search chooses; larger is better.
     """
 
     outputs: int
     pooling: Pooling
     followed: tuple[str, ...]
-    score: str
     cross_entropy: tuple[Tensor | None, float] | None = None
 
     def fit_to(self, y: Tensor) -> None:  # noqa: B027 - most heads have nothing to do
@@ -85,7 +85,7 @@ class Head(ABC):
     def metrics(self, predicted: Tensor, y: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
         """What `decode` gave for N sequences and their targets y (N,) -> what goes into metrics.json.
 
-        Among it ``loss``, by which early stopping chooses, and `score`.
+        Among it ``loss``, by which early stopping chooses, and where a search is to choose by it ``accuracy``.
         """
 
     @abstractmethod
@@ -127,7 +127,6 @@ class Classification(Head):
     """
 
     followed = ("loss", "accuracy")
-    score = "accuracy"
 
     def __init__(
         self, classes: int, pooling: Pooling = "last", label_smoothing: float = 0.0, balanced: bool = False

@@ -39,13 +39,12 @@ def stack(
             raise InputError(f"{name} is {quoted(size)}; expected a whole number")
     if num_layers < 1:
         raise InputError(f"num_layers is {num_layers}, but there must be at least 1")
-    return [
-        [
-            as_cell(cell(input_size if layer == 0 else hidden_size * directions, hidden_size, **options))
-            for _ in range(directions)
-        ]
-        for layer in range(num_layers)
-    ]
+    layers: list[list[Cell]] = []
+    width = input_size
+    for _ in range(num_layers):
+        layers.append([as_cell(cell(width, hidden_size, **options)) for _ in range(directions)])
+        width = sum(made.hidden_size for made in layers[-1])
+    return layers
 
 
 class Recurrent(nn.Module):

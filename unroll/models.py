@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Integer
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from unroll.cells import cell_type
 from unroll.cells.base import parts
+from unroll.cells.parameters import Initialisation
 from unroll.engines import EngineName, choose
+from unroll.errors import InputError, nearest
 from unroll.heads import Classification, Head, Pooling, pool
 from unroll.layers import Recurrent, stack
 
@@ -70,11 +72,13 @@ class SequenceModel(nn.Module):
     def initialise(self, how: str, forget_bias: float | None = None) -> None:
         """Draw all parameters anew, in the order W, U, b of each cell, W_out, b_out, embedding.
 
-        `how` is explained at `CellParameters.initialise`; a cell of one's own may know only its own way. The readout:
+        `how` is explained at `CellParameters.initialise`; a cell of one's own keeps what it was made with. The readout:
         uniform with bound 1/√fan-in for ``uniform`` and ``linear``; for ``normal`` N(0, 1)/√fan-in, for ``orthogonal``
         Glorot uniform, both with zero bias. Embedded words are drawn from N(0, 0.1²). `forget_bias` is the first bias of
         gate f, in cells that have it.
         """
+        if how not in get_args(Initialisation):
+            raise InputError(f"unknown initialisation {how!r}{nearest(how, get_args(Initialisation))}")
         for cells in self.layers.cells:
             for cell in cells:
                 cell.initialise(how)
@@ -147,6 +151,7 @@ class SequenceModel(nn.Module):
             and layers.num_layers == layers.directions == 1
             and self.head.pooling == "last"
             and not (self.training and self.dropout)
+            and x.dim() == 3
         )
         if not alone or cross_entropy is None:
             return None

@@ -279,7 +279,7 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
 class Mean(Head):
     """One number for each sequence, its class's number here: squared error. All that another task needs."""
 
-    outputs, pooling, followed, score = 1, "mean", ("loss", "error"), "error"
+    outputs, pooling, followed = 1, "mean", ("loss", "error")
 
     def loss(self, h, W, b, y, total, engine):
         return ((h @ W.T + b)[:, 0] - y).square().sum() / (total or len(y))

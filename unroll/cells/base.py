@@ -42,11 +42,7 @@ class Cell(nn.Module):
         return zero_state(self, self.state_sizes, batch_size)
 
     def initialise(self, how: str) -> None:
-        """Draw the parameters anew: here as the modules' own ``reset_parameters`` do; `how` is for cells that have a choice."""
-        for module in self.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
+        """Draw the parameters anew, in cells that have a choice of how; others keep what they were made with."""
 
     def set_bias(self, gate: str, value: float | Tensor) -> None:
         """Set the bias of one gate; a cell without this gate, or without biases, stays as it is."""

@@ -41,8 +41,8 @@ from unroll.errors import InputError, TrainingError, nearest
 from unroll.insight.ablate import KeepOpen
 from unroll.layers import Recurrent, stack
 from unroll.optim import cosine
+from unroll.training import DeviceName
 from unroll.training.fit import Callback, Settings, Training, fit
-from unroll.training.recipe import DeviceName
 from unroll.training.trials import Trials
 
 CellName = Literal["lstm", "rnn", "irnn"]
@@ -286,14 +286,14 @@ def learn(
     seed: int = 0,
     report: Report | None = None,
     held_open: Removal | None = None,
-    device: DeviceName = "auto",
+    device: DeviceName = "cpu",
 ) -> dict[str, Any]:
     """Train until the task is solved on fresh sequences or the recipe's number of sequences is used up.
 
     Args:
         report: receives, at every test, the sequences seen and the share of right answers.
         held_open: a gate of the LSTM, i, f or o, that is 1 for good.
-        device: where to train.
+        device: where to train; the models are small, and the CPU has kernels for them.
 
     Returns:
         ``solved``; ``diverged``: the loss became infinite, and training ended there; ``sequences`` seen until then (or
@@ -349,7 +349,7 @@ def measure(
     todo: Sequence[tuple[Task, CellName, Recipe, int]],
     file: Path,
     progress: Progress = iter,
-    device: DeviceName = "auto",
+    device: DeviceName = "cpu",
 ) -> list[dict[str, Any]]:
     """The results of `learn` for all that `plan` gave; what the JSON file holds is not trained again.
 

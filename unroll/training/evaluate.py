@@ -42,7 +42,7 @@ def write_predictions(path: Path, head: Head, p: Tensor, test: Sequences) -> Non
     Those are the head's `examples`, groups of numbers; their inputs are `shown_values`, padded, with `shown_lengths`.
     """
     groups: dict[str, Any] = head.examples(p, test.y)
-    values, lengths = test.take(torch.cat(list(groups.values())))
+    values, lengths = test.take(torch.cat([torch.empty(0, dtype=torch.int64), *groups.values()]))
     content = io.BytesIO()
     np.savez_compressed(
         content,

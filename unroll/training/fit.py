@@ -24,18 +24,19 @@ from unroll import optim
 from unroll.data.batches import Batch, Sequences
 from unroll.engines import EngineName
 from unroll.errors import InputError, TrainingError, nearest
-from unroll.training import distributed
+from unroll.training import DeviceName, distributed
 from unroll.training.evaluate import evaluated
-from unroll.training.recipe import DeviceName
 
 
-def find_device(name: str) -> torch.device:
-    """The device of that name; ``auto`` is a GPU where there is one.
+def find_device(name: str, engine: EngineName = "auto") -> torch.device:
+    """The device of that name; ``auto`` is a GPU where there is one, unless the CPU's kernels are asked for by name.
 
     Raises:
         InputError: this machine has no such device.
     """
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto" and engine == "native":
+        name = "cpu"
     if name == "auto":
         name = next(device for device, there in found.items() if there)
     if name not in found:
@@ -145,9 +146,7 @@ class Training:
     """
 
     def __init__(self, model: nn.Module, data: Data, settings: Settings, callbacks: Sequence[Callback] = ()) -> None:
-        # The compiled kernels run on the CPU: who asks for them by name does not mean a GPU.
-        device = "cpu" if (settings.device, settings.engine) == ("auto", "native") else settings.device
-        self.model: Any = model.to(find_device(device))
+        self.model: Any = model.to(find_device(settings.device, settings.engine))
         self.data = data
         self.settings = settings
         self.callbacks = callbacks

@@ -17,11 +17,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from unroll.cells import CELLS
 from unroll.errors import RecipeError, nearest, quoted
 from unroll.files import NAME_RULE, is_name, name_from
+from unroll.training import DeviceName
 from unroll.yaml_files import plain_value, read_yaml
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
-DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Size = Annotated[int, Field(ge=1, le=1_000_000)]  # the numbers of a matrix shall be countable
 Share = Annotated[float, Field(ge=0, lt=1)]

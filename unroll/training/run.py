@@ -315,7 +315,7 @@ def load(run: str | Path) -> Classifier:
     model = build_model(recipe, encoder)
     model.load_state_dict(tensors)
     try:
-        device = find_device(recipe.device)
+        device = find_device(recipe.device, recipe.engine)
     except InputError:  # it was trained on another machine
-        device = find_device("auto")
+        device = find_device("auto", recipe.engine)
     return Classifier(model.to(device), encoder, recipe)

@@ -455,14 +455,16 @@ def gradients(
         return None
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return None
-    if x.dim() != 3 or x.shape[0] == 0 or x.requires_grad:
-        return None  # words are looked up; a scan of no steps is no scan; x wants a gradient too
+    if x.shape[0] == 0 or x.requires_grad:
+        return None  # a scan of no steps is no scan; x wants a gradient too
     parameters = [cell.W, cell.U, W, b] if cell.b is None else [cell.W, cell.U, cell.b, W, b]
     if not all(type(p) is torch.nn.Parameter and p.requires_grad for p in parameters):
         return None  # frozen, or made from others
     if not _fits(x, (x.shape[1], cell.hidden_size), W, b, y, weights):
         return None
     h0 = x.new_zeros(x.shape[1], cell.hidden_size)
+    if type(h0) is not Tensor:
+        return None  # somebody intercepts operations
     task = Task(x, h0, h0 if kernel == LSTM else None, cell.W, cell.U, cell.b, lengths, False, False, kernel)
     check_tensors(task)
     out, h, _, pointer = forward(task, kernel == LSTM)
