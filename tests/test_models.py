@@ -278,5 +278,5 @@ def test_a_cell_of_ones_own_is_a_model_like_any_other(num_layers):
     before = [p.detach().clone() for p in model.layers.parameters()]
     model.initialise("orthogonal", 1.0)  # how this cell draws, and that it has no gate f, is its own business
     assert all(torch.equal(a, b) for a, b in zip(before, model.layers.parameters(), strict=True))
-    with pytest.raises(InputError, match="unknown initialisation 'ortogonal'.*orthogonal"):
+    with pytest.raises(InputError, match=r"unknown initialisation 'ortogonal'.*orthogonal"):
         model.initialise("ortogonal")
