@@ -14,7 +14,7 @@
 #include "engine.hpp"
 #include "kernels.hpp"
 #include "memory.hpp"
-#include "threads.hpp"
+#include "plan.hpp"
 
 namespace unroll {
 namespace {
@@ -54,6 +54,8 @@ const InstructionSet* find_set(const char* name) {
 // A call reads it once: another thread may choose anew at any time.
 std::atomic<const InstructionSet*> chosen{nullptr};
 
+}  // namespace
+
 const InstructionSet& current_set() {
   const InstructionSet* set = chosen;
   if (!set) set = find_set(nullptr);
@@ -61,97 +63,14 @@ const InstructionSet& current_set() {
   return *set;
 }
 
-template <class T>
-const Kernels<T>& kernels_of(const InstructionSet& set);
-template <>
-const Kernels<float>& kernels_of<float>(const InstructionSet& set) {
-  return set.single;
-}
-template <>
-const Kernels<double>& kernels_of<double>(const InstructionSet& set) {
-  return set.twice;
+int64_t number_of(const InstructionSet& set) { return std::find(std::begin(all_sets), std::end(all_sets), &set) - std::begin(all_sets); }
+
+const InstructionSet* set_of(int64_t number) {
+  const bool there = number >= 0 && number < std::end(all_sets) - std::begin(all_sets);
+  return there && runs_here(*all_sets[number]) ? all_sets[number] : nullptr;
 }
 
-// --- the plan -------------------------------------------------------------------------------------------------------
-
-// Sequences that one thread walks together. More of them use each panel of weights more often while it is in the
-// cache; but their states have to stay in the cache as well.
-constexpr int64_t most_sequences = 126;
-
-// Who walks what: every thread has its blocks, and nothing is shared between threads until the gradients are summed.
-class Plan {
- public:
-  Plan(int64_t time, int64_t batch, const int64_t* lengths, int64_t threads) {
-    std::vector<int64_t> order(static_cast<size_t>(batch));
-    std::iota(order.begin(), order.end(), 0);
-    if (lengths)
-      std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
-    index_.reserve(order.size());
-    length_.reserve(order.size());
-    struct Cut {
-      size_t from, to;
-    };
-    std::vector<Cut> cuts;
-    for (int64_t thread = 0; thread < threads; ++thread) {
-      const size_t begin = index_.size();
-      if (lengths) {
-        // Dealt out like cards, to and fro, so that all threads get as many steps.
-        for (int64_t n = 0; n < batch; ++n) {
-          const int64_t round = n / threads, seat = n % threads;
-          if ((round % 2 ? threads - 1 - seat : seat) == thread) index_.push_back(order[static_cast<size_t>(n)]);
-        }
-      } else {
-        for (int64_t n = batch * thread / threads; n < batch * (thread + 1) / threads; ++n) index_.push_back(n);
-      }
-      const int64_t mine = static_cast<int64_t>(index_.size() - begin), count = (mine + most_sequences - 1) / most_sequences;
-      first_.push_back(cuts.size());
-      for (int64_t n = 0; n < count; ++n)
-        cuts.push_back({begin + static_cast<size_t>(mine * n / count), begin + static_cast<size_t>(mine * (n + 1) / count)});
-    }
-    first_.push_back(cuts.size());
-    for (int64_t place : index_) length_.push_back(lengths ? lengths[place] : time);
-
-    size_t steps = 0;
-    for (const Cut& cut : cuts) steps += static_cast<size_t>(length_[cut.from]);
-    steps_.resize(2 * steps);
-    int64_t* next = steps_.data();
-    for (const Cut& cut : cuts) {
-      Block block;
-      block.sequences = static_cast<int64_t>(cut.to - cut.from);
-      block.index = index_.data() + cut.from;
-      block.length = length_.data() + cut.from;
-      block.steps = block.length[0];
-      block.cells = 0;
-      block.cells_before = cells_;
-      int64_t *active = next, *offset = next + block.steps;
-      next = offset + block.steps;
-      int64_t running = block.sequences;
-      for (int64_t step = 0; step < block.steps; ++step) {
-        while (block.length[running - 1] <= step) --running;
-        active[step] = running;
-        offset[step] = block.cells;
-        block.cells += running;
-      }
-      block.active = active;
-      block.offset = offset;
-      cells_ += block.cells;
-      most_ = std::max(most_, block.sequences);
-      blocks_.push_back(block);
-    }
-  }
-
-  int64_t cells() const { return cells_; }
-  int64_t most() const { return most_; }
-  size_t begin(int64_t thread) const { return first_[static_cast<size_t>(thread)]; }
-  size_t end(int64_t thread) const { return first_[static_cast<size_t>(thread) + 1]; }
-  const Block& block(size_t n) const { return blocks_[n]; }
-
- private:
-  std::vector<int64_t> index_, length_, steps_;
-  std::vector<Block> blocks_;
-  std::vector<size_t> first_;
-  int64_t cells_ = 0, most_ = 0;
-};
+namespace {
 
 // --- calls ----------------------------------------------------------------------------------------------------------
 
@@ -165,13 +84,6 @@ struct Saved {
 };
 static_assert(sizeof(Saved) == 64, "what follows has to be aligned to a vector");
 constexpr int64_t saved_mark = 0x6c6c6f726e75;
-
-// FNV-1a (Fowler, Noll, Vo), a number at a time instead of a byte.
-uint64_t mark_of(const int64_t* lengths, int64_t count) {
-  uint64_t mark = 0xcbf29ce484222325;
-  for (int64_t n = 0; lengths && n < count; ++n) mark = (mark ^ static_cast<uint64_t>(lengths[n])) * 0x100000001b3;
-  return mark;
-}
 
 template <class T>
 Problem<T> problem_of(const Call& call) {
@@ -192,11 +104,6 @@ Problem<T> problem_of(const Call& call) {
   return p;
 }
 
-template <class Body>
-void in_parallel(int64_t threads, Body& body) {
-  parallel(static_cast<int>(threads), [](void* context, int n) noexcept { (*static_cast<Body*>(context))(n); }, &body);
-}
-
 // A thread is worth waking if it gets a few rows, and enough arithmetic to outweigh the waking (some microseconds).
 int64_t useful_threads(const Call& call) {
   const int64_t gates = call.kind == LSTM ? 4 : 1;
@@ -207,9 +114,6 @@ int64_t useful_threads(const Call& call) {
   if (work / 1e6 < double(threads)) threads = static_cast<int64_t>(work / 1e6) + 1;
   return std::max<int64_t>(threads, 1);
 }
-
-// Elements, rounded up so that what follows is aligned again.
-size_t aligned(int64_t elements) { return static_cast<size_t>((elements + 63) / 64 * 64); }
 
 template <class T>
 void run_forward(Call& call) {
@@ -223,8 +127,7 @@ void run_forward(Call& call) {
   Scratch own(save && !call.saved ? sizeof(Saved) + cells(k.gate_row(p) + k.state_row(p)) : 0);
   char* const saved = call.saved ? static_cast<char*>(call.saved) : own.as<char>();
   if (save) {
-    const Saved head{saved_mark, threads, std::find(std::begin(all_sets), std::end(all_sets), &set) - std::begin(all_sets),
-                     call.twice, call.time, call.batch, call.hidden,
+    const Saved head{saved_mark, threads, number_of(set), call.twice, call.time, call.batch, call.hidden,
                      mark_of(static_cast<const int64_t*>(call.lengths), call.batch)};
     std::memcpy(saved, &head, sizeof head);
     p.gates = reinterpret_cast<T*>(saved + sizeof(Saved));
@@ -264,10 +167,9 @@ bool run_backward(Call& call) {
     if (saved.mark != saved_mark || saved.twice != call.twice || saved.time != call.time || saved.batch != call.batch ||
         saved.hidden != call.hidden || saved.lengths != mark_of(static_cast<const int64_t*>(call.lengths), call.batch) ||
         saved.threads < 1 || saved.threads > std::max<int64_t>((call.batch + 3) / 4, 1) ||
-        saved.set < 0 || saved.set >= std::end(all_sets) - std::begin(all_sets) || !runs_here(*all_sets[saved.set]))
+        !(set = set_of(saved.set)))
       return false;
     threads = saved.threads;
-    set = all_sets[saved.set];
   }
   const Kernels<T>& k = kernels_of<T>(*set);
   p.from_zero = k.all_zero(p.h0, p.batch * p.hidden);
@@ -386,20 +288,6 @@ bool lengths_fit(const Call& call) {
                                  [&](int64_t length) { return 0 <= length && length <= call.time; });
 }
 
-// No exception may leave a C function: Python's process would end. What `body` returns, or what became of it.
-template <class Body>
-int guarded(Body body) noexcept {
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    return NO_MEMORY;
-  } catch (const std::length_error&) {  // more than any memory holds
-    return NO_MEMORY;
-  } catch (...) {
-    return FAILED;
-  }
-}
-
 }  // namespace
 }  // namespace unroll
 
@@ -411,6 +299,7 @@ int64_t unroll_size(const char* name) {
   if (!std::strcmp(name, "Call")) return sizeof(Call);
   if (!std::strcmp(name, "AdamCall")) return sizeof(AdamCall);
   if (!std::strcmp(name, "ReadoutCall")) return sizeof(ReadoutCall);
+  if (!std::strcmp(name, "ProgramCall")) return sizeof(ProgramCall);
   return 0;
 }
 

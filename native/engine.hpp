@@ -8,7 +8,7 @@
 namespace unroll {
 
 // Raised with every change to this interface, in unroll/engines/native/library.py as well (ABI): functions, fields, what they mean.
-constexpr int64_t abi_number = 1;
+constexpr int64_t abi_number = 2;
 
 // What the functions return. `FAILED` stands for whatever nobody thought of: no exception leaves the library.
 enum Status : int { DONE = 0, NO_MEMORY = 1, UNFIT = 2, NOT_SAVED = 3, FAILED = -1 };
@@ -50,6 +50,25 @@ struct ReadoutCall {
   void *loss, *d_h, *d_W, *d_b;  // loss: one number; total: NaN for the sum of the targets' weights
 };
 
+// One call of a step program (unroll/engines/native/library.py: ProgramCall); see `Scan` in program.hpp. Every field has 8 bytes.
+struct ProgramCall {
+  int64_t twice, reverse, save, threads, time, batch;
+  const int64_t* lengths;
+  const void* const* inputs;
+  const int64_t *input_time, *input_batch;  // strides in elements
+  const void* const* initial;
+  const void* const* weights;
+  void* out;
+  void* const* last;
+  void* saved;
+  const void* d_out;
+  int64_t d_out_time, d_out_batch;
+  const void* const* d_last;  // entries, and those below, may be null
+  void* const* d_inputs;
+  void* const* d_initial;
+  void* const* d_weights;
+};
+
 }  // namespace unroll
 
 // What Python compares with its own idea of them before it calls anything else: `abi_number`, and the bytes of a struct
@@ -88,3 +107,14 @@ UNROLL_EXPORT int unroll_trim();
 // Runs multiply-adds on `threads` threads and returns how many float32 operations it did: timed, the machine's peak.
 // `FAILED` if it could not.
 UNROLL_EXPORT int64_t unroll_multiply_add(int64_t rounds, int threads);
+
+// --- step programs ----------------------------------------------------------------------------------------------------
+
+// A program, checked, for calls of any size; null if `words` are none (unroll/engines/native/lowering.py writes them) or there
+// is no memory.
+UNROLL_EXPORT void* unroll_program_make(const int64_t* words, int64_t count, const double* numbers, int64_t number_count);
+UNROLL_EXPORT int unroll_program_free(void* program);
+
+// As unroll_forward and unroll_backward.
+UNROLL_EXPORT int unroll_program_forward(void* program, unroll::ProgramCall* call);
+UNROLL_EXPORT int unroll_program_backward(void* program, unroll::ProgramCall* call);

@@ -16,6 +16,7 @@
 // Every element is summed in an order that depends on the shapes only, neither on the tile it falls into nor on timing.
 
 #include "kernels.hpp"
+#include "program.hpp"
 
 #include <cstring>
 #include <utility>
@@ -70,67 +71,7 @@ UNROLL_INLINE int64_t time_of(bool reverse, const Block& block, int64_t sequence
   return reverse ? block.length[sequence] - 1 - step : step;
 }
 
-// --- products -------------------------------------------------------------------------------------------------------
-
-// acc[m][n] += sum over k of row[m][k] * panel[k][n]
-template <class S, int M, int N>
-UNROLL_INLINE void accumulate(typename S::V (&acc)[M][N], const typename S::Scalar* const (&row)[M], int64_t count,
-                              const typename S::Scalar* panel) {
-  for (int64_t k = 0; k < count; ++k) {
-    typename S::V weight[N];
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) weight[n] = load<S>(panel + (k * N + n) * S::lanes);
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) {
-      const typename S::V value = splat<S>(row[m][k]);
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) acc[m][n] += weight[n] * value;
-    }
-  }
-}
-
-// A number as a type: the height and the width of a register tile have to be known to the compiler.
-template <int number>
-struct Constant {
-  static constexpr int value = number;
-};
-
-template <class Body>
-UNROLL_INLINE void dispatch_rows(int64_t rows, const Body& body) {
-  switch (rows) {
-    case 1: return body(Constant<1>());
-    case 2: return body(Constant<2>());
-    case 3: return body(Constant<3>());
-#if UNROLL_ROWS >= 4
-    case 4: return body(Constant<4>());
-    case 5: return body(Constant<5>());
-    case 6: return body(Constant<6>());
-#endif
-  }
-}
-
-template <class Body>
-UNROLL_INLINE void dispatch_vectors(int64_t vectors, const Body& body) {
-  switch (vectors) {
-    case 1: return body(Constant<1>());
-    case 2: return body(Constant<2>());
-    case 3: return body(Constant<3>());
-    case 4: return body(Constant<4>());
-  }
-}
-
-// Splits [from, to) into the fewest tiles, all of nearly the same height: 32 rows are 6+6+5+5+5+5, not 5 x 6 + 2.
-struct Tiles {
-  int64_t from, count, height, higher;
-  Tiles(int64_t begin, int64_t end) : from(begin) {
-    const int64_t rows = end - begin;
-    count = over(rows, UNROLL_ROWS);
-    height = count ? rows / count : 0;
-    higher = count ? rows % count : 0;
-  }
-  int64_t first(int64_t tile) const { return from + tile * height + smaller(tile, higher); }
-  int64_t rows(int64_t tile) const { return height + (tile < higher); }
-};
+#include "gemm.hpp"
 
 // --- questions about tensors ----------------------------------------------------------------------------------------
 
@@ -614,7 +555,8 @@ void backward(const Problem<T>& p, const Block& block, T* state) {
 
 // [dW, dU, db]^T, as [group][column][vector][lane], of one block: the sum over its cells of [h_{t-1}, x_t, 1]^T da_t.
 // `strip` holds [h_{t-1}, x_t, 1] of `strip_cells` cells as tiles [cell][column], read as one stream.
-template <class S, class T, int M, int N>
+// `apart`: they are summed by themselves and then added, for sums of sums lose less.
+template <class S, class T, int M, int N, bool apart = false>
 UNROLL_INLINE void gradient_tile(const T* strip, const T* da, int64_t cells, T* to, bool first) {
   using V = typename S::V;
   constexpr int64_t lanes = S::lanes;
@@ -622,7 +564,7 @@ UNROLL_INLINE void gradient_tile(const T* strip, const T* da, int64_t cells, T* 
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) acc[m][n] = first ? V{} : load<S>(to + (m * N + n) * lanes);
+    for (int n = 0; n < N; ++n) acc[m][n] = first || apart ? V{} : load<S>(to + (m * N + n) * lanes);
   for (int64_t k = 0; k < cells; ++k, strip += M, da += N * lanes) {
     V derivative[N];
 #pragma GCC unroll 4
@@ -637,7 +579,8 @@ UNROLL_INLINE void gradient_tile(const T* strip, const T* da, int64_t cells, T* 
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) store<S>(to + (m * N + n) * lanes, acc[m][n]);
+    for (int n = 0; n < N; ++n)
+      store<S>(to + (m * N + n) * lanes, apart ? load<S>(to + (m * N + n) * lanes) + acc[m][n] : acc[m][n]);
 }
 
 template <class T, int M>
@@ -734,6 +677,10 @@ void sum_gradients(const Problem<T>& p, T* const* partial, int64_t partials, int
 
 #include "step.hpp"
 
+// --- step programs ---------------------------------------------------------------------------------------------------
+
+#include "interpret.hpp"
+
 // --- the table ------------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -772,6 +719,10 @@ constexpr Kernels<T> kernels() {
   k.readout = readout<S, T>;
   k.sum_squares = sum_squares<S, T>;
   k.adam = adam<S, T>;
+  k.pack_program = pack_program<S, T>;
+  k.program_forward = program_forward<S, T>;
+  k.program_backward = program_backward<S, T>;
+  k.program_sum = program_sum<S, T>;
   return k;
 }
 

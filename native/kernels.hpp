@@ -63,6 +63,11 @@ struct Update {
 };
 
 template <class T>
+struct Scan;
+template <class T>
+struct Room;
+
+template <class T>
 struct Kernels {
   int64_t lanes;
   // Sizes, in elements, of what the engine has to provide.
@@ -85,6 +90,11 @@ struct Kernels {
   int64_t (*readout_size)(const Readout<T>&);  // scratch of the next
   double (*readout)(const Readout<T>&, T* room);
   double (*sum_squares)(const T* g, int64_t count);
+  // Step programs, see program.hpp.
+  void (*pack_program)(const Scan<T>&, int64_t part, int64_t parts);
+  void (*program_forward)(const Scan<T>&, const Block&, const Room<T>&);
+  void (*program_backward)(const Scan<T>&, const Block&, const Room<T>&);
+  void (*program_sum)(const Scan<T>&, T* const* partial, int64_t partials, int64_t part, int64_t parts);
   void (*adam)(const Update&, const T* g, T* theta, T* m, T* v, int64_t count);
 };
 

@@ -710,14 +710,25 @@ def test_the_reasons_why_not():
     assert "the weights are torch.float32" in native.why_not(LSTMCell(2, 3), x.double())
     assert "meta" in native.why_not(LSTMCell(2, 3, device="meta"), x)
 
-    class Peephole(LSTMCell):
+    class Own(LSTMCell):  # read into a step program
         pass
 
-    assert "Peephole" in native.why_not(Peephole(2, 3), x)
+    class Noisy(LSTMCell):
+        def forward(self, x, state):
+            h, c = super().forward(x, state)
+            return h + torch.randn_like(h), c
+
+    assert native.why_not(Own(2, 3), x) is None
+    why = native.why_not(Noisy(2, 3), x)
+    assert why.startswith(__file__)
+    assert why.endswith(": randn_like draws random numbers of its own")
+    assert "meta" in native.why_not(Own(2, 3, device="meta"), x)
+    assert "the weights are torch.float32" in native.why_not(Own(2, 3), x.double())
 
     assert choose("auto", LSTMCell(2, 3), x) is native
     assert choose("auto", LSTMCell(2, 3).half(), x.half()) is reference
-    assert choose("auto", Peephole(2, 3), x) is reference
+    assert choose("auto", Own(2, 3), x) is native
+    assert choose("auto", Noisy(2, 3), x) is reference
 
 
 def test_without_the_library_everything_runs_on_the_reference(monkeypatch):

@@ -79,7 +79,7 @@ def _rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
 
 
-def _check(status: int) -> None:
+def check_status(status: int) -> None:
     if status == 1:
         raise MemoryError("not enough memory to scan the sequences")
     if status == 2:
@@ -135,7 +135,7 @@ def forward(task: Task, saved: Tensor | bool) -> tuple[Tensor, Tensor, Tensor | 
         saved.data_ptr() if isinstance(saved, Tensor) else 0,
     )
     assert library is not None
-    _check(library.unroll_forward(call.buffer_info()[0]))
+    check_status(library.unroll_forward(call.buffer_info()[0]))
     return out, h_last, c_last, call[SAVED]
 
 
@@ -206,7 +206,7 @@ def backward(
         _pointer(d_b),
     )
     assert library is not None
-    _check(library.unroll_backward(call.buffer_info()[0]))
+    check_status(library.unroll_backward(call.buffer_info()[0]))
     return d_x, d_h0, d_c0, d_W, d_U, d_b
 
 

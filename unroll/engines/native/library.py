@@ -85,8 +85,21 @@ class AdamCall(ctypes.Structure):
     )
 
 
-ABI = 1  # `abi_number` of native/engine.hpp
+class ProgramCall(ctypes.Structure):
+    """`ProgramCall` of native/engine.hpp."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("double", "reverse", "save", "threads", "T", "B")),
+        *((name, ctypes.c_void_p) for name in ("lengths", "inputs", "input_time", "input_batch", "initial", "weights")),
+        *((name, ctypes.c_void_p) for name in ("out", "last", "saved", "d_out")),
+        *((name, ctypes.c_int64) for name in ("d_out_time", "d_out_batch")),
+        *((name, ctypes.c_void_p) for name in ("d_last", "d_inputs", "d_initial", "d_weights")),
+    )
+
+
+ABI = 2  # `abi_number` of native/engine.hpp
 SIZES = {"Call": 8 * len(FIELDS), "AdamCall": ctypes.sizeof(AdamCall), "ReadoutCall": ctypes.sizeof(ReadoutCall)}
+SIZES["ProgramCall"] = ctypes.sizeof(ProgramCall)
 
 
 def _fits(library: ctypes.CDLL) -> bool:
@@ -130,6 +143,14 @@ def _load() -> tuple[ctypes.CDLL | None, str | None, str]:
         function.argtypes = [ctypes.c_void_p]
         function.restype = ctypes.c_int
         function.errcheck = _refuse_failure  # type: ignore[assignment]
+    for function in (library.unroll_program_forward, library.unroll_program_backward):
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        function.restype = ctypes.c_int
+        function.errcheck = _refuse_failure  # type: ignore[assignment]
+    library.unroll_program_make.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64]
+    library.unroll_program_make.restype = ctypes.c_void_p
+    library.unroll_program_free.argtypes = [ctypes.c_void_p]
+    library.unroll_program_free.restype = ctypes.c_int
     library.unroll_release.argtypes = [ctypes.c_void_p]
     library.unroll_release.restype = ctypes.c_int
     library.unroll_trim.argtypes = []

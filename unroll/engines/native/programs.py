@@ -1,0 +1,304 @@
+"""Cells of any author's on the kernels' interpreter: read into a step program, checked, lowered, and run over time."""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+import weakref
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unroll.cells.base import Cell, State, joined, parts
+from unroll.engines import reference
+from unroll.engines.native.eager import Saved, check_status
+from unroll.engines.native.library import ProgramCall, library
+from unroll.engines.native.lowering import Code, lower
+from unroll.equations.program import Program
+from unroll.equations.read import UnreadableError, read, remembered
+from unroll.equations.reverse import Reverse, gradients, reverse
+
+CHECKED_AT = 3  # sequences, in float64
+CLOSE = 1e-9  # as much of the largest number as the program's results may differ from the cell's
+
+
+class Compiled:
+    """A program in the kernels' library, for gradients of some inputs or of nothing."""
+
+    def __init__(self, program: Program, back: Reverse | None, inputs: tuple[bool, ...]) -> None:
+        code: Code = lower(program, back, inputs)
+        words, numbers = array("q", code.words), array("d", code.numbers)
+        assert library is not None
+        made = library.unroll_program_make(
+            words.buffer_info()[0], len(words), numbers.buffer_info()[0] if numbers else 0, len(numbers)
+        )
+        if not made:
+            raise UnreadableError("the kernels refuse the program: it has too many pieces")
+        self.handle: int = made
+        self.weights = tuple(code.weights)
+        weakref.finalize(self, library.unroll_program_free, made)
+
+
+class Step:
+    """A cell's step program, known to compute what the cell does.
+
+    Raises:
+        UnreadableError: it is none.
+    """
+
+    def __init__(self, cell: Cell, words: bool) -> None:
+        program = self.program = read(cell, words)
+        self._compiled: dict[tuple[bool, ...], Compiled] = {}
+        self.tables: list[int] = []  # weights whose rows are looked up: an input of the kernels each
+        if words:
+            for n, node in enumerate(program.nodes):
+                if node.op == "lookup":
+                    program.nodes[n] = replace(node, op="input", args=(), of=(len(self.tables),))
+                    self.tables.append(node.args[1])
+            program.inputs = tuple(program.nodes[t].shape[1] for t in self.tables)
+        self.back = reverse(program)
+        _check(cell, self, words)
+
+    def rows(self, x: Tensor, parameters: Mapping[str, Tensor], like: Tensor) -> list[Tensor]:
+        """The inputs of the program: x itself, or the rows that words x stand for."""
+        if not self.tables:
+            return [x]
+        values: dict[int, Tensor] = {}
+        self.program.compute(values, self.tables, parameters, like)
+        return [torch.nn.functional.embedding(x, values[t]) for t in self.tables]
+
+    def parted(self, given: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Inputs, states and weights of a call, as the kernels take them."""
+        n, m = len(self.program.inputs), len(self.program.inputs) + len(self.program.states)
+        inputs = [t if t.stride(2) == 1 or t.shape[2] == 1 else t.contiguous() for t in given[:n]]
+        return inputs, [t.contiguous() for t in given[n:m]], [t.contiguous() for t in given[m:]]
+
+    def compiled(self, needed: tuple[bool, ...], grad: bool) -> Compiled:
+        """The code for gradients of the `needed` inputs; without `grad` for none at all."""
+        key = (grad, *needed) if grad else (False,)
+        if key not in self._compiled:
+            self._compiled[key] = Compiled(self.program, self.back if grad else None, needed)
+        return self._compiled[key]
+
+
+def _check(cell: Cell, step: Step, words: bool) -> None:
+    """Evaluate and differentiate a program once against the cell under autograd, in float64 at another batch size."""
+    program, back = step.program, step.back
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    learnt = {name: p.detach().to("cpu", torch.float64).requires_grad_() for name, p in cell.named_parameters()}
+    buffers = {
+        name: b.detach().to("cpu", torch.float64 if b.is_floating_point() else b.dtype)
+        for name, b in cell.named_buffers()
+    }
+    x = torch.arange(CHECKED_AT) % (cell.input_size or 1) if words else draw(CHECKED_AT, program.inputs[0])
+    states = [draw(CHECKED_AT, size).requires_grad_() for size in program.states]
+    with torch.enable_grad():
+        inputs = [t if words else t.requires_grad_() for t in step.rows(x, learnt, states[0])]
+        new = parts(torch.func.functional_call(cell, {**learnt, **buffers}, (x, joined(states))))
+        d_new = [draw(*part.shape) for part in new]
+        # Of words the tables' own gradients are autograd's, here and in a scan.
+        tables = step.program.needed(step.tables)
+        apart = {step.program.nodes[n].of[0] for n in tables if step.program.nodes[n].op == "parameter"}
+        leaves = [*(() if words else inputs), *states, *(p for name, p in learnt.items() if name not in apart)]
+        pairs = [(part, d) for part, d in zip(new, d_new, strict=True) if part.requires_grad]
+        found = torch.autograd.grad([p for p, _ in pairs], leaves, [d for _, d in pairs], allow_unused=True)
+    expected = [*new, *(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True))]
+    with torch.no_grad():
+        values = program.step([x.detach() for x in inputs], [s.detach() for s in states], learnt)
+        d_inputs, d_states, d_learnt = gradients(program, back, values, d_new, learnt)
+    of_learnt = [d for name, d in d_learnt.items() if name not in apart]
+    ours = [*(values[n] for n in program.new), *(() if words else d_inputs), *d_states, *of_learnt]
+    for a, b in zip(ours, expected, strict=True):
+        scale = max(1.0, float(b.detach().abs().max())) if b.numel() else 1.0
+        if not bool(((a - b).abs() <= CLOSE * scale).all() | (a != a).all() & (b != b).all()):
+            raise UnreadableError(f"{type(cell).__name__} and its step program compute different numbers")
+
+
+_STEPS: weakref.WeakKeyDictionary[Cell, dict[bool, tuple[Any, Step | str]]] = weakref.WeakKeyDictionary()
+
+
+def step_of(cell: Cell, words: bool) -> Step | str:
+    """The program of a cell as it is now, or why there is none; read once until the cell changes."""
+    now = remembered(cell)
+    known = _STEPS.setdefault(cell, {})
+    if words not in known or known[words][0] != now:
+        found: Step | str
+        try:
+            found = Step(cell, words)
+        except UnreadableError as why:
+            found = str(why)
+            if "different numbers" in found:
+                warnings.warn(f"{found}; the reference engine takes its place", stacklevel=2)
+        known[words] = (now, found)
+    return known[words][1]
+
+
+class ProgramCell(Cell):
+    """A step program as a cell, on weights that need not be leaves; plain torch."""
+
+    def __init__(self, program: Program, weights: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self.program, self.weights = program, weights
+        self.state_sizes = program.states
+        self.state_names = tuple(f"state_{k}" for k in range(len(program.states)))
+        self.input_size = sum(program.inputs)
+
+    def forward(self, x: Tensor, state: Any) -> Any:
+        values, inputs = dict(self.weights), x.split(self.program.inputs, -1)
+        for n, node in enumerate(self.program.nodes):
+            if node.op in ("input", "state"):
+                values[n] = (inputs if node.op == "input" else parts(state))[node.of[0]]
+        self.program.compute(values, self.program.new, {}, x)
+        return joined([values[n] for n in self.program.new])
+
+
+def scan(
+    cell: Cell, x: Tensor, state: State, lengths: Tensor | None = None, reverse: bool = False
+) -> tuple[Tensor, State]:
+    """Scan `cell` over time; see `unroll.engines.reference.scan` for arguments and results."""
+    step = step_of(cell, not x.is_floating_point())
+    assert isinstance(step, Step)  # or `why_not` had said so
+    states = parts(state)
+    learnt = dict(cell.named_parameters())
+    if step.tables and lengths is not None:  # what stands in the padding need not be a word
+        x = x.masked_fill(torch.arange(x.shape[0], device=x.device)[:, None] >= lengths, 0)
+    inputs = step.rows(x, learnt, states[0])
+    grad = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *learnt.values()))
+    compiled = step.compiled(tuple(t.requires_grad for t in inputs), grad)
+    values: dict[int, Tensor] = {}
+    step.program.compute(values, compiled.weights, learnt, states[0])
+    weights = [values[n] for n in compiled.weights]
+    found = _Program.apply(step, compiled, grad, lengths, reverse, *inputs, *states, *weights)  # type: ignore[no-untyped-call]
+    return found[0], joined(found[1:])
+
+
+def _pointers(tensors: Sequence[Tensor | None]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
+
+
+class _Program(torch.autograd.Function):
+    """The interpreter under autograd."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, step: Step, compiled: Compiled, grad: bool, lengths: Tensor | None, reverse: bool, *given: Tensor
+    ) -> tuple[Tensor, ...]:
+        inputs, states, weights = step.parted(given)
+        x = inputs[0]
+        if lengths is not None:
+            lengths = lengths.contiguous()
+        T, B, _ = x.shape
+        out = x.new_empty(T, B, states[0].shape[1])
+        last = [torch.empty_like(t) for t in states]
+        call, kept = _call(inputs, states, weights, lengths, reverse)
+        kept += [pointers := _pointers(last)]
+        call.save, call.out, call.last = grad, out.data_ptr(), ctypes.addressof(pointers)
+        assert library is not None
+        check_status(library.unroll_program_forward(compiled.handle, ctypes.addressof(call)))
+        if grad:
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(out, *given)
+            ctx.saved = Saved(call.saved)
+            ctx.options = step, compiled, lengths, reverse
+        return out, *last
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor | None, *d_last: Tensor | None) -> Any:
+        out, *given = ctx.saved_tensors
+        step, compiled, lengths, reverse = ctx.options
+        needed = ctx.needs_input_grad[5:]
+        if torch.is_grad_enabled():
+            return *[None] * 5, *_differentiable(ctx.options, given, [d_out, *d_last], needed)
+        saved, ctx.saved = ctx.saved, None
+        inputs, states, weights = step.parted(given)
+        call, kept = _call(inputs, states, weights, lengths, reverse)
+        if saved is None:  # a second time through the same graph: the first has used up what was saved
+            saved = Saved(_again(compiled, call, out, states))
+        if d_out is not None:
+            d_out = d_out if d_out.stride(2) == 1 or d_out.shape[2] == 1 else d_out.contiguous()
+            call.d_out, call.d_out_time, call.d_out_batch = d_out.data_ptr(), d_out.stride(0), d_out.stride(1)
+        d_last = tuple(None if d is None else d.contiguous() for d in d_last)
+        found = [torch.empty(t.shape, dtype=t.dtype) if want else None for t, want in zip(given, needed, strict=True)]
+        n, m = len(inputs), len(inputs) + len(states)
+        for name, tensors in (
+            ("d_last", d_last),
+            ("d_inputs", found[:n]),
+            ("d_initial", found[n:m]),
+            ("d_weights", found[m:]),
+        ):
+            kept.append(pointers := _pointers(tensors))
+            setattr(call, name, ctypes.addressof(pointers))
+        call.out, call.saved = out.data_ptr(), saved.pointer
+        assert library is not None
+        check_status(library.unroll_program_backward(compiled.handle, ctypes.addressof(call)))
+        saved.release()
+        return *[None] * 5, *found
+
+
+def _again(compiled: Compiled, call: ProgramCall, out: Tensor, states: Sequence[Tensor]) -> int:
+    """What a forward pass saves, once more."""
+    last = [torch.empty_like(t) for t in states]
+    spare, pointers = torch.empty_like(out), _pointers(last)
+    call.save, call.out, call.last = True, spare.data_ptr(), ctypes.addressof(pointers)
+    assert library is not None
+    check_status(library.unroll_program_forward(compiled.handle, ctypes.addressof(call)))
+    saved: int = call.saved
+    return saved
+
+
+def _call(
+    given: Sequence[Tensor], states: Sequence[Tensor], weights: Sequence[Tensor], lengths: Tensor | None, reverse: bool
+) -> tuple[ProgramCall, list[Any]]:
+    """A call with what both directions need, and what must live as long as it."""
+    inputs, initial, of_weights = _pointers(given), _pointers(states), _pointers(weights)
+    strides = (ctypes.c_int64 * (2 * len(given)))(*(t.stride(k) for k in (0, 1) for t in given))
+    x = given[0]
+    call = ProgramCall(
+        x.dtype == torch.float64,
+        reverse,
+        False,
+        torch.get_num_threads(),
+        x.shape[0],
+        x.shape[1],
+        None if lengths is None else lengths.data_ptr(),
+        ctypes.addressof(inputs),
+        ctypes.addressof(strides),
+        ctypes.addressof(strides) + 8 * len(given),
+        ctypes.addressof(initial),
+        ctypes.addressof(of_weights),
+    )
+    return call, [inputs, initial, of_weights, strides, lengths]
+
+
+def _differentiable(
+    options: tuple[Any, ...], given: Sequence[Tensor], d_outputs: Sequence[Tensor | None], needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients once more, by the reference, so that they can be differentiated themselves."""
+    step, compiled, lengths, reverse = options
+    aliases = [t.view_as(t) for t in given]  # so that only the way through this scan counts
+    n, m = len(step.program.inputs), len(step.program.inputs) + len(step.program.states)
+    cell = ProgramCell(step.program, dict(zip(compiled.weights, aliases[m:], strict=True)))
+    out, last = reference.scan(cell, torch.cat(aliases[:n], -1), joined(aliases[n:m]), lengths, reverse)
+    outputs = [out, *parts(last)]
+    pairs = [(o, d) for o, d in zip(outputs, d_outputs, strict=True) if d is not None and o.requires_grad]
+    wanted = [n for n, want in enumerate(needed) if want]
+    found: list[Tensor | None] = [None] * len(needed)
+    if pairs and wanted:
+        of = torch.autograd.grad(
+            [o for o, _ in pairs],
+            [aliases[k] for k in wanted],
+            [d for _, d in pairs],
+            create_graph=True,
+            allow_unused=True,
+        )
+        for k, gradient in zip(wanted, of, strict=True):
+            found[k] = gradient
+    return found
