@@ -1,6 +1,7 @@
-"""RNN and LSTM layers against torch's own, with copied weights: outputs, states and every gradient."""
+"""RNN, LSTM and GRU layers against torch's own, with copied weights: outputs, states and every gradient."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_s
 from unroll.cells import LSTMCell
 from unroll.engines import ENGINES, native
 from unroll.errors import InputError
-from unroll.layers import LSTM, RNN
+from unroll.layers import GRU, LSTM, RNN, Recurrent
 
 T, B, D, H = 5, 4, 3, 6
 engines = pytest.mark.parametrize("engine", ENGINES)
-kinds = pytest.mark.parametrize("kind", [LSTM, RNN])
+kinds = pytest.mark.parametrize("kind", [LSTM, RNN, GRU])
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,9 @@ def gradients(ours):
         named[f"weight_ih_{suffix}"] = cell.U.grad
         if cell.b is not None:
             named[f"bias_ih_{suffix}"] = named[f"bias_hh_{suffix}"] = cell.b.grad
+            if isinstance(ours, GRU):  # whose candidate has a bias of its own at h
+                H = cell.hidden_size
+                named[f"bias_hh_{suffix}"] = torch.cat([cell.b.grad[: 2 * H], cell.b_h.grad])
     return named
 
 
@@ -384,3 +388,37 @@ def test_an_input_that_is_no_tensor_is_refused_plainly(x):
 def test_odd_arguments_of_a_layer_are_refused_plainly(arguments, message):
     with pytest.raises(InputError, match=message):
         RNN(3, **{"hidden_size": 4, **arguments})
+
+
+def test_recurrent_takes_one_cell_a_list_or_all_of_them():
+    cell = torch.nn.GRUCell(3, 4)
+    x = torch.randn(5, 2, 3)
+    one = Recurrent(cell)
+    torch.testing.assert_close(one(x)[0], Recurrent([cell])(x)[0])
+    torch.testing.assert_close(one(x)[0], Recurrent([[cell]])(x)[0])
+    both = Recurrent(cell, bidirectional=True)
+    torch.testing.assert_close(both(x)[0][..., :4], one(x)[0])
+    assert not torch.equal(*(next(ways.parameters()) for ways in both.cells[0]))  # the second direction has its own
+    deep = Recurrent([torch.nn.GRUCell(3, 4), torch.nn.GRUCell(8, 4)], bidirectional=True, batch_first=True)
+    assert deep(x.transpose(0, 1))[0].shape == (2, 5, 8)
+    assert Recurrent(torch.nn.GRUCell(4, 4), num_layers=3)(torch.randn(5, 2, 4))[1].shape == (3, 2, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Recurrent([]), "there are cells for 0 layers; expected at least 1"),
+        (lambda: Recurrent([torch.nn.GRUCell(3, 3)], num_layers=2), "there are cells for 1 layers; expected 2"),
+        (
+            lambda: Recurrent(torch.nn.GRUCell(3, 4), num_layers=2),
+            "layer 2 reads 3 features; expected 4: give one cell for each",
+        ),
+        (
+            lambda: Recurrent([torch.nn.GRUCell(3, 4), torch.nn.GRUCell(4, 5)]),
+            "layer 2 has states of sizes (5,); expected (4,)",
+        ),
+    ],
+)
+def test_cells_that_do_not_fit_each_other_are_named(call, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        call()

@@ -16,8 +16,11 @@ os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 _PUBLIC = {
     "RNN": "unroll.layers",
     "LSTM": "unroll.layers",
+    "GRU": "unroll.layers",
+    "Recurrent": "unroll.layers",
     "RNNCell": "unroll.cells",
     "LSTMCell": "unroll.cells",
+    "GRUCell": "unroll.cells",
     "SequenceClassifier": "unroll.models",
     "as_cell": "unroll.cells",
     "load": "unroll.training.run",
@@ -25,12 +28,15 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
+    from unroll.cells import GRUCell as GRUCell
     from unroll.cells import LSTMCell as LSTMCell
     from unroll.cells import RNNCell as RNNCell
     from unroll.cells import as_cell as as_cell
     from unroll.insight.trace import trace as trace
+    from unroll.layers import GRU as GRU
     from unroll.layers import LSTM as LSTM
     from unroll.layers import RNN as RNN
+    from unroll.layers import Recurrent as Recurrent
     from unroll.models import SequenceClassifier as SequenceClassifier
     from unroll.training.run import load as load
 

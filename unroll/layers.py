@@ -1,12 +1,13 @@
 """Recurrent layers: cells scanned over time, stacked in layers and in both directions.
 
-`Recurrent` takes any cells. The constructors, the calls and the results of `RNN` and `LSTM` have the form of `torch.nn.RNN`
-and `torch.nn.LSTM`; `from_torch` and `to_torch` carry weights over. Beyond torch's form: `lengths` for padded batches,
-integer inputs as word indices, and the choice of an engine. Not here: projections (`proj_size`).
+`Recurrent` takes any cells. The constructors, the calls and the results of `RNN`, `LSTM` and `GRU` have the form of
+`torch.nn.RNN`, `torch.nn.LSTM` and `torch.nn.GRU`; `from_torch` and `to_torch` carry weights over. Beyond torch's form:
+`lengths` for padded batches, integer inputs as word indices, and the choice of an engine. Not here: projections.
 """
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
@@ -47,6 +48,46 @@ def stack(
     return layers
 
 
+def _by_layer(
+    given: nn.Module | Sequence[nn.Module] | Sequence[Sequence[nn.Module]], num_layers: int | None, bidirectional: bool
+) -> list[list[Cell]]:
+    """Cells by layer and direction, of one cell, of one for each layer, or as they are."""
+    alone = isinstance(given, nn.Module)
+    rows: list[Any] = [given] * (num_layers or 1) if isinstance(given, nn.Module) else list(given)
+    if not rows or (num_layers is not None and num_layers != len(rows)):
+        raise InputError(f"there are cells for {len(rows)} layers; expected {num_layers or 'at least 1'}")
+    layers: list[list[Cell]] = []
+    for n, row in enumerate(rows):
+        if isinstance(row, nn.Module):
+            first = _copied(row) if alone and n else as_cell(row)
+            layers.append([first, _copied(first)] if bidirectional else [first])
+        else:
+            layers.append([as_cell(cell) for cell in row])
+    width, sizes = layers[0][0].input_size, layers[0][0].state_sizes
+    for n, ways in enumerate(layers, 1):
+        for cell in ways:
+            if cell.state_sizes != sizes or len(ways) != len(layers[0]):
+                raise InputError(
+                    f"layer {n} has states of sizes {cell.state_sizes}; expected {sizes}, as the others have"
+                )
+            if None not in (width, cell.input_size) and cell.input_size != width:
+                raise InputError(
+                    f"layer {n} reads {cell.input_size} features; expected {width}: give one cell for each layer"
+                )
+        width = sum(cell.hidden_size for cell in ways)
+    return layers
+
+
+def _copied(cell: nn.Module) -> Cell:
+    """A cell like this one, with parameters of its own."""
+    made = as_cell(copy.deepcopy(cell))
+    made.initialise("uniform")
+    for module in made.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+    return made
+
+
 class Recurrent(nn.Module):
     """Cells scanned over time.
 
@@ -56,33 +97,43 @@ class Recurrent(nn.Module):
     cells' own form, each tensor (layers·directions, B, H).
 
     Args:
-        cells: by layer and direction; ``cells[0]`` reads x, every other layer the outputs of all directions below it.
+        cells: a module that computes one step (see `unroll.as_cell`), or a list with one for each layer, or with one list of
+            cells, by direction, for each layer. ``cells[0]`` reads x, every other layer the outputs of all directions below it.
+        num_layers: of one cell, how many layers; further ones are copies, whose parameters are drawn anew where the cell has a
+            ``reset_parameters``.
+        bidirectional: scan in both directions; the second one has a copy of each cell.
         dropout: share of the outputs between layers that is dropped in training.
         engine: ``"auto"``, ``"native"`` or ``"reference"``.
 
     Raises:
-        InputError: dropout is no share, or there is no such engine.
+        InputError: the cells do not fit each other, dropout is no share, or there is no such engine.
+
+    >>> layer = Recurrent(nn.GRUCell(28, 64), bidirectional=True)
+    >>> layer(torch.zeros(28, 32, 28))[0].shape
+    torch.Size([28, 32, 128])
     """
 
     cells: Sequence[Sequence[Any]]  # each a `Cell`
 
     def __init__(
         self,
-        cells: Sequence[Sequence[Cell]],
-        *,
-        batch_first: bool = False,
+        cells: nn.Module | Sequence[nn.Module] | Sequence[Sequence[nn.Module]],
+        num_layers: int | None = None,
+        bidirectional: bool = False,
         dropout: float = 0.0,
+        batch_first: bool = False,
         engine: EngineName = "auto",
     ) -> None:
         super().__init__()
+        layers = _by_layer(cells, num_layers, bidirectional)
         if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise InputError(f"dropout is {quoted(dropout)}; expected a share in [0, 1)")
         check_engine(engine)
-        self.cells = nn.ModuleList(nn.ModuleList(ways) for ways in cells)  # type: ignore[assignment]
-        self.input_size = cells[0][0].input_size
-        self.hidden_size = cells[0][0].hidden_size
-        self.num_layers = len(cells)
-        self.directions = len(cells[0])
+        self.cells = nn.ModuleList(nn.ModuleList(ways) for ways in layers)  # type: ignore[assignment]
+        self.input_size = layers[0][0].input_size
+        self.hidden_size = layers[0][0].hidden_size
+        self.num_layers = len(layers)
+        self.directions = len(layers[0])
         self.bidirectional = self.directions == 2
         self.batch_first = batch_first
         self.dropout = float(dropout)
@@ -235,10 +286,10 @@ class Recurrent(nn.Module):
 
 
 class _InTorchsForm(Recurrent):
-    """What RNN and LSTM share: torch's arguments, and weights from and to torch's layers."""
+    """What RNN, LSTM and GRU share: torch's arguments, and weights from and to torch's layers."""
 
     kind: ClassVar[str]  # of the cells, as recipes call it
-    torch_type: ClassVar[type[nn.RNN] | type[nn.LSTM]]
+    torch_type: ClassVar[type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]]
 
     def __init__(
         self,
@@ -293,7 +344,7 @@ class _InTorchsForm(Recurrent):
                 cell.W.copy_(getattr(theirs, f"weight_hh_{suffix}"))
                 cell.U.copy_(getattr(theirs, f"weight_ih_{suffix}"))
                 if cell.b is not None:
-                    cell.b.copy_(getattr(theirs, f"bias_ih_{suffix}") + getattr(theirs, f"bias_hh_{suffix}"))
+                    cls._take_biases(cell, getattr(theirs, f"bias_ih_{suffix}"), getattr(theirs, f"bias_hh_{suffix}"))
         return ours.train(theirs.training)
 
     def to_torch(self) -> nn.RNNBase:
@@ -317,8 +368,17 @@ class _InTorchsForm(Recurrent):
                 getattr(theirs, f"weight_ih_{suffix}").copy_(cell.U)
                 if cell.b is not None:
                     getattr(theirs, f"bias_ih_{suffix}").copy_(cell.b)
-                    getattr(theirs, f"bias_hh_{suffix}").zero_()
+                    self._give_bias(cell, getattr(theirs, f"bias_hh_{suffix}").zero_())
         return theirs.train(self.training)
+
+    @staticmethod
+    def _take_biases(cell: Any, of_x: Tensor, of_h: Tensor) -> None:
+        """The two biases of a layer of torch's become ours."""
+        cell.b.copy_(of_x + of_h)
+
+    @staticmethod
+    def _give_bias(cell: Any, of_h: Tensor) -> None:
+        """What of our biases stands at h in torch's layer: nothing, unless the cell has one there."""
 
     def _cells_with_suffix(self) -> list[tuple[Any, str]]:
         """Each cell with the ending of its weights' names in torch's layers."""
@@ -401,3 +461,32 @@ class LSTM(_InTorchsForm):
 
     kind = "lstm"
     torch_type = nn.LSTM
+
+
+class GRU(_InTorchsForm):
+    """GRU layers; the equations are in `unroll.cells.gru`.
+
+    Args and call as `torch.nn.GRU`: the input is (T, B, D), or (B, T, D) with `batch_first`, or (T, D) for one sequence, or a
+    PackedSequence; the result is the outputs of the top layer (T, B, H·directions) and the last states
+    (layers·directions, B, H). Integer inputs (T, B) are word indices and stand for one-hot vectors. With `lengths` (B,) the
+    steps beyond a sequence's length change nothing and give output zero.
+
+    >>> layer = GRU(28, 128)
+    >>> outputs, h_n = layer(torch.zeros(28, 64, 28))
+    >>> outputs.shape, h_n.shape
+    (torch.Size([28, 64, 128]), torch.Size([1, 64, 128]))
+    """
+
+    kind = "gru"
+    torch_type = nn.GRU
+
+    @staticmethod
+    def _take_biases(cell: Any, of_x: Tensor, of_h: Tensor) -> None:
+        H = cell.hidden_size
+        cell.b.copy_(of_x)
+        cell.b[: 2 * H] += of_h[: 2 * H]
+        cell.b_h.copy_(of_h[2 * H :])
+
+    @staticmethod
+    def _give_bias(cell: Any, of_h: Tensor) -> None:
+        of_h[2 * cell.hidden_size :] = cell.b_h

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from unroll.cells.base import Cell as Cell
     from unroll.cells.base import State as State
     from unroll.cells.base import as_cell as as_cell
+    from unroll.cells.gru import GRUCell as GRUCell
     from unroll.cells.lstm import LSTMCell as LSTMCell
     from unroll.cells.lstm import LSTMGates as LSTMGates
     from unroll.cells.parameters import CellParameters
