@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -412,3 +413,31 @@ def test_long_values_and_lists_are_shortened_in_messages():
     assert len(nearest("x" * 100_000, [f"name {n}" for n in range(1000)])) < 350
     assert len(quoted(["x"] * 1000)) == 100
     assert quoted(10**5000) == "a number too large to write"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["train lstm-mnist", "tune lstm-mnist", "effects a.yaml b.yaml", "ablate RUN --out out", "memory order"],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    unroll, bars_folder, bars_run, tmp_path, monkeypatch, words
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run = tmp_path / "bars"
+    shutil.copytree(bars_run, run)
+    saved = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(saved.replace("device: auto", "device: cuda"))
+    for name in ("a", "b"):
+        fields = f"task: images\ndata: {bars_folder}\nbatch_size: 20\ndevice: cuda\nhidden_size: {ord(name)}\n"
+        (tmp_path / f"{name}.yaml").write_text(fields)
+    given = [str(run) if word == "RUN" else word for word in words.split()]
+    if given[0] in ("train", "tune"):
+        given += ["--data", str(bars_folder), "--batch-size", "20"]
+    if given[0] not in ("effects", "ablate"):
+        given += ["--device", "cuda"]
+    if given[0] == "tune":
+        given += ["--space", "hidden_size=4,8"]
+    before = sorted(tmp_path.rglob("*"))
+    said = "unroll: device is 'cuda', but torch finds none on this machine; use device auto\n"
+    assert unroll(*given) == (2, "", said)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -290,6 +290,7 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     """Take one gate at a time away from the LSTM of RUN, train again, and see what it was worth."""
     from unroll.insight.ablate import ablate as run_ablation
     from unroll.insight.ablate import plan, text_table
+    from unroll.training.fit import find_device
     from unroll.training.recipe import parse_recipe
     from unroll.training.run import RunFolder
     from unroll.training.trials import alone
@@ -298,6 +299,7 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     if epochs is not None:
         recipe = parse_recipe({**recipe.model_dump(), "epochs": epochs}, run)
     plan(gates, seeds)  # a wrong name shall not wait for the data
+    find_device(recipe.device, recipe.engine)
     folder = made_folder(out or Path(run))
 
     with alone(folder, "unroll ablate"):
@@ -331,9 +333,12 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, device:
     from unroll.insight.memory import measure, plan, summary, text_table
     from unroll.report.figures import figure_files
     from unroll.report.insight import draw_memory, save_insight
+    from unroll.training.fit import find_device
     from unroll.training.trials import alone
 
-    todo, folder = plan(tasks, lengths, seeds), made_folder(out)
+    todo = plan(tasks, lengths, seeds)
+    find_device(device)
+    folder = made_folder(out)
     file = folder / "memory.json"
     refuse_foreign(*figure_files(folder / "memory"))
     with alone(folder, "unroll memory"):

@@ -16,7 +16,7 @@ from unroll.files import write_atomically
 from unroll.models import SequenceModel
 from unroll.training import callbacks, distributed
 from unroll.training.evaluate import predictions, write_predictions
-from unroll.training.fit import Callback, Settings, Training, fit
+from unroll.training.fit import Callback, Settings, Training, find_device, fit
 from unroll.training.recipe import AnyRecipe
 from unroll.training.run import RunFolder, save_model
 from unroll.training.tasks import check_memory, first_model, load_dataset, test_lines
@@ -32,9 +32,11 @@ def prepare(recipe: AnyRecipe, reading: Reading | None = None) -> Dataset:
 
     Raises:
         DataError: the data are missing or damaged.
+        InputError: this machine has not the recipe's device.
         RecipeError: a batch is larger than the training part, or too small for so many processes, or the model is larger
             than the machine's memory.
     """
+    distributed.together(lambda: find_device(recipe.device, recipe.engine))
     dataset = distributed.together(lambda: load_dataset(recipe, reading))
     if recipe.batch_size > len(dataset.train):
         raise RecipeError(
