@@ -417,6 +417,29 @@ def test_long_values_and_lists_are_shortened_in_messages():
 
 @pytest.mark.parametrize(
     "words",
+    [
+        "report X",
+        "predict X a",
+        "train --resume X",
+        "evaluate X",
+        "look X",
+        "gradients X",
+        "ablate X",
+        "bptt X",
+        "compare X X",
+        "export X --card",
+        "handin X --lab homework --student-id 313513054 --code a.py",
+    ],
+)
+def test_a_file_in_the_place_of_a_run_is_called_a_file(unroll, tmp_path, words):
+    (tmp_path / "reviews.csv").write_text("text,label\na,b\n")
+    said = "unroll: reviews.csv is a file; expected a run folder, as unroll train makes it\n"
+    assert unroll(*words.replace("X", "reviews.csv").split()) == (2, "", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["reviews.csv"]
+
+
+@pytest.mark.parametrize(
+    "words",
     ["train lstm-mnist", "tune lstm-mnist", "effects a.yaml b.yaml", "ablate RUN --out out", "memory order"],
 )
 def test_a_device_that_is_not_there_is_refused_before_anything_is_written(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unroll.cells.base import Cell, joined, parts
 from unroll.data.batches import Sequences
-from unroll.errors import InputError, RunError, nearest
+from unroll.errors import InputError, RunError, nearest, quoted
 from unroll.files import write_atomically
 from unroll.layers import Recurrent
 from unroll.models import SequenceModel
@@ -140,6 +140,10 @@ def trace(model: str | Path | Classifier | SequenceModel | Recurrent, x: Any, le
             values, lengths = Sequences(values, index, lengths).take(index)  # padded
             x = model.encoder.features(values)
         model = model.model
+    elif not isinstance(model, SequenceModel | Recurrent):
+        raise InputError(
+            f"the model is {quoted(model)}; expected a run folder, a loaded run, or a model or layer of this package"
+        )
     elif not isinstance(x, Tensor):
         raise InputError(f"x is a {type(x).__name__}; expected a tensor (T, B, D) or (T, B) of word indices")
 
