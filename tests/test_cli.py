@@ -403,6 +403,28 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(monkeypatch,
         assert all(re.fullmatch(r"unroll: \d of 9 trainings", line) for line in lines)
 
 
+@pytest.mark.parametrize(
+    "address", ["postgresql://u:s3cret@h/d", "postgresql://h/d?password=s3cret", "http://u:s3 cret@h"]
+)
+@pytest.mark.parametrize(
+    "words", ["tune X", "tune lstm-mnist X", "train X", "X", "info X", "train lstm-mnist --hidden-size X", "report X"]
+)
+def test_no_message_shows_the_password_of_an_address(unroll, address, words):
+    status, out, err = unroll(*[address if word == "X" else word for word in words.split()])
+    assert (status, out) == (2, "")
+    assert err.startswith("unroll: ")
+    assert "***" in err
+    assert "cret" not in err
+
+
+def test_a_password_is_hidden_where_an_address_is_cut():
+    from unroll.errors import InputError, quoted
+
+    address = f"postgresql://u:{'s3cret' * 100}@h/d"
+    for message in (f"unknown {quoted(address)}", f"unknown {address!r}", f"{'x' * 200} {address}"):
+        assert "s3cret" not in str(InputError(message))
+
+
 def test_long_values_and_lists_are_shortened_in_messages():
     from unroll.errors import LONGEST, InputError, nearest, quoted
 
