@@ -363,6 +363,14 @@ def test_a_command_leaves_the_garbage_collector_as_it_was(unroll, bars_folder, r
     assert gc.isenabled()
 
 
+@pytest.mark.parametrize(("field", "value"), [("translation", "8"), ("elastic", "40")])
+def test_pictures_are_not_moved_out_of_themselves(unroll, bars_folder, field, value):
+    said = f"{field} is {value} pixels, and the pictures have 8 x 8; expected fewer than 8, such as {field} 2"
+    words = ["train", "lstm-mnist", "--data", bars_folder, f"--{field}", value]
+    assert unroll(*words) == (2, "", f"unroll: {said}\n")
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize(("rate", "warned"), [("50", True), ("0.02", False)])
 def test_a_training_that_ends_in_nonsense_is_warned_of(unroll, bars_folder, rate, warned):
     fields = [
