@@ -223,10 +223,16 @@ def bptt(run: str | None) -> None:
 @click.argument("run")
 @click.argument("given", metavar="[INPUT]", required=False)
 @click.option("--number", type=int, metavar="N", help="look at test sequence N, counted from 0")
-@click.option("--layer", type=int, default=-1, metavar="L", help="layer to draw, from 0; the top one if left out")
-@click.option("--direction", default="forward", metavar="WAY", help="of two directions: forward or backward")
+@click.option("--layer", type=click.IntRange(min=0), metavar="L", help="layer to draw, from 0; the top one if left out")
+@click.option(
+    "--direction",
+    type=click.Choice(["forward", "backward"]),
+    default="forward",
+    metavar="WAY",
+    help="of two directions: forward or backward",
+)
 @output("where to put the figure and the numbers; RUN/figures if left out")
-def look(run: str, given: str | None, number: int | None, layer: int, direction: str, out: Path | None) -> None:
+def look(run: str, given: str | None, number: int | None, layer: int | None, direction: str, out: Path | None) -> None:
     """Draw what every gate and state of RUN does while it reads INPUT, a picture file or a sentence.
 
     Without INPUT it reads a sequence of the test set. The numbers behind the figure go to look.npz.
@@ -241,9 +247,11 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
     refuse_foreign(*figure_files(folder / "look"), folder / "look.npz")
     seen = run_look(run, given, number)
     trace = seen.trace
-    figure = draw_look(*seen, layer=layer, direction=direction)
+    figure = draw_look(*seen[:4], layer=-1 if layer is None else layer, direction=direction)
     png = save_insight(figure, folder / "look")
     trace.save(folder / "look.npz")
+    for warning in seen.warnings:
+        say(f"unroll: {warning}", error=True)
     if trace.p is not None:
         p, T = trace.p[:, 0], int(trace.lengths[0])
         step, best = decided(p[:T]), int(p[T - 1].argmax())
@@ -275,6 +283,9 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: Path | N
     curves = measure_runs(runs, inputs, not no_pixels, progress("models"))
     png = save_insight(draw_gradients(curves), folder / "gradients")
     write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
+    found = min(curve["inputs"] for curve in curves)
+    if found < inputs:
+        say(f"unroll: measured on {found} test sequences, as there are no more of one length", error=True)
     _table(text_table(curves))
     say(f"Figure: {png}")
     say(f"Numbers: {folder / 'gradients.json'}")
