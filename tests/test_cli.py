@@ -19,12 +19,12 @@ SMALL = ["--hidden-size", "8", "--batch-size", "20", "--epochs", "1"]
 
 
 def test_training_fills_a_run_folder_named_after_the_recipe(unroll, bars_folder):
-    status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL, "--seed", "3")
+    status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL, "--seed", "4")
     assert (status, err) == (0, "")
     assert re.search(r"^Test Accuracy: \d+\.\d\d%$", out, re.M)
     assert out.splitlines()[-1] == "Run folder: runs/lstm-mnist"
     folder = RunFolder("runs/lstm-mnist")
-    assert folder.recipe.seed == 3
+    assert folder.recipe.seed == 4
     assert folder.recipe.hidden_size == 8
     assert {path.name for path in folder.path.glob("[!.]*")} == {
         "recipe.yaml",
@@ -363,6 +363,36 @@ def test_a_command_leaves_the_garbage_collector_as_it_was(unroll, bars_folder, r
     assert gc.isenabled()
 
 
+@pytest.mark.parametrize(
+    ("batch", "held_out", "said"),
+    [
+        (
+            64,
+            199,
+            "validation is 199, which leaves 1 training sequence, fewer than one batch (64); choose a smaller validation",
+        ),
+        (
+            64,
+            0.9,
+            "validation is 0.9, which leaves 20 training sequences, fewer than one batch (64); choose a smaller validation",
+        ),
+        (
+            199,
+            2,
+            "batch_size is 199, but there are only 198 training sequences; choose a smaller one, such as --batch-size 128",
+        ),
+        (
+            300,
+            199,
+            "batch_size is 300, but there is only 1 training sequence; choose a smaller one, such as --batch-size 1",
+        ),
+    ],
+)
+def test_whichever_leaves_no_whole_batch_is_blamed(unroll, bars_folder, batch, held_out, said):
+    words = ["train", "lstm-mnist", "--data", bars_folder, "--batch-size", batch, "--validation", held_out]
+    assert unroll(*words) == (2, "", f"unroll: {said}\n")
+
+
 @pytest.mark.parametrize(("field", "value"), [("translation", "8"), ("elastic", "40")])
 def test_pictures_are_not_moved_out_of_themselves(unroll, bars_folder, field, value):
     said = f"{field} is {value} pixels, and the pictures have 8 x 8; expected fewer than 8, such as {field} 2"
@@ -394,6 +424,24 @@ def test_a_training_that_ends_in_nonsense_is_warned_of(unroll, bars_folder, rate
             "lower learning_rate, or train for more epochs\n",
             err,
         )
+
+
+@pytest.mark.parametrize(
+    ("losses", "steps", "warned"),
+    [
+        ([2.3148], [], True),  # one update
+        ([2.31], [[100, 2.31]], True),
+        ([2.9], [[100, 9.0], [200, 0.4]], False),  # a bad beginning
+        ([2.29], [], False),
+        ([9.0, 2.29], [], True),
+        ([9.0, 2.2], [], False),
+    ],
+)
+def test_the_last_loss_is_compared_with_guessing(losses, steps, warned):
+    from unroll.cli import _no_better_than_guessing
+
+    history = [{"loss": loss, "steps": steps} for loss in losses]
+    assert (_no_better_than_guessing(history, 10) is not None) == warned
 
 
 @pytest.mark.parametrize("stream", ["file", "none"])

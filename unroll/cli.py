@@ -391,8 +391,9 @@ def _no_better_than_guessing(history: list[dict[str, Any]], classes: int) -> str
     if not history or classes < 2:
         return None
     last, guessing = history[-1]["loss"], math.log(classes)
-    # The mean over a first epoch holds the beginning too, which is no better in any training.
-    if last < (0.99 if len(history) > 1 else 1.2) * guessing:
+    if len(history) == 1:  # the mean over a first epoch holds the beginning too, which may be worse in any training
+        last = min([last, *(loss for _, loss in history[0]["steps"][-1:])])
+    if last < (0.99 if len(history) > 1 else 1) * guessing:
         return None
     return (
         f"the training loss ended at {last:.4g}, no better than guessing among {classes} classes ({guessing:.4g}); "
