@@ -212,7 +212,11 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> AnyRecipe:
         fields.pop(other, None)
     if set(changes or {}) - {*TITLES, *INDIFFERENT, *DATA}:
         fields["about"] = ""
-    return parse_recipe({**fields, **(changes or {})}, where)
+    recipe = parse_recipe({**fields, **(changes or {})}, where)
+    if isinstance(recipe, SentenceRecipe) and recipe.data is None and recipe.test != fields.get("test", 0):
+        # The file's own is meant for data to come; one that is given now would be ignored.
+        raise RecipeError(f"test is {recipe.test:g}, but there is no data; say where it is with --data FILE")
+    return recipe
 
 
 def read_recipe(name: str) -> tuple[dict[str, Any], str]:
