@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,12 @@ SMALL = ["--hidden-size", "8", "--batch-size", "20", "--epochs", "1"]
 
 
 def test_training_fills_a_run_folder_named_after_the_recipe(unroll, bars_folder):
-    status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL, "--seed", "3")
+    status, out, err = unroll("train", "lstm-mnist", "--data", bars_folder, *SMALL, "--seed", "4")
     assert (status, err) == (0, "")
     assert re.search(r"^Test Accuracy: \d+\.\d\d%$", out, re.M)
     assert out.splitlines()[-1] == "Run folder: runs/lstm-mnist"
     folder = RunFolder("runs/lstm-mnist")
-    assert folder.recipe.seed == 3
+    assert folder.recipe.seed == 4
     assert folder.recipe.hidden_size == 8
     assert {path.name for path in folder.path.glob("[!.]*")} == {
         "recipe.yaml",
@@ -362,6 +363,44 @@ def test_a_command_leaves_the_garbage_collector_as_it_was(unroll, bars_folder, r
     assert gc.isenabled()
 
 
+@pytest.mark.parametrize(
+    ("batch", "held_out", "said"),
+    [
+        (
+            64,
+            199,
+            "validation is 199, which leaves 1 training sequence, fewer than one batch (64); choose a smaller validation",
+        ),
+        (
+            64,
+            0.9,
+            "validation is 0.9, which leaves 20 training sequences, fewer than one batch (64); choose a smaller validation",
+        ),
+        (
+            199,
+            2,
+            "batch_size is 199, but there are only 198 training sequences; choose a smaller one, such as --batch-size 128",
+        ),
+        (
+            300,
+            199,
+            "batch_size is 300, but there is only 1 training sequence; choose a smaller one, such as --batch-size 1",
+        ),
+    ],
+)
+def test_whichever_leaves_no_whole_batch_is_blamed(unroll, bars_folder, batch, held_out, said):
+    words = ["train", "lstm-mnist", "--data", bars_folder, "--batch-size", batch, "--validation", held_out]
+    assert unroll(*words) == (2, "", f"unroll: {said}\n")
+
+
+@pytest.mark.parametrize(("field", "value"), [("translation", "8"), ("elastic", "40")])
+def test_pictures_are_not_moved_out_of_themselves(unroll, bars_folder, field, value):
+    said = f"{field} is {value} pixels, and the pictures have 8 x 8; expected fewer than 8, such as {field} 2"
+    words = ["train", "lstm-mnist", "--data", bars_folder, f"--{field}", value]
+    assert unroll(*words) == (2, "", f"unroll: {said}\n")
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize(("rate", "warned"), [("50", True), ("0.02", False)])
 def test_a_training_that_ends_in_nonsense_is_warned_of(unroll, bars_folder, rate, warned):
     fields = [
@@ -387,6 +426,24 @@ def test_a_training_that_ends_in_nonsense_is_warned_of(unroll, bars_folder, rate
         )
 
 
+@pytest.mark.parametrize(
+    ("losses", "steps", "warned"),
+    [
+        ([2.3148], [], True),  # one update
+        ([2.31], [[100, 2.31]], True),
+        ([2.9], [[100, 9.0], [200, 0.4]], False),  # a bad beginning
+        ([2.29], [], False),
+        ([9.0, 2.29], [], True),
+        ([9.0, 2.2], [], False),
+    ],
+)
+def test_the_last_loss_is_compared_with_guessing(losses, steps, warned):
+    from unroll.cli import _no_better_than_guessing
+
+    history = [{"loss": loss, "steps": steps} for loss in losses]
+    assert (_no_better_than_guessing(history, 10) is not None) == warned
+
+
 @pytest.mark.parametrize("stream", ["file", "none"])
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(monkeypatch, capsys, stream):
     from unroll import options
@@ -402,6 +459,28 @@ def test_progress_is_a_line_now_and_then_where_there_is_no_terminal(monkeypatch,
         assert all(re.fullmatch(r"unroll: \d of 9 trainings", line) for line in lines)
 
 
+@pytest.mark.parametrize(
+    "address", ["postgresql://u:s3cret@h/d", "postgresql://h/d?password=s3cret", "http://u:s3 cret@h"]
+)
+@pytest.mark.parametrize(
+    "words", ["tune X", "tune lstm-mnist X", "train X", "X", "info X", "train lstm-mnist --hidden-size X", "report X"]
+)
+def test_no_message_shows_the_password_of_an_address(unroll, address, words):
+    status, out, err = unroll(*[address if word == "X" else word for word in words.split()])
+    assert (status, out) == (2, "")
+    assert err.startswith("unroll: ")
+    assert "***" in err
+    assert "cret" not in err
+
+
+def test_a_password_is_hidden_where_an_address_is_cut():
+    from unroll.errors import InputError, quoted
+
+    address = f"postgresql://u:{'s3cret' * 100}@h/d"
+    for message in (f"unknown {quoted(address)}", f"unknown {address!r}", f"{'x' * 200} {address}"):
+        assert "s3cret" not in str(InputError(message))
+
+
 def test_long_values_and_lists_are_shortened_in_messages():
     from unroll.errors import LONGEST, InputError, nearest, quoted
 
@@ -412,3 +491,54 @@ def test_long_values_and_lists_are_shortened_in_messages():
     assert len(nearest("x" * 100_000, [f"name {n}" for n in range(1000)])) < 350
     assert len(quoted(["x"] * 1000)) == 100
     assert quoted(10**5000) == "a number too large to write"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "report X",
+        "predict X a",
+        "train --resume X",
+        "evaluate X",
+        "look X",
+        "gradients X",
+        "ablate X",
+        "bptt X",
+        "compare X X",
+        "export X --card",
+        "handin X --lab homework --student-id 313513054 --code a.py",
+    ],
+)
+def test_a_file_in_the_place_of_a_run_is_called_a_file(unroll, tmp_path, words):
+    (tmp_path / "reviews.csv").write_text("text,label\na,b\n")
+    said = "unroll: reviews.csv is a file; expected a run folder, as unroll train makes it\n"
+    assert unroll(*words.replace("X", "reviews.csv").split()) == (2, "", said)
+    assert [path.name for path in tmp_path.iterdir()] == ["reviews.csv"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["train lstm-mnist", "tune lstm-mnist", "effects a.yaml b.yaml", "ablate RUN --out out", "memory order"],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(
+    unroll, bars_folder, bars_run, tmp_path, monkeypatch, words
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    run = tmp_path / "bars"
+    shutil.copytree(bars_run, run)
+    saved = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(saved.replace("device: auto", "device: cuda"))
+    for name in ("a", "b"):
+        fields = f"task: images\ndata: {bars_folder}\nbatch_size: 20\ndevice: cuda\nhidden_size: {ord(name)}\n"
+        (tmp_path / f"{name}.yaml").write_text(fields)
+    given = [str(run) if word == "RUN" else word for word in words.split()]
+    if given[0] in ("train", "tune"):
+        given += ["--data", str(bars_folder), "--batch-size", "20"]
+    if given[0] not in ("effects", "ablate"):
+        given += ["--device", "cuda"]
+    if given[0] == "tune":
+        given += ["--space", "hidden_size=4,8"]
+    before = sorted(tmp_path.rglob("*"))
+    said = "unroll: device is 'cuda', but torch finds none on this machine; use device auto\n"
+    assert unroll(*given) == (2, "", said)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -209,7 +209,14 @@ def test_dropout_acts_between_layers_in_training_only(kind):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: LSTM(3, 6, num_layers=0), "num_layers is 0, but there must be at least 1"),
+        (lambda: LSTM(3, 6, num_layers=0), "num_layers is 0; expected a whole number of at least 1"),
+        (lambda: LSTM(None, 6), "input_size is None; expected a whole number of at least 1"),
+        (lambda: RNN("a", 6), "input_size is 'a'; expected a whole number of at least 1"),
+        (lambda: LSTM(True, 6), "input_size is True; expected a whole number of at least 1"),
+        (lambda: RNN(3, 2.0), "hidden_size is 2.0; expected a whole number of at least 1"),
+        (lambda: LSTM(3, 8, proj_size=4), "LSTM has no argument 'proj_size'; there are no projections here"),
+        (lambda: LSTM(3, 8, num_layer=4), "LSTM has no argument 'num_layer'; did you mean 'num_layers'?"),
+        (lambda: RNN(3, 8, num_layer=4), "RNN has no argument 'num_layer'; did you mean 'num_layers'?"),
         (lambda: LSTM(3, 6, dropout=1.5), "dropout is 1.5; expected a share in [0, 1)"),
         (lambda: LSTM(3, 6, engine="nativ"), "unknown engine 'nativ'; did you mean 'native'?"),
         (lambda: LSTM(3, 6)(torch.zeros(5, 4, 2)), "2 features in its last axis; expected input_size = 3"),

@@ -284,6 +284,25 @@ def test_bad_sentences_meet_one_line_and_leave_nothing_behind(
     assert [path.name for path in tmp_path.iterdir()] == ["own.csv"]
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("lowercase", "true"), ("class_weights", "balanced"), ("test", "0.5"), ("min_count", "2"), ("text_column", "a")],
+)
+def test_what_the_labs_sentences_would_ignore_is_refused(
+    unroll: Command, tmp_path: Path, field: str, value: str
+) -> None:
+    status, out, err = unroll("train", "rnn-sentences", f"--{field.replace('_', '-')}", value)
+    assert (status, out) == (2, "")
+    shown = repr(value) if field == "text_column" else value
+    assert err.startswith(f"unroll: {field} is {shown}, but there is no data; say")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_that_is_the_recipes_own_is_taken_without_data(unroll: Command) -> None:
+    same = ["--lowercase", "false", "--class-weights", "none", "--test", "0.2"]
+    assert unroll("train", "rnn-sentences", *same, "--no-figures")[0] == 0
+
+
 def test_a_forgotten_file_of_sentences_is_asked_for(unroll: Command) -> None:
     status, _, err = unroll("train", "lstm-sentences")
     assert status == 2

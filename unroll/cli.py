@@ -223,10 +223,16 @@ def bptt(run: str | None) -> None:
 @click.argument("run")
 @click.argument("given", metavar="[INPUT]", required=False)
 @click.option("--number", type=int, metavar="N", help="look at test sequence N, counted from 0")
-@click.option("--layer", type=int, default=-1, metavar="L", help="layer to draw, from 0; the top one if left out")
-@click.option("--direction", default="forward", metavar="WAY", help="of two directions: forward or backward")
+@click.option("--layer", type=click.IntRange(min=0), metavar="L", help="layer to draw, from 0; the top one if left out")
+@click.option(
+    "--direction",
+    type=click.Choice(["forward", "backward"]),
+    default="forward",
+    metavar="WAY",
+    help="of two directions: forward or backward",
+)
 @output("where to put the figure and the numbers; RUN/figures if left out")
-def look(run: str, given: str | None, number: int | None, layer: int, direction: str, out: Path | None) -> None:
+def look(run: str, given: str | None, number: int | None, layer: int | None, direction: str, out: Path | None) -> None:
     """Draw what every gate and state of RUN does while it reads INPUT, a picture file or a sentence.
 
     Without INPUT it reads a sequence of the test set. The numbers behind the figure go to look.npz.
@@ -241,9 +247,11 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
     refuse_foreign(*figure_files(folder / "look"), folder / "look.npz")
     seen = run_look(run, given, number)
     trace = seen.trace
-    figure = draw_look(*seen, layer=layer, direction=direction)
+    figure = draw_look(*seen[:4], layer=-1 if layer is None else layer, direction=direction)
     png = save_insight(figure, folder / "look")
     trace.save(folder / "look.npz")
+    for warning in seen.warnings:
+        say(f"unroll: {warning}", error=True)
     if trace.p is not None:
         p, T = trace.p[:, 0], int(trace.lengths[0])
         step, best = decided(p[:T]), int(p[T - 1].argmax())
@@ -275,6 +283,9 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: Path | N
     curves = measure_runs(runs, inputs, not no_pixels, progress("models"))
     png = save_insight(draw_gradients(curves), folder / "gradients")
     write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
+    found = min(curve["inputs"] for curve in curves)
+    if found < inputs:
+        say(f"unroll: measured on {found} test sequences, as there are no more of one length", error=True)
     _table(text_table(curves))
     say(f"Figure: {png}")
     say(f"Numbers: {folder / 'gradients.json'}")
@@ -290,6 +301,7 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     """Take one gate at a time away from the LSTM of RUN, train again, and see what it was worth."""
     from unroll.insight.ablate import ablate as run_ablation
     from unroll.insight.ablate import plan, text_table
+    from unroll.training.fit import find_device
     from unroll.training.recipe import parse_recipe
     from unroll.training.run import RunFolder
     from unroll.training.trials import alone
@@ -298,6 +310,7 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     if epochs is not None:
         recipe = parse_recipe({**recipe.model_dump(), "epochs": epochs}, run)
     plan(gates, seeds)  # a wrong name shall not wait for the data
+    find_device(recipe.device, recipe.engine)
     folder = made_folder(out or Path(run))
 
     with alone(folder, "unroll ablate"):
@@ -331,9 +344,12 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, device:
     from unroll.insight.memory import measure, plan, summary, text_table
     from unroll.report.figures import figure_files
     from unroll.report.insight import draw_memory, save_insight
+    from unroll.training.fit import find_device
     from unroll.training.trials import alone
 
-    todo, folder = plan(tasks, lengths, seeds), made_folder(out)
+    todo = plan(tasks, lengths, seeds)
+    find_device(device)
+    folder = made_folder(out)
     file = folder / "memory.json"
     refuse_foreign(*figure_files(folder / "memory"))
     with alone(folder, "unroll memory"):
@@ -375,8 +391,9 @@ def _no_better_than_guessing(history: list[dict[str, Any]], classes: int) -> str
     if not history or classes < 2:
         return None
     last, guessing = history[-1]["loss"], math.log(classes)
-    # The mean over a first epoch holds the beginning too, which is no better in any training.
-    if last < (0.99 if len(history) > 1 else 1.2) * guessing:
+    if len(history) == 1:  # the mean over a first epoch holds the beginning too, which may be worse in any training
+        last = min([last, *(loss for _, loss in history[0]["steps"][-1:])])
+    if last < (0.99 if len(history) > 1 else 1) * guessing:
         return None
     return (
         f"the training loss ended at {last:.4g}, no better than guessing among {classes} classes ({guessing:.4g}); "

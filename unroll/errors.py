@@ -7,8 +7,11 @@ line and exits with status 2; from Python they are ordinary exceptions. `assert`
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
+# The password of an address, to the last @ of its own or to where it was cut; the words of our own advice are none.
+SECRET = re.compile(r"(:/{1,2}[^\s/:@]*:)(?!PASSWORD@)(?:(?:(?!:/).)*@|\S{0,480} … )|(password=)[^\s&'\"]+")
 LONGEST = 480  # characters of a message: what came may be of any length, the line that tells of it may not
 
 
@@ -43,15 +46,23 @@ class TrainingError(UnrollError):
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
-    """The text with its middle left out where it has more than `most` characters.
+    """The text without passwords, and with its middle left out where it has more than `most` characters.
 
     >>> shortened("a" * 99, 20)
     'aaaaaaaaa … aaaaaaaa'
+    >>> shortened("no recipe postgresql://ann:secret@host/name")
+    'no recipe postgresql://ann:***@host/name'
     """
+    text = masked(text)
     if len(text) <= most:
         return text
     kept = most - len(" … ")
     return f"{text[: (kept + 1) // 2]} … {text[-(kept // 2) :]}"
+
+
+def masked(text: str) -> str:
+    """The text with *** for the passwords of addresses: every message passes here, whoever words it."""
+    return SECRET.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
 
 
 def quoted(value: object) -> str:

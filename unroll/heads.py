@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from unroll.cells.base import check_size
 from unroll.engines import EngineName, readout_loss
 from unroll.errors import InputError, nearest
 
@@ -131,6 +132,7 @@ class Classification(Head):
     def __init__(
         self, classes: int, pooling: Pooling = "last", label_smoothing: float = 0.0, balanced: bool = False
     ) -> None:
+        check_size("num_classes", classes)
         if classes < 2:
             raise InputError(f"num_classes is {classes}, but a classifier needs at least 2 classes")
         if pooling not in get_args(Pooling):

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unroll.cells import cell_type
-from unroll.cells.base import Cell, State, as_cell, joined, parts
+from unroll.cells.base import Cell, State, as_cell, check_size, joined, parts
 from unroll.cells.rnn import Nonlinearity
 from unroll.engines import EngineName, check_engine, scan
-from unroll.errors import InputError, quoted
+from unroll.errors import InputError, nearest, quoted
 
 
 def stack(
@@ -33,13 +34,10 @@ def stack(
         options: for the cells' constructor.
 
     Raises:
-        InputError: there is no layer.
+        InputError: a size is no whole number of at least 1.
     """
-    for name, size in (("hidden_size", hidden_size), ("num_layers", num_layers)):
-        if not isinstance(size, int):
-            raise InputError(f"{name} is {quoted(size)}; expected a whole number")
-    if num_layers < 1:
-        raise InputError(f"num_layers is {num_layers}, but there must be at least 1")
+    for name, size in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+        check_size(name, size)
     layers: list[list[Cell]] = []
     width = input_size
     for _ in range(num_layers):
@@ -307,7 +305,12 @@ class _InTorchsForm(Recurrent):
         **cell_options: Any,
     ) -> None:
         options = {"bias": bias, "device": device, "dtype": dtype, **cell_options}
-        cells = stack(cell_type(self.kind), input_size, hidden_size, num_layers, 2 if bidirectional else 1, **options)
+        kind = cell_type(self.kind)
+        for name in options.keys() - inspect.signature(kind).parameters:
+            known = inspect.signature(type(self)).parameters.keys() - {"cell_options", "unknown"}
+            hint = "; there are no projections here" if name == "proj_size" else nearest(name, known)
+            raise InputError(f"{type(self).__name__} has no argument {name!r}{hint}")
+        cells = stack(kind, input_size, hidden_size, num_layers, 2 if bidirectional else 1, **options)
         super().__init__(cells, batch_first=batch_first, dropout=dropout, engine=engine)
         self.bias = bias
 
@@ -424,6 +427,7 @@ class RNN(_InTorchsForm):
         engine: EngineName = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__(
             input_size,
@@ -437,6 +441,7 @@ class RNN(_InTorchsForm):
             device=device,
             dtype=dtype,
             nonlinearity=nonlinearity,
+            **unknown,
         )
         self.nonlinearity = nonlinearity
 

@@ -1,11 +1,13 @@
 """The cells against their equations, written a second time gate by gate in plain Python numbers."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from unroll.cells import LSTMCell, RNNCell, cell_type
+from unroll.cells import LSTMCell, RNNCell, as_cell, cell_type
 from unroll.errors import InputError
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder, load
@@ -119,8 +121,33 @@ def test_normal_initialisation_draws_w_then_u_as_the_lab_does():
     torch.testing.assert_close(cell.U.data, U)
 
 
+def test_odd_sizes_of_cells_are_named():
+    # In a process of its own: here a checker of types would be first.
+    code = (
+        "import unroll\n"
+        "for cell, given, more in (('RNNCell', (None, 4), {}), ('LSTMCell', ('3', 4), {}), ('LSTMCell', (3, None), {}), "
+        "('LSTMCell', (True, 4), {}), ('LSTMCell', (3, 4), {'proj_size': 2})):\n"
+        "    try: getattr(unroll, cell)(*given, **more)\n"
+        "    except ValueError as error: print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    expected = "; expected a whole number of at least 1"
+    assert (done.stderr, done.stdout.splitlines()) == (
+        "",
+        [
+            f"InputError input_size is None{expected}",
+            f"InputError input_size is '3'{expected}",
+            f"InputError hidden_size is None{expected}",
+            f"InputError input_size is True{expected}",
+            "InputError LSTMCell has no argument 'proj_size'",
+        ],
+    )
+
+
 def test_bad_arguments_are_named():
-    with pytest.raises(InputError, match=r"hidden_size is 0, but a cell needs at least 1"):
+    with pytest.raises(InputError, match=r"the cell is None; expected a module that computes one time step"):
+        as_cell(None)
+    with pytest.raises(InputError, match=r"hidden_size is 0; expected a whole number of at least 1"):
         LSTMCell(3, 0)
     with pytest.raises(InputError, match=r"nonlinearity is 'sin'; expected 'tanh' or 'relu'"):
         RNNCell(3, 2, nonlinearity="sin")

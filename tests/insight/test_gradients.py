@@ -177,3 +177,11 @@ def test_the_command_measures_runs_and_writes_figure_and_numbers(tmp_path: Path)
     assert any("‖∂loss/∂hₜ‖" in axes.get_ylabel() for axes in figure.axes)
     refused = CliRunner().invoke(cli, ["gradients", str(path), "--inputs", "0"])
     assert isinstance(refused.exception, InputError)
+
+
+def test_the_command_says_where_there_are_fewer_inputs_than_asked(unroll, bars_run):
+    status, _, err = unroll("gradients", bars_run, "--inputs", "99999999", "--no-pixels", "--out", "out")
+    assert status == 0
+    assert "unroll: measured on 60 test sequences, as there are no more of one length\n" in err
+    status, _, err = unroll("gradients", bars_run, "--inputs", "60", "--no-pixels", "--out", "out")
+    assert (status, "no more" in err) == (0, False)

@@ -127,7 +127,7 @@ def test_inputs_that_do_not_fit_are_refused_in_one_line():
         with pytest.raises(InputError, match=text) as error:
             trace(model, x)
         assert "\n" not in str(error.value)
-    with pytest.raises(InputError, match="did you mean 'layer0"):
+    with pytest.raises(InputError, match="there is no quantity 'h'; known: s"):
         trace(model, torch.zeros(5, 2, 4))("h")
 
 
@@ -163,6 +163,24 @@ def test_look_draws_and_says_when_the_model_knew(sentence_run: Path):
     assert Trace.load(sentence_run / "figures" / "look.npz")("s").shape == (4, 1, 2)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--layer", "-1"], "Invalid value for '--layer': -1 is not in the range x>=0."),
+        (["--direction", "up"], "Invalid value for '--direction': 'up' is not one of 'forward', 'backward'."),
+    ],
+)
+def test_look_takes_layers_from_0_and_two_directions(unroll, sentence_run: Path, words, said):
+    assert unroll("look", sentence_run, *words) == (2, "", f"unroll: {said}\n")
+
+
+def test_look_warns_of_words_that_are_not_in_the_vocabulary(unroll, sentence_run: Path):
+    status, _, err = unroll("look", sentence_run, "The sushi is good", "--out", "out")
+    assert (status, err) == (0, "unroll: not in the vocabulary, left out: sushi\n")
+    status, _, err = unroll("look", sentence_run, "The movie is good", "--out", "out")
+    assert (status, err) == (0, "")
+
+
 def test_look_without_an_input_takes_a_test_sequence_and_knows_its_class(sentence_run: Path):
     first, second = look(sentence_run), look(sentence_run, number=1)
     assert {first.truth, second.truth} == {"0", "1"}
@@ -186,8 +204,8 @@ def test_a_picture_and_a_series_can_be_drawn():
         (["unheard"], "holds no word"),
         (["--number", "9"], "does not exist; there are 2"),
         (["good", "--number", "1"], "give one of them"),
-        (["--layer", "4"], "layer4"),
-        (["--direction", "backward"], "backward"),
+        (["--layer", "4"], "there is no layer 4; expected 0 to 0, counted from the input"),
+        (["--direction", "backward"], "there is no direction 'backward'; this model reads forward"),
     ],
 )
 def test_look_refuses_what_does_not_fit_the_run(sentence_run: Path, arguments: list[str], text: str):

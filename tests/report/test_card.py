@@ -93,3 +93,22 @@ def test_what_cannot_be_printed_is_replaced(character):
 
 def test_code_cannot_end_its_own_block():
     assert fenced(["```", "x ````"]) == "`````sh\n```\nx ````\n`````"
+
+
+@pytest.mark.parametrize(
+    ("pictures", "example", "said"),
+    [("digits", "digit.png", "prepares picture files as MNIST's digits"), ("plain", "picture.png", "as they are")],
+)
+def test_a_card_says_how_picture_files_are_prepared(bars_run, copied, pictures, example, said):
+    run = copied(bars_run)
+    tensors, metadata = load_tensors(run / "model.safetensors")
+    metadata["encoder"]["pictures"] = pictures
+    save_tensors(run / "model.safetensors", tensors, metadata)
+    card = card_text(RunFolder(run), "model.onnx")
+    assert f'predict(["{example}"])' in card
+    assert f"`predict` {said}" in card or f"`predict` takes picture files {said}" in card
+    assert ("centred as MNIST's" in card) == (pictures == "digits")
+
+
+def test_a_card_of_sentences_has_no_word_about_pictures(sentences_run):
+    assert "picture" not in card_text(RunFolder(sentences_run))

@@ -302,6 +302,17 @@ def test_the_card_has_the_metadata_that_sharing_sites_read(bars_run, tmp_path):
     assert run_cli("export", bars_run, "--onnx", out / "model.onnx", "--card") == 0  # again, over its own
 
 
+def test_the_readmes_own_export_runs_in_the_folder_of_the_project(bars_run, tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"`unroll (export [^`]*)`", readme)
+    assert found is not None
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    shutil.copytree(bars_run, tmp_path / "runs" / "lstm-mnist")
+    monkeypatch.chdir(tmp_path)
+    assert run_cli(*found[1].split()) == 0
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == readme
+
+
 def test_the_cards_onnx_snippet_runs(bars_run, tmp_path, monkeypatch):
     export_onnx(RunFolder(bars_run), tmp_path / "model.onnx")
     monkeypatch.chdir(tmp_path)

@@ -309,9 +309,15 @@ def test_only_what_played_a_part_is_a_hyperparameter(bars_run, tmp_path, read_pd
 @pytest.mark.parametrize("given", ["abc", "9" * 30, "1.5"])
 def test_a_date_that_nobody_can_read_is_one_line(unroll, copied, bars_run, monkeypatch, given):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
-    status, out, err = unroll("report", copied(bars_run), "--redraw")
-    assert (status, out) == (2, "")
-    assert err == f"unroll: SOURCE_DATE_EPOCH is '{given}'; expected seconds since 1970, or unset it\n"
+    run = copied(bars_run)
+    Path("lab.py").write_text("print(1)\n")
+    handin = ["handin", run, "--lab", "homework", "--student-id", "313513054", "--code", "lab.py"]
+    for words in (["report", run], ["report", run, "--redraw"], handin):
+        status, out, err = unroll(*words)
+        assert (status, out) == (2, "")
+        assert err == f"unroll: SOURCE_DATE_EPOCH is '{given}'; expected seconds since 1970, or unset it\n"
+    assert not (run / "report.pdf").exists()
+    assert [path.name for path in Path().iterdir() if path.name.startswith("313")] == []
 
 
 @pytest.mark.parametrize("option", ["--title", "--author"])

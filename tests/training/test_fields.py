@@ -11,7 +11,7 @@ import torch
 from unroll.engines import native
 from unroll.engines.native import eager
 from unroll.errors import InputError
-from unroll.training import fit
+from unroll.training import fit, train
 from unroll.training.recipe import KINDS
 from unroll.training.tasks import load_dataset
 
@@ -188,7 +188,8 @@ def test_device_is_where_the_model_and_every_batch_are(tiny_recipe, product, com
         with pytest.raises(InputError, match="device is 'cuda', but torch finds none on this machine"):
             product(tiny_recipe(kind, device="cuda"))
     # No second device is at hand: torch's meta device, which holds no numbers, shows what is sent there.
-    monkeypatch.setattr(fit, "find_device", lambda name, engine: torch.device("meta"))
+    for module in (fit, train):
+        monkeypatch.setattr(module, "find_device", lambda name, engine: torch.device("meta"))
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         product(tiny_recipe(kind, device="mps"))
 

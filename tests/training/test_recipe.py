@@ -66,6 +66,8 @@ def test_the_later_value_wins():
         ({"cell": "gruu"}, "cell is 'gruu'; expected 'rnn', 'lstm' or 'gru'"),
         ({"hiden_size": 3}, "images have no field 'hiden_size'; did you mean 'hidden_size'?"),
         ({"embedding_size": 3}, "images have no field 'embedding_size'"),
+        ({"rotation": 1000}, "rotation is 1000; expected less than or equal to 180"),
+        ({"shear": 90}, "shear is 90; expected less than 90"),
         ({"optimizer": "sgd", "nesterov": True}, "nesterov is true and momentum is 0; expected a momentum above 0"),
         ({"patience": 3}, "patience is 3, but nothing is held out to be patient about; set validation, such as 0.1"),
     ],
@@ -80,6 +82,15 @@ def test_a_value_that_makes_no_sense_is_named(changes, message):
 
 def test_a_field_that_the_chosen_optimizer_does_not_read_may_have_any_value():
     assert load_recipe("lstm-mnist", {"optimizer": "adam", "nesterov": True}).nesterov
+
+
+@pytest.mark.parametrize("given", ["", ",", " , ,", [], (), {}, {"a": 1}, [None]])
+@pytest.mark.parametrize("field", ["features", "ignore"])
+def test_columns_without_a_name_are_refused(field, given):
+    with pytest.raises(RecipeError, match=f"^recipe lstm-series: {field} is ") as error:
+        load_recipe("lstm-series", {field: given})
+    if not given:
+        assert str(error.value).endswith(f" is {given!r}; expected names of columns, parted by commas")
 
 
 def test_an_unknown_recipe_names_the_nearest():
@@ -193,12 +204,6 @@ def test_columns_are_names_parted_by_commas_or_a_list(tmp_path, field, given, na
     path = tmp_path / "again.yaml"
     path.write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(str(path)) == recipe
-
-
-@pytest.mark.parametrize("given", ["", " , ", [], {"a": 1}, [None]])
-def test_columns_without_a_name_are_refused(given):
-    with pytest.raises(RecipeError, match="features"):
-        parse_recipe({"task": "series", "features": given}, "test")
 
 
 def test_columns_are_shown_as_the_command_line_takes_them():

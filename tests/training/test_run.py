@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors import safe_open
 
 import unroll
-from unroll.errors import RunError
+from unroll.errors import InputError, RunError
 from unroll.files import load_tensors, save_tensors, write_atomically
 from unroll.training.recipe import parse_recipe
 from unroll.training.run import RunFolder, evaluate
@@ -53,6 +54,21 @@ def test_predictions_show_one_of_each_class_and_the_surest_mistakes_first(bars_r
 
 def test_predicting_nothing_gives_nothing(bars_run):
     assert unroll.load(bars_run).predict([]) == []
+
+
+@pytest.mark.parametrize("given", ["one.png", b"one.png", Path("one.png"), None, 5])
+def test_predicting_what_is_no_list_is_refused(bars_run, given):
+    with pytest.raises(InputError, match=r"^the inputs are .*; expected a list of them, such as \["):
+        unroll.load(bars_run).predict(given)
+
+
+@pytest.mark.parametrize("given", [None, 5, [], b"x", ""])
+def test_what_is_no_path_is_no_run(given):
+    for reader in (unroll.load, RunFolder):
+        with pytest.raises(InputError, match=r"^the run is .*; expected the path of a run folder"):
+            reader(given)
+    with pytest.raises(InputError, match=r"^the (model|run) is .*; expected "):
+        unroll.trace(given, torch.zeros(1, 1, 1))
 
 
 def test_a_damaged_model_is_named(bars_run, tmp_path):

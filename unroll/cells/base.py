@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unroll.errors import InputError
+from unroll.errors import InputError, quoted
 
 State = Tensor | tuple[Tensor, ...]
 """What a cell hands from step to step: one tensor, or a tuple whose first entry is what the layer hands up."""
@@ -55,6 +56,12 @@ class Cell(nn.Module):
     def hidden_size(self) -> int:
         """H, the units that the layer hands up."""
         return self.state_sizes[0]
+
+
+def check_size(name: str, size: object) -> None:
+    """Raise InputError unless `size` is a whole number of at least 1."""
+    if not isinstance(size, numbers.Integral) or isinstance(size, bool) or size < 1:
+        raise InputError(f"{name} is {quoted(size)}; expected a whole number of at least 1")
 
 
 def parts(state: State) -> tuple[Tensor, ...]:
@@ -124,6 +131,8 @@ def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -
     """
     if isinstance(module, Cell):
         return module
+    if not isinstance(module, nn.Module):
+        raise InputError(f"the cell is {quoted(module)}; expected a module that computes one time step")
     name = type(module).__name__
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     arguments = [p for p in inspect.signature(module.forward).parameters.values() if p.kind in positional]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
-from unroll.cells.base import Cell
+from unroll.cells.base import Cell, check_size
 from unroll.errors import InputError, nearest
 
 Initialisation = Literal["uniform", "linear", "normal", "orthogonal"]
@@ -24,7 +24,7 @@ class CellParameters(Cell):
         bias: without it b is None and counts as zero.
 
     Raises:
-        InputError: a size is smaller than 1.
+        InputError: a size is no whole number of at least 1.
     """
 
     gate_names: ClassVar[tuple[str, ...]]
@@ -38,11 +38,13 @@ class CellParameters(Cell):
         bias: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__()
+        for name in unknown:
+            raise InputError(f"{type(self).__name__} has no argument {name!r}")
         for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if size < 1:
-                raise InputError(f"{name} is {size}, but a cell needs at least 1")
+            check_size(name, size)
         self.input_size = input_size
         self.state_sizes = (hidden_size,) * len(self.state_names)
         rows = len(self.gate_names) * hidden_size

@@ -58,6 +58,15 @@ class Augmentation:
                 limit = "" if below == math.inf else f" and below {below}"
                 raise InputError(f"{name} is {value}; expected a finite number of at least {least}{limit}")
 
+    def check(self, rows: int, columns: int) -> None:
+        """Raise InputError where images of this size would be moved out of themselves."""
+        for name, value in (("translation", self.translation), ("elastic", self.elastic)):
+            if value >= min(rows, columns):
+                raise InputError(
+                    f"{name} is {value:g} pixels, and the pictures have {rows} x {columns}; expected fewer than "
+                    f"{min(rows, columns)}, such as {name} 2"
+                )
+
     def any(self) -> bool:
         """Whether images are distorted at all."""
         return any((self.rotation, self.scaling, self.shear, self.translation, self.elastic))

@@ -468,6 +468,8 @@ def load_image_dataset(
         train, held_out = train.hold_out(validation)
     mean, std = pixel_moments(train.values) if standardise else (0.0, 1.0)
     rows, columns = train.values.shape[1:]
+    if augmentation is not None:
+        augmentation.check(rows, columns)
     if pictures == "auto":
         pictures = "digits" if folder is None or centred_signs(train.values) else "plain"
     encoder = ImageEncoder(train_part.class_names, rows, columns, mean, std, augmentation, pictures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +14,17 @@ from unroll.data.sentences import SentenceEncoder
 from unroll.errors import InputError
 from unroll.insight.trace import Trace, trace
 from unroll.training.run import Classifier, RunFolder, load
-from unroll.training.tasks import load_test_part
+from unroll.training.tasks import load_test_part, warnings_about
 
 
 class Look(NamedTuple):
-    """A trace of one input, and what a figure of it needs to know besides."""
+    """A trace of one input, and what a figure of it needs to know besides; and what a person should know of the input."""
 
     trace: Trace
     words: list[str] | None
     picture: bool
     truth: str | None
+    warnings: Sequence[str] = ()
 
 
 def look(run: str | Path, given: str | None = None, number: int | None = None) -> Look:
@@ -48,7 +50,8 @@ def look(run: str | Path, given: str | None = None, number: int | None = None) -
     else:
         found = trace(classifier, given)
     words = encoder.words_of(torch.from_numpy(found.x[:, 0])) if isinstance(encoder, SentenceEncoder) else None
-    return Look(found, words, isinstance(encoder, ImageEncoder), truth)
+    warnings = [] if given is None else warnings_about(encoder, [given])
+    return Look(found, words, isinstance(encoder, ImageEncoder), truth, warnings)
 
 
 def _test_sequence(folder: RunFolder, classifier: Classifier, number: int | None) -> tuple[Trace, str]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unroll.cells.base import Cell, joined, parts
 from unroll.data.batches import Sequences
-from unroll.errors import InputError, RunError, nearest
+from unroll.errors import InputError, RunError, nearest, quoted
 from unroll.files import write_atomically
 from unroll.layers import Recurrent
 from unroll.models import SequenceModel
@@ -62,10 +62,16 @@ class Trace:
         Raises:
             InputError: there is no such quantity, layer or direction.
         """
-        key = f"layer{layer % self.layers if -self.layers <= layer < self.layers else layer}.{direction}.{name}"
-        if key not in self.quantities:
-            raise InputError(f"the trace holds no {key!r}{nearest(key, self.quantities)}")
-        return self.quantities[key]
+        if layer not in range(-self.layers, self.layers):
+            raise InputError(
+                f"there is no layer {quoted(layer)}; expected 0 to {self.layers - 1}, counted from the input"
+            )
+        ways = list(dict.fromkeys(key.split(".")[1] for key in self.quantities))
+        if direction not in ways:
+            raise InputError(f"there is no direction {quoted(direction)}; this model reads {' and '.join(ways)}")
+        if name not in self.names():
+            raise InputError(f"there is no quantity {quoted(name)}{nearest(name, self.names())}")
+        return self.quantities[f"layer{layer % self.layers}.{direction}.{name}"]
 
     def names(self) -> list[str]:
         """The quantities that each layer and direction has, in the order of the equations."""
@@ -140,6 +146,10 @@ def trace(model: str | Path | Classifier | SequenceModel | Recurrent, x: Any, le
             values, lengths = Sequences(values, index, lengths).take(index)  # padded
             x = model.encoder.features(values)
         model = model.model
+    elif not isinstance(model, SequenceModel | Recurrent):
+        raise InputError(
+            f"the model is {quoted(model)}; expected a run folder, a loaded run, or a model or layer of this package"
+        )
     elif not isinstance(x, Tensor):
         raise InputError(f"x is a {type(x).__name__}; expected a tensor (T, B, D) or (T, B) of word indices")
 

@@ -35,7 +35,7 @@ import unroll
 classifier = unroll.load("model.safetensors")
 print(classifier.predict([{example}]))  # {each}
 ```
-
+{prepared}
 The recurrent layers alone, in plain PyTorch:
 
 ```python

@@ -362,15 +362,24 @@ def _own_outputs(classifier: Classifier, raw: list[Any]) -> tuple[NDArray[Any], 
 
 
 def input_words(classifier: Classifier) -> dict[str, str]:
-    """What goes in, in words: of the ONNX file (`note`, `feed`), of the layers in torch, of `predict`; and the task."""
+    """What goes in, in words: of the ONNX file (`note`, `feed`), of the layers in torch, of `predict` (`prepared`: how it
+    reads files); and the task."""
     encoder, size = classifier.encoder, classifier.encoder.input_size
     if isinstance(encoder, ImageEncoder):
+        digits, shape = encoder.pictures == "digits", f"{encoder.rows} rows of {encoder.columns} pixels"
         return {
             "task": "image-classification",
-            "example": '"digit.png"',
+            "example": '"digit.png"' if digits else '"picture.png"',
             "each": "picture files or uint8 arrays (T, D)",
-            "note": f"x (batch, time, {size}) float32: pictures row by row, pixels from 0 to 255, ink bright on dark; "
-            "the normalisation is part of the model.",
+            "prepared": "\n`predict` prepares picture files as MNIST's digits were: one sign, dark on light or light on dark, "
+            f"becomes bright ink on black, is scaled with its proportions kept and centred in {shape}. Arrays are taken as "
+            "they are.\n"
+            if digits
+            else f"\n`predict` takes picture files as they are: made grey and scaled to {shape}, but not cut, centred or "
+            "inverted, so they must look as the training pictures do. Arrays are taken as they are.\n",
+            "note": f"x (batch, time, {size}) float32: pictures row by row, pixels from 0 to 255, "
+            + ("ink bright on dark and centred as MNIST's; " if digits else "as in the training pictures; ")
+            + "the normalisation is part of the model.",
             "feed": '{"x": x}',
             "torch": f"(time, batch, {size}): pixels / 255, minus {encoder.mean:.6g}, over {encoder.std:.6g}",
         }
@@ -382,6 +391,7 @@ def input_words(classifier: Classifier) -> dict[str, str]:
             "task": "text-classification",
             "example": '"The movie is good"',
             "each": "sentences",
+            "prepared": "",
             "note": f"tokens (batch, time) int64: numbers of words in the vocabulary, {case}; {unknown}; pad with 0. "
             "lengths (batch) int64: words in each sentence.",
             "feed": '{"tokens": tokens, "lengths": lengths}',
@@ -398,6 +408,7 @@ def input_words(classifier: Classifier) -> dict[str, str]:
         "task": "time-series-classification",
         "example": "series",
         "each": "arrays (T, D)",
+        "prepared": "",
         "note": f"x (batch, time, {size}) float64: measurements in their own units ({missing}); the standardisation is part "
         "of the model. lengths (batch) int64: steps in each series.",
         "feed": '{"x": x, "lengths": lengths}',

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -20,8 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from unroll.errors import InputError, quoted, shortened
+from unroll.errors import shortened
 from unroll.files import refuse_foreign, write_atomically
+from unroll.report.pdf import check_epoch
 from unroll.terminal import printable
 from unroll.training.run import RunFolder
 
@@ -90,7 +89,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
     Raises:
         InputError: a file of someone else's stands there.
     """
-    _check_epoch()
+    check_epoch()
     png, svg = figure_files(path)
     refuse_foreign(png, svg)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,15 +103,6 @@ def save_figure(figure: Figure, path: Path) -> Path:
         write_atomically(file, data)
     plt.close(figure)
     return png
-
-
-def _check_epoch() -> None:
-    """Raise InputError where matplotlib could not read the date that it is given, though no figure of ours has one."""
-    given = os.environ.get("SOURCE_DATE_EPOCH")
-    try:
-        datetime.datetime.fromtimestamp(int(given or 0), datetime.UTC)
-    except (ValueError, OverflowError, OSError):
-        raise InputError(f"SOURCE_DATE_EPOCH is {quoted(given)}; expected seconds since 1970, or unset it") from None
 
 
 def as_label(text: str, most: int = 40) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -87,14 +88,24 @@ def write_whole(path: Path, content: bytes | str, checked: bool = False) -> None
         raise InputError(f"{path} cannot be written: {error.strerror}; choose another folder") from None
 
 
+def check_epoch() -> None:
+    """Raise InputError where the date that the environment gives to makers of files is none, though no file of ours needs it."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        datetime.datetime.fromtimestamp(int(given or 0), datetime.UTC)
+    except (ValueError, OverflowError, OSError):
+        raise InputError(f"SOURCE_DATE_EPOCH is {quoted(given)}; expected seconds since 1970, or unset it") from None
+
+
 def typeset(document: Document) -> bytes:
     """The document as the bytes of a PDF.
 
     Raises:
-        InputError: no font has a character that the text needs, or a picture cannot be read.
+        InputError: no font has a character that the text needs, a picture cannot be read, or SOURCE_DATE_EPOCH is no date.
     """
     import typst
 
+    check_epoch()
     _check_titles(document)
     timestamp = document.when or datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
     with tempfile.TemporaryDirectory(prefix="unroll-") as name:

@@ -32,12 +32,13 @@ Column = Annotated[str, Field(coerce_numbers_to_str=True)]
 
 def _parted(names: Any) -> Any:
     """Names as the command line gives them: parted by commas."""
-    if isinstance(names, str):
-        return [name.strip() for name in names.split(",") if name.strip()]
-    return [names] if isinstance(names, int | float) else names
+    found = [name.strip() for name in names.split(",") if name.strip()] if isinstance(names, str) else names
+    if not found and isinstance(found, list | tuple | dict):
+        raise ValueError("names of columns, parted by commas")  # pydantic says it
+    return [found] if isinstance(found, int | float) else found
 
 
-Columns = Annotated[tuple[Column, ...], Field(min_length=1), BeforeValidator(_parted)]
+Columns = Annotated[tuple[Column, ...], BeforeValidator(_parted)]
 
 
 def _name(value: str) -> str:
@@ -111,9 +112,13 @@ class ImageRecipe(Recipe):
     standardise: bool = Field(
         True, description="scale pixels to mean 0 and deviation 1 over the training part; else to 0..1"
     )
-    rotation: NotNegative = Field(0.0, description="augmentation: at most so many degrees to either side")
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(
+        0.0, description="augmentation: at most so many degrees to either side"
+    )
     scaling: Share = Field(0.0, description="augmentation: at most this share larger or smaller")
-    shear: NotNegative = Field(0.0, description="augmentation: at most so many degrees of slant to either side")
+    shear: Annotated[float, Field(ge=0, lt=90)] = Field(
+        0.0, description="augmentation: at most so many degrees of slant to either side"
+    )
     translation: NotNegative = Field(0.0, description="augmentation: at most so many pixels in either direction")
     elastic: NotNegative = Field(0.0, description="augmentation: elastic displacement in pixels")
     pictures: Literal["auto", "digits", "plain"] = Field(
@@ -207,7 +212,11 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> AnyRecipe:
         fields.pop(other, None)
     if set(changes or {}) - {*TITLES, *INDIFFERENT, *DATA}:
         fields["about"] = ""
-    return parse_recipe({**fields, **(changes or {})}, where)
+    recipe = parse_recipe({**fields, **(changes or {})}, where)
+    if isinstance(recipe, SentenceRecipe) and recipe.data is None and recipe.test != fields.get("test", 0):
+        # The file's own is meant for data to come; one that is given now would be ignored.
+        raise RecipeError(f"test is {recipe.test:g}, but there is no data; say where it is with --data FILE")
+    return recipe
 
 
 def read_recipe(name: str) -> tuple[dict[str, Any], str]:

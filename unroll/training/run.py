@@ -15,6 +15,7 @@ Every file is written beside and renamed. One process at a time works in a folde
 from __future__ import annotations
 
 import json
+import os
 import reprlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ import yaml
 from numpy.typing import NDArray
 
 from unroll.data.batches import Encoder, Sequences
-from unroll.errors import DataError, InputError, RunError
+from unroll.errors import DataError, InputError, RunError, quoted
 from unroll.files import load_header, load_tensors, locked, remove_stale, save_tensors, stale_files, write_atomically
 from unroll.models import SequenceModel
 from unroll.training import distributed
@@ -57,14 +58,17 @@ class RunFolder:
     """A run folder on disk.
 
     Raises:
-        RunError: the folder does not exist or holds no recipe.
+        RunError: the folder does not exist, is a file, or holds no recipe.
+        InputError: `path` is no path.
     """
 
     made: Sequence[Path] = ()  # the folders that `create` made, the inner before the outer
     _held = False
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = run_path(path)
+        if self.path.is_file():
+            raise RunError(f"{self.path} is a file; expected a run folder, as unroll train makes it")
         if not self.path.is_dir():
             raise RunError(f"run folder {self.path} does not exist")
         if not (self.path / "recipe.yaml").is_file():
@@ -212,6 +216,13 @@ class RunFolder:
         return found
 
 
+def run_path(run: str | Path) -> Path:
+    """Raises InputError where `run` cannot name a run."""
+    if not isinstance(run, str | os.PathLike) or run == "":
+        raise InputError(f"the run is {quoted(run)}; expected the path of a run folder or of its model.safetensors")
+    return Path(run)
+
+
 @contextmanager
 def _one_process(path: Path) -> Iterator[None]:
     busy = f"another process is at work in {path}; wait until it has ended, or name another folder with --out"
@@ -257,7 +268,12 @@ class Classifier:
 
         Args:
             inputs: for images picture files or uint8 arrays (T, D); for sentences strings; for series arrays (T, D).
+
+        Raises:
+            InputError: the inputs are no list, or one does not fit.
         """
+        if isinstance(inputs, str | bytes | os.PathLike) or not hasattr(inputs, "__len__"):
+            raise InputError(f"the inputs are {quoted(inputs)}; expected a list of them, such as [{quoted(inputs)}]")
         if len(inputs) == 0:
             return []
         values, lengths = self.encoder.encode(inputs)
@@ -285,8 +301,9 @@ def load(run: str | Path) -> Classifier:
 
     Raises:
         RunError: there is none, it is damaged, or its weights do not fit its recipe.
+        InputError: `run` is no path.
     """
-    path = Path(run)
+    path = run_path(run)
     own = None
     if path.suffix != ".safetensors":
         folder = RunFolder(path)

@@ -17,7 +17,7 @@ from unroll.errors import DataError, RecipeError
 from unroll.heads import Classification
 from unroll.models import SequenceModel
 from unroll.training import facts
-from unroll.training.recipe import AnyRecipe, ImageRecipe, SentenceRecipe, SeriesRecipe
+from unroll.training.recipe import AnyRecipe, ImageRecipe, SentenceRecipe, SeriesRecipe, value_text
 
 ENCODERS: dict[str, Any] = {"images": ImageEncoder, "sentences": SentenceEncoder, "series": SeriesEncoder}
 
@@ -36,10 +36,15 @@ def load_dataset(recipe: AnyRecipe, reading: Reading | None = None, encoder: Any
     parts: dict[str, Any] = {"test": recipe.test, "validation": recipe.validation, "seed": recipe.seed}
     if isinstance(recipe, SentenceRecipe):
         # A recipe whose batch is larger than the lab's two sentences is not about them: its file has been forgotten.
-        if recipe.data is None and recipe.batch_size > len(LAB_SENTENCES):
-            raise DataError(
-                "say where your sentences are with --data FILE (CSV, TSV or JSON lines with columns text and label)"
-            )
+        if recipe.data is None:
+            if recipe.batch_size > len(LAB_SENTENCES):
+                raise DataError(
+                    "say where your sentences are with --data FILE (CSV, TSV or JSON lines with columns text and label)"
+                )
+            for name, value in (("lowercase", recipe.lowercase), ("class_weights", recipe.class_weights != "none")):
+                if value:  # the loader refuses the others
+                    given = value_text(getattr(recipe, name))
+                    raise DataError(f"{name} is {given}, but there is no data; say where it is with --data FILE")
         return load_sentence_dataset(
             recipe.data,
             recipe.test_data,

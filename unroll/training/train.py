@@ -16,7 +16,7 @@ from unroll.files import write_atomically
 from unroll.models import SequenceModel
 from unroll.training import callbacks, distributed
 from unroll.training.evaluate import predictions, write_predictions
-from unroll.training.fit import Callback, Settings, Training, fit
+from unroll.training.fit import Callback, Settings, Training, find_device, fit
 from unroll.training.recipe import AnyRecipe
 from unroll.training.run import RunFolder, save_model
 from unroll.training.tasks import check_memory, first_model, load_dataset, test_lines
@@ -32,14 +32,24 @@ def prepare(recipe: AnyRecipe, reading: Reading | None = None) -> Dataset:
 
     Raises:
         DataError: the data are missing or damaged.
+        InputError: this machine has not the recipe's device.
         RecipeError: a batch is larger than the training part, or too small for so many processes, or the model is larger
             than the machine's memory.
     """
+    distributed.together(lambda: find_device(recipe.device, recipe.engine))
     dataset = distributed.together(lambda: load_dataset(recipe, reading))
-    if recipe.batch_size > len(dataset.train):
+    if recipe.batch_size > (left := len(dataset.train)):
+        sequences = f"{left} training sequence" + ("s" if left > 1 else "")
+        for field, part in (("validation", dataset.validation), ("test", dataset.test)):
+            held = getattr(recipe, field, None)  # images come with a test part
+            if held and part is not None and left < len(part) and recipe.batch_size <= left + len(part):
+                raise RecipeError(
+                    f"{field} is {held:g}, which leaves {sequences}, fewer than one batch ({recipe.batch_size}); choose a "
+                    f"smaller {field}"
+                )
         raise RecipeError(
-            f"batch_size is {recipe.batch_size}, but there are only {len(dataset.train)} training sequences; "
-            f"choose a smaller one, such as --batch-size {1 << (len(dataset.train).bit_length() - 1)}"
+            f"batch_size is {recipe.batch_size}, but there {'is' if left == 1 else 'are'} only {sequences}; "
+            f"choose a smaller one, such as --batch-size {1 << (left.bit_length() - 1)}"
         )
     distributed.together(lambda: check_memory(recipe, dataset.encoder))
     if distributed.size() > recipe.batch_size:
