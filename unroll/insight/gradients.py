@@ -29,7 +29,6 @@ from unroll.engines import scan
 from unroll.errors import InputError
 from unroll.heads import pool
 from unroll.models import SequenceClassifier, SequenceModel
-from unroll.optim import SGD
 from unroll.training.run import load
 from unroll.training.tasks import first_model, load_test_part
 
@@ -249,31 +248,3 @@ def text_table(curves: Sequence[dict[str, Any]]) -> list[list[str]]:
         largest = f"{np.mean(curve['jacobian']['largest']):.2f}"
         rows.append([name, f"{curve['T']} {curve['reading']}", first, f"{norms['median'][-1]:.1e}", ratio, largest])
     return rows
-
-
-def clipping(
-    build: Callable[[], SequenceModel],
-    batch: Callable[[int], tuple[Tensor, Tensor]],
-    learning_rate: float,
-    steps: int,
-    max_norm: float | None,
-) -> dict[str, Any]:
-    """Train with plain gradient descent and keep the gradient's norm before clipping, and the loss, of every step.
-
-        g <- g min(1, max_norm / ‖g‖)        Pascanu et al. 2013, algorithm 1
-
-    Training ends early where the loss is no longer a number.
-    """
-    model = build()
-    optimizer = SGD(model.parameters(), learning_rate, max_norm=max_norm)
-    norms, losses = [], []
-    for step in range(steps):
-        x, y = batch(step)
-        loss = nn.functional.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        losses.append(loss.item())
-        norms.append(float(optimizer.step()))
-        if not np.isfinite(losses[-1] + norms[-1]):
-            break
-    return {"max_norm": max_norm, "learning_rate": learning_rate, "gradient_norm": norms, "loss": losses}
