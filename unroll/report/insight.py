@@ -60,25 +60,24 @@ def draw_look(
     words: Sequence[str] | None = None,
     picture: bool = False,
     truth: str | None = None,
-    sequence: int = 0,
     layer: int = -1,
     direction: str = "forward",
 ) -> Figure:
-    """One sequence of a trace: its input, the probability of each class after each step, every gate and state.
+    """The first sequence of a trace: its input, the probability of each class after each step, every gate and state.
 
     Args:
         trace: what `unroll.insight.trace.trace` found.
         words: the sentence, if it is one.
         picture: whether the sequence is a picture read row by row.
         truth: the true class, if it is known.
-        sequence, layer, direction: which ones to draw.
+        layer, direction: which ones to draw.
     """
-    T = int(trace.lengths[sequence])
+    T = int(trace.lengths[0])
     class_names = [as_label(name, 20) for name in trace.class_names]
     words = None if words is None else [as_label(word, 20) for word in words]
     known = trace.names()
     names = sorted(known, key=lambda name: [*TITLES, *known].index(name))
-    found: dict[str, Array] = {name: trace(name, layer, direction)[:T, sequence] for name in names}
+    found: dict[str, Array] = {name: trace(name, layer, direction)[:T, 0] for name in names}
     state = "c" if "c" in found else known[-1]
     order = unit_order(found[state])
     columns = min(2, len(names))
@@ -87,8 +86,8 @@ def draw_look(
     figure = plt.figure(figsize=(11, sum(heights) + 0.55 * len(heights)), layout="constrained")
     bands: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
 
-    x = trace.x[:T, sequence]
-    p = None if trace.p is None else trace.p[:T, sequence]
+    x = trace.x[:T, 0]
+    p = None if trace.p is None else trace.p[:T, 0]
     if picture:
         _filmstrip(bands[0], x, p, class_names)
     elif words:
@@ -173,14 +172,14 @@ def _heat_map(axes: Axes, name: str, values: Array, words: Sequence[str] | None,
     axes.figure.colorbar(image, ax=axes, pad=0.01)
 
 
-def _busiest(axes: Axes, values: Array, name: str, words: Sequence[str] | None, step: str, shown: int = 5) -> None:
-    """The units whose state moves most between the first step and the last, added up."""
+def _busiest(axes: Axes, values: Array, name: str, words: Sequence[str] | None, step: str) -> None:
+    """The five units whose state moves most between the first step and the last, added up."""
     T = len(values)
     travelled = np.abs(np.diff(values, axis=0, prepend=0)).sum(0)
-    for unit, style in zip(np.argsort(-travelled)[:shown], LINES, strict=False):
+    for unit, style in zip(np.argsort(-travelled)[:5], LINES, strict=False):
         axes.plot(range(1, T + 1), values[:, unit], linewidth=1.5, label=f"unit {unit + 1}", **style)
     axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-    axes.set(title=f"The {min(shown, values.shape[1])} units whose {name} changes most", xlabel=step, ylabel=name)
+    axes.set(title=f"The {min(5, values.shape[1])} units whose {name} changes most", xlabel=step, ylabel=name)
     axes.set_xlim(0.5, T + 0.5)
     _time_axis(axes, T, words)
     axes.legend(**BESIDE)
