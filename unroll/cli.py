@@ -234,15 +234,15 @@ def look(run: str, given: str | None, number: int | None, layer: int, direction:
     from unroll.files import refuse_foreign
     from unroll.insight.look import look as run_look
     from unroll.insight.trace import decided
-    from unroll.report.figures import figure_files
-    from unroll.report.insight import draw_look, save_insight
+    from unroll.report.figures import figure_files, save_figure
+    from unroll.report.insight import draw_look
 
     folder = made_folder(out) if out else Path(run) / "figures"
     refuse_foreign(*figure_files(folder / "look"), folder / "look.npz")
     seen = run_look(run, given, number)
     trace = seen.trace
     figure = draw_look(*seen, layer=layer, direction=direction)
-    png = save_insight(figure, folder / "look")
+    png = save_figure(figure, folder / "look")
     trace.save(folder / "look.npz")
     if trace.p is not None:
         p, T = trace.p[:, 0], int(trace.lengths[0])
@@ -267,13 +267,13 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: Path | N
     """
     from unroll.files import refuse_foreign, write_atomically
     from unroll.insight.gradients import measure_runs, text_table
-    from unroll.report.figures import figure_files
-    from unroll.report.insight import draw_gradients, save_insight
+    from unroll.report.figures import figure_files, save_figure
+    from unroll.report.insight import draw_gradients
 
     folder = made_folder(out) if out else Path(runs[0]) / "figures"
     refuse_foreign(*figure_files(folder / "gradients"), folder / "gradients.json")
     curves = measure_runs(runs, inputs, not no_pixels, progress("models"))
-    png = save_insight(draw_gradients(curves), folder / "gradients")
+    png = save_figure(draw_gradients(curves), folder / "gradients")
     write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
     _table(text_table(curves))
     say(f"Figure: {png}")
@@ -329,8 +329,8 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, device:
     """
     from unroll.files import refuse_foreign
     from unroll.insight.memory import measure, plan, summary, text_table
-    from unroll.report.figures import figure_files
-    from unroll.report.insight import draw_memory, save_insight
+    from unroll.report.figures import figure_files, save_figure
+    from unroll.report.insight import draw_memory
     from unroll.training.trials import alone
 
     todo, folder = plan(tasks, lengths, seeds), made_folder(out)
@@ -339,7 +339,7 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, device:
     with alone(folder, "unroll memory"):
         rows = summary(measure(todo, file, progress("trainings"), device))
     _table(text_table(rows))
-    say(f"Figure: {save_insight(draw_memory(rows), folder / 'memory')}")
+    say(f"Figure: {save_figure(draw_memory(rows), folder / 'memory')}")
     say(f"Numbers: {file}")
 
 

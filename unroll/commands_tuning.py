@@ -122,8 +122,7 @@ def effects(first: str, second: str, seeds: int, out: Path | None) -> None:
         before, after = before.model_copy(update={"name": first}), after.model_copy(update={"name": second})
     from unroll.files import refuse_foreign, write_atomically
     from unroll.report.effects import draw_effects, markdown, table_of, text_table
-    from unroll.report.figures import figure_files
-    from unroll.report.insight import save_insight
+    from unroll.report.figures import figure_files, save_figure
     from unroll.training.trials import alone
     from unroll.tuning.effects import Study, load_tested, measure, plan, summarise, walk
 
@@ -158,7 +157,7 @@ def effects(first: str, second: str, seeds: int, out: Path | None) -> None:
         study.about |= {"seeds": seeds, "caption": caption, "rows": rows}  # which a report shows as a table
         study.save()
         write_atomically(folder / "effects.md", markdown(found, command, study.about["machine"]))
-        png = save_insight(draw_effects(found), folder / "effects")
+        png = save_figure(draw_effects(found), folder / "effects")
     say(*text_table(found))
     say(f"Table: {folder / 'effects.md'}")
     say(f"Figure: {png}")

@@ -9,7 +9,8 @@ import torch
 
 from unroll.data.series import SeriesEncoder
 from unroll.errors import RecipeError
-from unroll.training import callbacks, facts
+from unroll.training import callbacks, tasks
+from unroll.training.facts import facts
 from unroll.training.recipe import load_recipe, parse_recipe
 from unroll.training.tasks import build_model, check_memory, load_dataset, load_test_part, parameter_count, read_inputs
 from unroll.training.tasks import test_lines as printed_test
@@ -40,9 +41,9 @@ def test_memory_is_asked_for_parameters_gradient_and_state(monkeypatch, fields, 
     recipe = parse_recipe({"task": "images", **fields}, "test")
     needed = 4 * vectors * parameter_count(recipe, ENCODER)
     for there in (needed, None):  # None: a system that does not tell
-        monkeypatch.setattr(facts, "memory", lambda there=there: there)
+        monkeypatch.setattr(tasks, "memory", lambda there=there: there)
         check_memory(recipe, ENCODER)
-    monkeypatch.setattr(facts, "memory", lambda: needed - 1)
+    monkeypatch.setattr(tasks, "memory", lambda: needed - 1)
     with pytest.raises(RecipeError, match="choose a smaller hidden_size or fewer num_layers"):
         check_memory(recipe, ENCODER)
 
@@ -101,7 +102,7 @@ def test_printed_predictions_are_each_sentences_own():
 
 
 def test_facts_name_the_processor_and_the_versions():
-    found = facts.facts()
+    found = facts()
     if Path("/proc/cpuinfo").exists():
         named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         assert not named or named[0].endswith(found["processor"])

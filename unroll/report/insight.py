@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from unroll.insight.trace import Trace, decided
-from unroll.report.figures import ACCENT, INK, WRONG, as_label, save_figure, styled
+from unroll.report.figures import ACCENT, INK, WRONG, as_label, styled
 
 Array = NDArray[Any]
 
@@ -38,9 +38,6 @@ LINES: list[dict[str, Any]] = [
     {"color": "#4f8f4f", "linestyle": ":"},
     {"color": "#8c6bb1", "linestyle": (0, (6, 2, 1, 2, 1, 2))},
 ]
-
-
-save_insight = save_figure
 
 
 def unit_order(values: Array) -> Array:
