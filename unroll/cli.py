@@ -24,7 +24,8 @@ import click
 import unroll
 from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest, shortened
-from unroll.options import SEEDS, Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
+from unroll.files import made_folder
+from unroll.options import SEEDS, Command, RecipeCommand, given_fields, output, progress, with_places
 from unroll.terminal import open_closed, printable, say
 from unroll.training import DeviceName, distributed
 
@@ -298,8 +299,7 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
     if epochs is not None:
         recipe = parse_recipe({**recipe.model_dump(), "epochs": epochs}, run)
     plan(gates, seeds)  # a wrong name shall not wait for the data
-    folder = made_folder(out or Path(run))
-
+    folder = out or Path(run)
     with alone(folder, "unroll ablate"):
         rows = run_ablation(recipe, folder / "ablate.json", gates, seeds, progress("trainings"))
     _table(text_table(rows))
@@ -333,7 +333,7 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, device:
     from unroll.report.insight import draw_memory
     from unroll.training.trials import alone
 
-    todo, folder = plan(tasks, lengths, seeds), made_folder(out)
+    todo, folder = plan(tasks, lengths, seeds), out
     file = folder / "memory.json"
     refuse_foreign(*figure_files(folder / "memory"))
     with alone(folder, "unroll memory"):

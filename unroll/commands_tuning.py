@@ -13,7 +13,7 @@ import click
 
 from unroll.errors import InputError, UnrollError, quoted
 from unroll.files import NAME_RULE, is_name
-from unroll.options import SEEDS, Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
+from unroll.options import SEEDS, Command, RecipeCommand, given_fields, output, progress, with_places
 from unroll.terminal import say
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def tune(
     The test set is never looked at. A field given as an option, such as --epochs 3, has that value in every trial. The
     same command goes on with a study that was interrupted, and with more --trials extends it.
     """
-    from unroll.files import refuse_foreign, remove_stale
+    from unroll.files import made_folder, refuse_foreign, remove_stale
     from unroll.report.figures import figure_files
     from unroll.report.study import FIGURES, draw_study
     from unroll.training.recipe import load_recipe, read_recipe
