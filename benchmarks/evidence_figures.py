@@ -36,7 +36,7 @@ def draw(evidence: dict[str, Any], out: Path, run: Path) -> None:
 
 
 @styled
-def draw_states(found: dict[str, dict[str, Any]], step: str = "row read, t") -> Figure:
+def draw_states(found: dict[str, dict[str, Any]]) -> Figure:
     """When each model knows, and what of each step can be read back from its last state.
 
     Args:
@@ -49,7 +49,7 @@ def draw_states(found: dict[str, dict[str, Any]], step: str = "row read, t") -> 
         left.plot(t, [100 * share for share in values["right"]], **style)
         shown = [(k, share) for k, share in zip(t, values["recall"], strict=True) if share is not None]
         right.plot(*zip(*shown, strict=True), **style)
-    left.set(xlabel=step, ylabel="right answers if asked now (%)", title="When does it know?", ylim=(0, 102))
+    left.set(xlabel="row read, t", ylabel="right answers if asked now (%)", title="When does it know?", ylim=(0, 102))
     right.set(
         xlabel="row t, to be read back after the last row",
         ylabel="share of the row's variance (R²)",
@@ -62,7 +62,7 @@ def draw_states(found: dict[str, dict[str, Any]], step: str = "row read, t") -> 
 
 
 @styled
-def draw_gates(found: dict[str, Any], step: str = "row read, t") -> Figure:
+def draw_gates(found: dict[str, Any]) -> Figure:
     """The gates' means over the steps, and from which steps what is left at the end was written.
 
     Args:
@@ -73,11 +73,13 @@ def draw_gates(found: dict[str, Any], step: str = "row read, t") -> Figure:
     for name, style in zip(titles, LINES, strict=False):
         values = found[name]["by_step"]
         left.plot(range(1, len(values) + 1), values, label=titles[name], linewidth=1.6, **style)
-    left.set(xlabel=step, ylabel="mean over units and pictures", title="How far the gates are open", ylim=(0, 1))
+    left.set(
+        xlabel="row read, t", ylabel="mean over units and pictures", title="How far the gates are open", ylim=(0, 1)
+    )
     left.legend()
     t = range(1, len(found["left"]) + 1)
     right.bar(t, [100 * share for share in found["left"]], color="#9a9a9a", edgecolor=INK, linewidth=0.5)
-    right.set(xlabel=step, ylabel="share of what is left at the end (%)", title="When was it written?")
+    right.set(xlabel="row read, t", ylabel="share of what is left at the end (%)", title="When was it written?")
     left.set_axisbelow(True)
     right.set_axisbelow(True)
     return figure

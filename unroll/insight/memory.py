@@ -380,9 +380,7 @@ def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def plan(
-    tasks: Sequence[str], lengths: Sequence[int], seeds: int, cells: Sequence[CellName] = CELLS
-) -> list[tuple[Task, CellName, Recipe, int]]:
+def plan(tasks: Sequence[str], lengths: Sequence[int], seeds: int) -> list[tuple[Task, CellName, Recipe, int]]:
     """What is to be trained, the short before the long.
 
     Args:
@@ -398,7 +396,7 @@ def plan(
         (made, cell, RECIPES[made.name, cell], seed)
         for name in dict.fromkeys(tasks or _TASKS)
         for made in [task(name, length) for length in lengths or (_TRAINED[name][-1] if name in _TRAINED else (10,))]
-        for cell in cells
+        for cell in CELLS
         for seed in range(seeds)
     ]
 
