@@ -25,6 +25,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from evidence_text import render
+
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,9 +171,9 @@ def pixel_model(cell: Any) -> Any:
 def clip(max_norm: float | None, learning_rate: float) -> dict[str, Any]:
     """Plain gradient descent on the vanilla RNN of the rows, W orthogonal, with and without clipping."""
     import torch
+    from evidence_measures import clipping
 
     from unroll.data.images import load_image_dataset
-    from unroll.insight.gradients import clipping
     from unroll.models import SequenceClassifier
 
     dataset = load_image_dataset(None, standardise=True)
@@ -208,8 +210,8 @@ def states() -> dict[str, Any]:
     """When LSTM and RNN know, what their last states hold, and the lab's two sentences."""
     import numpy as np
     import torch
+    from evidence_measures import gate_use, knowing, last_states, recall
 
-    from unroll.insight.states import gate_use, knowing, last_states, recall
     from unroll.insight.trace import trace
     from unroll.training.run import load
     from unroll.training.tasks import load_test_part
@@ -407,7 +409,7 @@ def collect(workers: int) -> dict[str, dict[str, Any]]:
     return results
 
 
-# --------------------------------------------------------------------------------------------------- files and figures
+# --------------------------------------------------------------------------------------------------- files and page
 
 
 def gather(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -518,117 +520,8 @@ def rounded(value: Any) -> Any:
     return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
-def draw(evidence: dict[str, Any]) -> None:
-    import matplotlib.pyplot as plt
-
-    from unroll.insight.look import look
-    from unroll.report import insight
-
-    figures: dict[str, plt.Figure] = {
-        "states": insight.draw_states({cell: evidence["states"][cell] for cell in ("lstm", "rnn")}),
-        "gates": insight.draw_gates(evidence["gates"]),
-        "gradients": insight.draw_gradients(evidence["gradients"]["curves"], evidence["gradients"]["clipping"]),
-        "ablation": insight.draw_ablation(evidence["ablation"]["rows"]),
-        "memory": insight.draw_memory(evidence["memory"]["all"]),
-        "rows": insight.draw_sizes(evidence["rows"]["rows"]),
-    }
-    if (CACHE / "folders" / "rows-lstm-0").is_dir():
-        seen = look(CACHE / "folders" / "rows-lstm-0", number=LOOKED_AT)
-        figures["look"] = insight.draw_look(seen.trace, seen.words, seen.picture, seen.truth)
-    for name, figure in figures.items():
-        insight.save_insight(figure, OUT / name)
-        (OUT / f"{name}.svg").unlink()  # heat maps and 784 steps make large files; the page shows the PNG
-
-
-LOOKED_AT = 8  # a five that is first taken for something else
-
-
-# --------------------------------------------------------------------------------------------------------------- text
-
-
 def load_evidence() -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(OUT.glob("*.json"))}
-
-
-def render(template: str, evidence: dict[str, Any]) -> str:
-    """The template with every {{…}} replaced.
-
-    Raises:
-        KeyError: a placeholder names nothing in the evidence.
-    """
-
-    def replaced(match: re.Match[str]) -> str:
-        path, _, how = match[1].partition(":")
-        if path == "table":
-            return TABLES[how](evidence)
-        value: Any = evidence
-        for key in path.split("."):
-            try:
-                value = value[int(key)] if isinstance(value, list) else value[key]
-            except (KeyError, IndexError, ValueError, TypeError):
-                raise KeyError(f"{{{{{match[1]}}}}}: nothing is called {key!r} there") from None
-        if value is None:
-            return "–"
-        return power_of_ten(value) if how == "power" else format(value, how)
-
-    return re.sub(r"\{\{([^{}]+)\}\}", replaced, template)
-
-
-def power_of_ten(value: float) -> str:
-    """3.2e-11 -> 10⁻¹¹·⁵ would be exact; a power of ten is enough: 10⁻¹¹."""
-    if value <= 0:
-        return "less than 10⁻³⁰⁰"
-    digits = str(round(math.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"10{digits}"
-
-
-def ablation_table(evidence: dict[str, Any]) -> str:
-    length = evidence["ablation"]["long_length"]
-    long = {row["removed"]: row for row in evidence["ablation"]["long"]}
-    lines = [
-        f"| the cell | parameters | MNIST rows: test accuracy | against the whole | adding over {length} steps: solved |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for row in evidence["ablation"]["rows"]:
-        against = "" if row["removed"] is None else f"{-100 * row['cost']:+.2f} points".replace("-", "−")
-        accuracy = f"{100 * row['mean']:.2f}% ± {100 * row['deviation']:.2f}"
-        kept = long.get(row["removed"])
-        remembered = "not tried" if kept is None else solved(kept)
-        lines.append(f"| {row['what']} | {row['parameters']:,} | {accuracy} | {against} | {remembered} |")
-    return "\n".join(lines)
-
-
-def solved(row: dict[str, Any]) -> str:
-    """How many trainings got there, and after how many sequences; where none did, how much it got right."""
-    detail = f"({row['right']:.0%} right)" if row["sequences"] is None else f"after {row['sequences']:,.0f} sequences"
-    if row["sequences"] is None and row["diverged"]:
-        detail = f"({row['diverged']} diverged)"
-    return f"{row['solved']} of {row['seeds']} {detail}"
-
-
-def memory_table(evidence: dict[str, Any]) -> str:
-    names = {"order": "temporal order", "adding": "adding", "copy": "copy", "rows": "digit, then blank rows"}
-    lines = ["| task | length | LSTM | vanilla RNN (tanh) | RNN, max(0, ·), W = 1 |", "| --- | --- | --- | --- | --- |"]
-    for task, name in names.items():
-        found = evidence["memory"][task]
-        for length in found["lstm"]:
-            cells = [solved(found[cell][length]) for cell in ("lstm", "rnn", "irnn")]
-            lines.append(f"| {name} | {length} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def rows_table(evidence: dict[str, Any]) -> str:
-    lines = ["| model | units | parameters | training step | test accuracy |", "| --- | --- | --- | --- | --- |"]
-    for row in evidence["rows"]["rows"]:
-        spread = " to ".join(f"{100 * bound(row['accuracies']):.2f}" for bound in (min, max))
-        lines.append(
-            f"| {row['name']} | {row['hidden_size']} | {row['parameters']:,} | {row['milliseconds']:.1f} ms "
-            f"| {100 * row['mean']:.2f}% ({spread}) |"
-        )
-    return "\n".join(lines)
-
-
-TABLES = {"ablation": ablation_table, "memory": memory_table, "rows": rows_table}
 
 
 def main() -> None:
@@ -643,7 +536,9 @@ def main() -> None:
         OUT.mkdir(parents=True, exist_ok=True)
         for name, content in gather(collect(arguments.workers)).items():
             write_atomically(OUT / f"{name}.json", json.dumps(rounded(content), ensure_ascii=False) + "\n")
-        draw(load_evidence())
+        from evidence_figures import draw
+
+        draw(load_evidence(), OUT, CACHE / "folders" / "rows-lstm-0")
     write_atomically(PAGE, render(TEMPLATE.read_text(encoding="utf-8"), load_evidence()))
     print(f"{PAGE.relative_to(ROOT)} and {OUT.relative_to(ROOT)}/ are up to date ({time.perf_counter() - began:.0f} s)")
 

@@ -93,8 +93,8 @@ def run_lab(epochs: int) -> None:
         """One image at a time, from pixels to a picture to a tensor, as torchvision's MNIST with ToTensor does."""
 
         def __init__(self, split):
-            part = load_images(None, split)
-            self.images, self.labels = part.images, part.labels
+            part, _ = load_images(None, split)
+            self.images, self.labels = part.values, part.y
 
         def __len__(self):
             return len(self.labels)

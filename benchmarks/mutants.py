@@ -57,7 +57,7 @@ TESTS = {
     "unroll/training/train.py": "training/test_loop.py training/test_oracle.py test_cli.py training/test_distributed.py",
     "unroll/training/evaluate.py": "training/test_loop.py training/test_run.py training/test_oracle.py report/test_report.py",
     "unroll/training/distributed.py": "training/test_distributed.py",
-    "unroll/training/trials.py": "training/test_trials.py insight/test_memory.py tuning/test_effects.py",
+    "unroll/training/trials.py": "training/test_trials.py insight/test_memory.py tuning/test_effects_command.py",
     "unroll/training/facts.py": "training/test_tasks.py",
     "unroll/training/tasks.py": "training/test_tasks.py training/test_oracle.py test_rnn_lab.py test_cli.py",
 }

@@ -201,8 +201,8 @@ def run_torch(fields: dict[str, Any], clock: Clock, workers: int) -> None:
             nn.init.xavier_uniform_(self.readout.weight)
             self.readout.bias.zero_()
 
-    train, test = load_images(None, "train"), load_images(None, "test")
-    mean, std = pixel_moments(train.images)
+    (train, _), (test, _) = load_images(None, "train"), load_images(None, "test")
+    mean, std = pixel_moments(train.values)
     amounts = Augmentation(*(fields[name] for name in ("rotation", "scaling", "shear", "translation", "elastic")))
 
     def features(images):
@@ -219,7 +219,7 @@ def run_torch(fields: dict[str, Any], clock: Clock, workers: int) -> None:
 
     def loader(collated):
         return DataLoader(
-            TensorDataset(train.images, train.labels),
+            TensorDataset(train.values, train.y),
             fields["batch_size"],
             shuffle=True,
             num_workers=workers,
@@ -262,7 +262,7 @@ def run_torch(fields: dict[str, Any], clock: Clock, workers: int) -> None:
     @torch.no_grad()
     def accuracy(tested):
         tested.eval()
-        parts = zip(test.images.split(500), test.labels.split(500), strict=True)
+        parts = zip(test.values.split(500), test.y.split(500), strict=True)
         correct = sum(int((tested(features(images)).argmax(1) == labels).sum()) for images, labels in parts)
         return correct / len(test)
 

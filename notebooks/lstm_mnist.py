@@ -144,11 +144,12 @@ Image(folder.path / "figures" / "digits.png", width=620)
 
 # %%
 from unroll.insight.look import look
-from unroll.report.insight import draw_look, save_insight
+from unroll.report.figures import save_figure
+from unroll.report.insight import draw_look
 
 seen = look(folder.path)
 figure = draw_look(seen.trace, seen.words, seen.picture, seen.truth)
-Image(save_insight(figure, folder.path / "figures" / "look"), width=760)
+Image(save_figure(figure, folder.path / "figures" / "look"), width=760)
 
 # %% [markdown]
 # ## 6. Using it

@@ -23,9 +23,9 @@ def slice_of_mnist(idx_writer, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     folder = tmp_path_factory.mktemp("slice")
     for prefix, split, count in (("train", "train", 600), ("t10k", "test", 200)):
-        part = load_images(None, split)
-        idx_writer(folder / f"{prefix}-images-idx3-ubyte", part.images[:count].numpy())
-        idx_writer(folder / f"{prefix}-labels-idx1-ubyte", part.labels[:count].numpy().astype(np.uint8))
+        part, _ = load_images(None, split)
+        idx_writer(folder / f"{prefix}-images-idx3-ubyte", part.values[:count].numpy())
+        idx_writer(folder / f"{prefix}-labels-idx1-ubyte", part.y[:count].numpy().astype(np.uint8))
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -306,10 +305,7 @@ def weights() -> list[Tensor]:
         ),
         (lambda: constant(10, 10, 0.1), "step is 10 of a run of 10"),
         (lambda: one_cycle(-1, 10, 0.1), "step is -1"),
-        (lambda: one_cycle(0, 10, 0.1, pct_start=1.5), "pct_start is 1.5"),
-        (lambda: one_cycle(0, 10, 0.1, div_factor=0.0), "div_factor is 0.0"),
-        (lambda: cosine(0, 10, 0.1, warmup=10), "warmup is 10 steps of 10"),
-        (lambda: cosine(0, 10, 0.1, warmup=-1), "warmup is -1"),
+        (lambda: cosine(10, 10, 0.1), "step is 10 of a run of 10"),
     ],
 )
 def test_bad_settings_meet_one_line_that_names_them(build: Callable[[], object], message: str) -> None:
@@ -330,15 +326,13 @@ def torch_rates(total: int, build: Callable[[torch.optim.Optimizer], Any]) -> li
 
 
 # Where the rise is shorter than a step, torch divides by zero or starts beyond the peak.
-@pytest.mark.parametrize(
-    ("total", "pct_start"), [(2, 1.0), (7, 0.2), (7, 0.3), (100, 0.2), (100, 1.0), (4690, 0.2), (4690, 0.3)]
-)
-def test_one_cycle_is_torchs(total: int, pct_start: float) -> None:
+@pytest.mark.parametrize("total", [4, 7, 100, 4690])
+def test_one_cycle_is_torchs(total: int) -> None:
     optimiser = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.3, total_steps=total, pct_start=pct_start)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.3, total_steps=total)
     for step in range(total):
         expected = optimiser.param_groups[0]["lr"]
-        assert one_cycle(step, total, 0.3, pct_start=pct_start) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+        assert one_cycle(step, total, 0.3) == pytest.approx(expected, rel=1e-12, abs=1e-15)
         optimiser.step()
         if step + 1 < total:
             schedule.step()
@@ -354,13 +348,6 @@ def test_cosine_is_torchs() -> None:
     for floor in (0.0, 0.01):
         expected = torch_rates(50, partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=50, eta_min=floor))
         assert [cosine(step, 50, 0.3, floor=floor) for step in range(50)] == pytest.approx(expected, rel=1e-9)
-
-
-def test_cosine_warms_up_linearly_to_the_peak_and_never_rests_there() -> None:
-    rates = [cosine(step, 12, 1.0, warmup=4) for step in range(12)]
-    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert rates[8] == pytest.approx(0.5)
-    assert all(a > b > 0 for a, b in itertools.pairwise(rates[4:]))
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -446,11 +433,3 @@ def test_usual_settings_are_torchs(ours, theirs):
             optimiser.step()
         found.append(parameter.detach())
     torch.testing.assert_close(*found)
-
-
-def test_one_cycle_takes_factors_above_zero_alone():
-    assert one_cycle(0, 10, 0.1, div_factor=1.0) == pytest.approx(0.1)
-    assert one_cycle(9, 10, 0.1, final_div_factor=0.5) == pytest.approx(0.1 / 25 / 0.5)
-    for name in ("div_factor", "final_div_factor"):
-        with pytest.raises(InputError, match="expected numbers above 0"):
-            one_cycle(0, 10, 0.1, **{name: 0.0})

@@ -24,7 +24,8 @@ import click
 import unroll
 from unroll import commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest, shortened
-from unroll.options import SEEDS, Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
+from unroll.files import made_folder
+from unroll.options import SEEDS, Command, RecipeCommand, given_fields, output, progress, with_places
 from unroll.terminal import open_closed, printable, say
 from unroll.training import DeviceName, distributed
 
@@ -240,15 +241,15 @@ def look(run: str, given: str | None, number: int | None, layer: int | None, dir
     from unroll.files import refuse_foreign
     from unroll.insight.look import look as run_look
     from unroll.insight.trace import decided
-    from unroll.report.figures import figure_files
-    from unroll.report.insight import draw_look, save_insight
+    from unroll.report.figures import figure_files, save_figure
+    from unroll.report.insight import draw_look
 
     folder = made_folder(out) if out else Path(run) / "figures"
     refuse_foreign(*figure_files(folder / "look"), folder / "look.npz")
     seen = run_look(run, given, number)
     trace = seen.trace
     figure = draw_look(*seen[:4], layer=-1 if layer is None else layer, direction=direction)
-    png = save_insight(figure, folder / "look")
+    png = save_figure(figure, folder / "look")
     trace.save(folder / "look.npz")
     for warning in seen.warnings:
         say(f"unroll: {warning}", error=True)
@@ -275,13 +276,13 @@ def gradients(runs: tuple[str, ...], inputs: int, no_pixels: bool, out: Path | N
     """
     from unroll.files import refuse_foreign, write_atomically
     from unroll.insight.gradients import measure_runs, text_table
-    from unroll.report.figures import figure_files
-    from unroll.report.insight import draw_gradients, save_insight
+    from unroll.report.figures import figure_files, save_figure
+    from unroll.report.insight import draw_gradients
 
     folder = made_folder(out) if out else Path(runs[0]) / "figures"
     refuse_foreign(*figure_files(folder / "gradients"), folder / "gradients.json")
     curves = measure_runs(runs, inputs, not no_pixels, progress("models"))
-    png = save_insight(draw_gradients(curves), folder / "gradients")
+    png = save_figure(draw_gradients(curves), folder / "gradients")
     write_atomically(folder / "gradients.json", json.dumps(curves) + "\n")
     found = min(curve["inputs"] for curve in curves)
     if found < inputs:
@@ -311,8 +312,7 @@ def ablate(run: str, gates: tuple[str, ...], seeds: int, epochs: int | None, out
         recipe = parse_recipe({**recipe.model_dump(), "epochs": epochs}, run)
     plan(gates, seeds)  # a wrong name shall not wait for the data
     find_device(recipe.device, recipe.engine)
-    folder = made_folder(out or Path(run))
-
+    folder = out or Path(run)
     with alone(folder, "unroll ablate"):
         rows = run_ablation(recipe, folder / "ablate.json", gates, seeds, progress("trainings"))
     _table(text_table(rows))
@@ -342,20 +342,19 @@ def memory(tasks: tuple[str, ...], lengths: tuple[int, ...], seeds: int, device:
     """
     from unroll.files import refuse_foreign
     from unroll.insight.memory import measure, plan, summary, text_table
-    from unroll.report.figures import figure_files
-    from unroll.report.insight import draw_memory, save_insight
+    from unroll.report.figures import figure_files, save_figure
+    from unroll.report.insight import draw_memory
     from unroll.training.fit import find_device
     from unroll.training.trials import alone
 
-    todo = plan(tasks, lengths, seeds)
+    todo, folder = plan(tasks, lengths, seeds), out
     find_device(device)
-    folder = made_folder(out)
     file = folder / "memory.json"
     refuse_foreign(*figure_files(folder / "memory"))
     with alone(folder, "unroll memory"):
         rows = summary(measure(todo, file, progress("trainings"), device))
     _table(text_table(rows))
-    say(f"Figure: {save_insight(draw_memory(rows), folder / 'memory')}")
+    say(f"Figure: {save_figure(draw_memory(rows), folder / 'memory')}")
     say(f"Numbers: {file}")
 
 

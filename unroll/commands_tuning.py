@@ -13,7 +13,7 @@ import click
 
 from unroll.errors import InputError, UnrollError, quoted
 from unroll.files import NAME_RULE, is_name
-from unroll.options import SEEDS, Command, RecipeCommand, given_fields, made_folder, output, progress, with_places
+from unroll.options import SEEDS, Command, RecipeCommand, given_fields, output, progress, with_places
 from unroll.terminal import say
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def tune(
     The test set is never looked at. A field given as an option, such as --epochs 3, has that value in every trial. The
     same command goes on with a study that was interrupted, and with more --trials extends it.
     """
-    from unroll.files import refuse_foreign, remove_stale
+    from unroll.files import made_folder, refuse_foreign, remove_stale
     from unroll.report.figures import figure_files
     from unroll.report.study import FIGURES, draw_study
     from unroll.training.recipe import load_recipe, read_recipe
@@ -122,8 +122,7 @@ def effects(first: str, second: str, seeds: int, out: Path | None) -> None:
         before, after = before.model_copy(update={"name": first}), after.model_copy(update={"name": second})
     from unroll.files import refuse_foreign, write_atomically
     from unroll.report.effects import draw_effects, markdown, table_of, text_table
-    from unroll.report.figures import figure_files
-    from unroll.report.insight import save_insight
+    from unroll.report.figures import figure_files, save_figure
     from unroll.training.trials import alone
     from unroll.tuning.effects import Study, load_tested, measure, plan, summarise, walk
 
@@ -158,7 +157,7 @@ def effects(first: str, second: str, seeds: int, out: Path | None) -> None:
         study.about |= {"seeds": seeds, "caption": caption, "rows": rows}  # which a report shows as a table
         study.save()
         write_atomically(folder / "effects.md", markdown(found, command, study.about["machine"]))
-        png = save_insight(draw_effects(found), folder / "effects")
+        png = save_figure(draw_effects(found), folder / "effects")
     say(*text_table(found))
     say(f"Table: {folder / 'effects.md'}")
     say(f"Figure: {png}")

@@ -51,6 +51,15 @@ def _write(path: Path, data: bytes) -> None:
         raise
 
 
+def made_folder(path: Path) -> Path:
+    """The folder at `path`, made where there is none; InputError where a file stands in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(f"{path} cannot be a folder: a file stands in the way; name another with --out") from None
+    return path
+
+
 def refuse_special(path: Path) -> None:
     """Raise OSError, which every reader words, where there is something else than a file: a pipe would be waited for, and
     a device such as /dev/zero read without end."""

@@ -389,59 +389,39 @@ def constant(step: int, total_steps: int, peak: float) -> float:
     return peak
 
 
-def one_cycle(
-    step: int,
-    total_steps: int,
-    peak: float,
-    *,
-    pct_start: float = 0.3,
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
-) -> float:
-    """Up a half cosine from peak / div_factor to peak, then down to peak / (div_factor final_div_factor).
+def one_cycle(step: int, total_steps: int, peak: float) -> float:
+    """Up a half cosine from peak / 25 to peak, then down to peak / 250,000.
 
-    With P = pct_start total_steps - 1 the (possibly fractional) step of the peak, L = total_steps - 1 the
-    last step, and cos_(a, b, x) = b + (a - b) (1 + cos(pi x)) / 2:
+    With P = 0.3 total_steps - 1 the (possibly fractional) step of the peak, L = total_steps - 1 the last step, and
+    cos_(a, b, x) = b + (a - b) (1 + cos(pi x)) / 2:
 
-        step <= P:  cos_(peak / div_factor, peak, step / P)
-        step >  P:  cos_(peak, peak / (div_factor final_div_factor), (step - P) / (L - P))
+        step <= P:  cos_(peak / 25, peak, step / P)
+        step >  P:  cos_(peak, peak / 250,000, (step - P) / (L - P))
 
     Smith & Topin 2018 with the cosine shape and the constants of torch's ``OneCycleLR``; momentum is not
     cycled. Where the rise is shorter than one step (P <= 0), the cycle starts at the peak.
 
-    Raises `InputError` when step is outside the run, pct_start outside 0..1, or a factor is not above 0.
+    Raises `InputError` when step is outside the run.
     """
     _check_step(step, total_steps)
-    if not 0 <= pct_start <= 1:
-        raise InputError(f"pct_start is {pct_start}; expected a fraction of the run between 0 and 1")
-    if not (div_factor > 0 and final_div_factor > 0):
-        raise InputError(
-            f"div_factor is {div_factor} and final_div_factor {final_div_factor}; expected numbers above 0"
-        )
-    low = peak / div_factor
-    top, last = max(0.0, pct_start * total_steps - 1), total_steps - 1
+    low = peak / 25
+    top, last = max(0.0, 0.3 * total_steps - 1), total_steps - 1
     if step <= top:
         return _half_cosine(low, peak, step / top) if top > 0 else peak
-    return _half_cosine(peak, low / final_div_factor, (step - top) / (last - top))
+    return _half_cosine(peak, low / 1e4, (step - top) / (last - top))
 
 
-def cosine(step: int, total_steps: int, peak: float, *, warmup: int = 0, floor: float = 0.0) -> float:
-    """Linear rise over the first `warmup` steps, then half a cosine from peak towards floor; no restarts.
+def cosine(step: int, total_steps: int, peak: float, *, floor: float = 0.0) -> float:
+    """Half a cosine from peak towards floor; no restarts.
 
-        step < warmup:   peak (step + 1) / (warmup + 1)
-        step >= warmup:  floor + (peak - floor) (1 + cos(pi (step - warmup) / (total_steps - warmup))) / 2
+        floor + (peak - floor) (1 + cos(pi step / total_steps)) / 2
 
-    Loshchilov & Hutter 2017, equation 5. The rate is peak at step = warmup; floor itself would be reached at
-    step = total_steps, one after the last.
+    Loshchilov & Hutter 2017, equation 5. Floor itself would be reached at step = total_steps, one after the last.
 
-    Raises `InputError` when step is outside the run, or warmup is negative or as long as the run.
+    Raises `InputError` when step is outside the run.
     """
     _check_step(step, total_steps)
-    if not 0 <= warmup < total_steps:
-        raise InputError(f"warmup is {warmup} steps of {total_steps}; expected at least 0 and fewer than the run has")
-    if step < warmup:
-        return peak * (step + 1) / (warmup + 1)
-    return _half_cosine(peak, floor, (step - warmup) / (total_steps - warmup))
+    return _half_cosine(peak, floor, step / total_steps)
 
 
 def _half_cosine(start: float, end: float, x: float) -> float:

@@ -73,15 +73,6 @@ def output(text: str, metavar: str = "FOLDER", name: str = "--out", default: str
     return click.option(name, default=default, metavar=metavar, help=text, callback=path)
 
 
-def made_folder(path: Path) -> Path:
-    """The folder at `path`, made where there is none."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{path} cannot be a folder: a file stands in the way; name another with --out") from None
-    return path
-
-
 def progress(unit: str, **settings: Any) -> Callable[..., Any]:
     """A maker of progress bars on stderr, which leave nothing behind; without a terminal a line now and then."""
     from tqdm import tqdm

@@ -14,11 +14,14 @@ from typing import Any
 
 import click
 
-# Control characters, line separators, halves of characters, changes of direction, invisible signs and tags.
-UNPRINTABLE = re.compile(
-    "[\x00-\x08\x0a-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f]"
-)
+# What is not seen of a text, for all who print, set or read one: the insides of brackets in a regular expression.
+# Control characters but tab and the ends of lines, halves of characters, and what is no character:
+CONTROL = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff"
+# Soft hyphens, changes of direction, tags, and signs without a shape; not those that join letters or choose between shapes:
+SHAPELESS = "\u00ad\u061c\u180e\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f"
+# These, and what parts words and lines or marks annotations without a shape:
+INVISIBLE = f"{SHAPELESS}\u200b\u2028\u2029\ufff9-\ufffb"
+UNPRINTABLE = re.compile(f"[\n\r{CONTROL}{INVISIBLE}]")
 
 
 def printable(text: str) -> str:

@@ -61,30 +61,30 @@ def test_the_packaged_files_are_the_originals(name: str) -> None:
 
 
 def test_the_packaged_mnist_has_its_known_sizes_labels_and_moments() -> None:
-    train = load_images()
-    assert train.images.shape == (60_000, 28, 28)
-    assert train.images.dtype == torch.uint8
-    assert train.labels.dtype == torch.int64
-    assert train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-    assert train.labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert train.class_names == tuple("0123456789")
-    assert pixel_moments(train.images) == pytest.approx((0.1306604762738429, 0.30810780385646264), rel=1e-12)
+    train, names = load_images()
+    assert train.values.shape == (60_000, 28, 28)
+    assert train.values.dtype == torch.uint8
+    assert train.y.dtype == torch.int64
+    assert train.y[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert train.y.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert names == tuple("0123456789")
+    assert pixel_moments(train.values) == pytest.approx((0.1306604762738429, 0.30810780385646264), rel=1e-12)
 
-    test = load_images(split="test")
-    assert test.images.shape == (10_000, 28, 28)
+    test, test_names = load_images(split="test")
+    assert test.values.shape == (10_000, 28, 28)
     assert len(test) == 10_000
-    assert test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-    assert test.class_names == train.class_names
+    assert test.y[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert test_names == names
 
 
 def test_a_folder_gives_its_images_and_labels_and_classes_of_both_parts(folder: Path) -> None:
-    train, test = load_images(folder), load_images(str(folder), "test")
-    np.testing.assert_array_equal(train.images, TRAIN)
-    np.testing.assert_array_equal(test.images, TEST)
-    assert train.labels.tolist() == [0, 2, 1, 2, 0]
-    assert test.labels.tolist() == [3, 0]
-    assert train.class_names == test.class_names == ("0", "1", "2", "3")
-    train.images[0] = 0  # a tensor of its own, which may be written to
+    (train, names), (test, test_names) = load_images(folder), load_images(str(folder), "test")
+    np.testing.assert_array_equal(train.values, TRAIN)
+    np.testing.assert_array_equal(test.values, TEST)
+    assert train.y.tolist() == [0, 2, 1, 2, 0]
+    assert test.y.tolist() == [3, 0]
+    assert names == test_names == ("0", "1", "2", "3")
+    train.values[0] = 0  # a tensor of its own, which may be written to
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
@@ -99,30 +99,30 @@ def test_the_usual_spellings_of_the_file_names_are_all_found(
         write_idx(tmp_path / f"{prefix}{part}-images{dash}idx3-ubyte{suffix}", images)
         write_idx(tmp_path / f"{prefix}{part}-labels{dash}idx1-ubyte{suffix}", range(len(images)))
     for split, expected in (("train", TRAIN), ("test", TEST)):
-        loaded = load_images(tmp_path, split)  # type: ignore[arg-type]
+        loaded, _ = load_images(tmp_path, split)  # type: ignore[arg-type]
         # EMNIST's are stored on their side.
-        np.testing.assert_array_equal(loaded.images, expected.transpose(0, 2, 1) if prefix else expected)
-        assert loaded.images.is_contiguous()
+        np.testing.assert_array_equal(loaded.values, expected.transpose(0, 2, 1) if prefix else expected)
+        assert loaded.values.is_contiguous()
 
 
 def test_a_plain_file_is_preferred_to_its_compressed_copy(folder: Path) -> None:
     write_idx(folder / "train-images-idx3-ubyte.gz", pictures(5, seed=9))
-    np.testing.assert_array_equal(load_images(folder).images, TRAIN)
+    np.testing.assert_array_equal(load_images(folder)[0].values, TRAIN)
 
 
 def test_the_test_part_is_loaded_without_the_training_images(folder: Path) -> None:
     path = folder / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:20])  # the header only
-    assert len(load_images(folder, "test")) == 2
+    assert len(load_images(folder, "test")[0]) == 2
     path.unlink()
-    assert len(load_images(folder, "test")) == 2
+    assert len(load_images(folder, "test")[0]) == 2
     (folder / "train-labels-idx1-ubyte").unlink()
-    assert load_images(folder, "test").class_names == ("0", "1", "2", "3")
+    assert load_images(folder, "test")[1] == ("0", "1", "2", "3")
 
 
 def test_classes_are_named_by_classes_txt(folder: Path) -> None:
     (folder / "classes.txt").write_text("top\n trouser \npullover\ndress\ncoat\n\n", encoding="utf-8")
-    assert load_images(folder).class_names == ("top", "trouser", "pullover", "dress", "coat")
+    assert load_images(folder)[1] == ("top", "trouser", "pullover", "dress", "coat")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_classes_are_named_by_classes_txt(folder: Path) -> None:
 )
 def test_classes_txt_has_one_name_a_line_however_it_was_saved(folder: Path, content: str) -> None:
     (folder / "classes.txt").write_bytes(content.encode())
-    assert load_images(folder).class_names == ("top", "a\u2028b", "c", "d")
+    assert load_images(folder)[1] == ("top", "a\u2028b", "c", "d")
 
 
 def broken(path: str, change: Callable[[Path], object]) -> Callable[[Path], object]:
@@ -218,11 +218,12 @@ def test_a_set_whose_loading_was_begun_is_the_same_and_is_not_held(tmp_path: Pat
         write_idx(tmp_path / f"{part}-labels-idx1-ubyte{suffix}", range(len(images)))
     reading = begin_loading(tmp_path)
     for split in SPLITS:
-        ahead, expected = load_images(tmp_path, split, reading), load_images(tmp_path, split)
-        assert torch.equal(ahead.images, expected.images)
-        assert torch.equal(ahead.labels, expected.labels)
-        assert ahead.class_names == expected.class_names
-        ahead.images[0] = 0  # a tensor of its own, which may be written to
+        ahead, names = load_images(tmp_path, split, reading)
+        expected, expected_names = load_images(tmp_path, split)
+        assert torch.equal(ahead.values, expected.values)
+        assert torch.equal(ahead.y, expected.y)
+        assert names == expected_names
+        ahead.values[0] = 0  # a tensor of its own, which may be written to
     assert not reading
 
 

@@ -12,14 +12,14 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from unroll.data.images import ImageSet, centred_signs, load_images
+from unroll.data.images import centred_signs, load_images
 from unroll.data.pictures import load_picture
 from unroll.errors import DataError, InputError
 
 
 @pytest.fixture(scope="module")
-def digits() -> ImageSet:
-    return load_images(split="test")
+def digits() -> torch.Tensor:
+    return load_images(split="test")[0].values
 
 
 def seven(size: tuple[int, int] = (200, 300), ink: int = 0, paper: int = 255, width: int = 22) -> Image.Image:
@@ -45,9 +45,9 @@ def extent(image: Tensor) -> tuple[int, int]:
     return int((image > 0).any(1).sum()), int((image > 0).any(0).sum())
 
 
-def test_mnist_images_come_back_as_they_are(tmp_path: Path, digits: ImageSet) -> None:
+def test_mnist_images_come_back_as_they_are(tmp_path: Path, digits: torch.Tensor) -> None:
     same = 0
-    for image in digits.images[:60]:
+    for image in digits[:60]:
         back = loaded(Image.fromarray(image.numpy()), tmp_path)
         assert back.shape == (28, 28)
         assert back.dtype == torch.uint8
@@ -56,15 +56,15 @@ def test_mnist_images_come_back_as_they_are(tmp_path: Path, digits: ImageSet) ->
     assert same > 40
 
 
-def test_enlarged_inverted_and_shifted_mnist_images_come_back_nearly(tmp_path: Path, digits: ImageSet) -> None:
+def test_enlarged_inverted_and_shifted_mnist_images_come_back_nearly(tmp_path: Path, digits: torch.Tensor) -> None:
     differences = []
-    for image in digits.images[:40]:
+    for image in digits[:40]:
         large = Image.fromarray(255 - image.numpy()).resize((252, 252), Image.Resampling.BICUBIC)
         sheet = Image.new("L", (700, 400), 255)
         sheet.paste(large, (390, 20))
         differences.append(difference(loaded(sheet, tmp_path), image))
     assert np.median(differences) < 40
-    shifted = [difference(image.roll(2, 1), image) for image in digits.images[:40]]
+    shifted = [difference(image.roll(2, 1), image) for image in digits[:40]]
     assert np.median(differences) < np.median(shifted) / 2
 
 
@@ -297,29 +297,29 @@ def recognised(made: list[Tensor], originals: Tensor) -> int:
 @pytest.mark.parametrize("cut", [255, 230, 160])
 @pytest.mark.parametrize("side", [28, 140])
 def test_paper_that_was_made_transparent_is_still_the_paper(
-    tmp_path: Path, digits: ImageSet, light_on_dark: bool, cut: int, side: int
+    tmp_path: Path, digits: torch.Tensor, light_on_dark: bool, cut: int, side: int
 ) -> None:
     made = []
-    for image in digits.images[:40]:
+    for image in digits[:40]:
         grey = np.asarray(Image.fromarray(255 - image.numpy()).resize((side, side), Image.Resampling.BICUBIC))
         opaque = np.where(grey >= cut, 0, 255).astype(np.uint8)
         seen = 255 - grey if light_on_dark else grey
         made.append(loaded(Image.fromarray(np.stack([seen, seen, seen, opaque], -1)), tmp_path))
-    assert recognised(made, digits.images[:40]) >= 39
+    assert recognised(made, digits[:40]) >= 39
 
 
 @pytest.mark.parametrize(("side", "width"), [(28, 1), (28, 3), (140, 3), (140, 12)])
 @pytest.mark.parametrize("light_on_dark", [False, True])
 def test_a_frame_around_a_sign_is_cut_off(
-    tmp_path: Path, digits: ImageSet, side: int, width: int, light_on_dark: bool
+    tmp_path: Path, digits: torch.Tensor, side: int, width: int, light_on_dark: bool
 ) -> None:
     made = []
-    for image in digits.images[:40]:
+    for image in digits[:40]:
         picture = Image.fromarray(image.numpy() if light_on_dark else 255 - image.numpy()).resize((side, side))
         frame = (0, 0, side - 1, side - 1)
         ImageDraw.Draw(picture).rectangle(frame, outline=255 if light_on_dark else 0, width=width)
         made.append(loaded(picture, tmp_path))
-    assert recognised(made, digits.images[:40]) >= 39
+    assert recognised(made, digits[:40]) >= 39
 
 
 def plain(picture: Image.Image, tmp_path: Path, rows: int = 28, columns: int = 28) -> Tensor:
@@ -358,9 +358,9 @@ def test_plain_pictures_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_picture(tmp_path / "float.tiff", kind="plain")
 
 
-def test_images_that_are_centred_as_mnists_are_told_from_others(digits: ImageSet) -> None:
-    assert centred_signs(digits.images)
-    assert not centred_signs(digits.images.roll(3, 1))
-    enlarged = torch.nn.functional.interpolate(digits.images[:200, None].float(), scale_factor=1.4, mode="bilinear")
+def test_images_that_are_centred_as_mnists_are_told_from_others(digits: torch.Tensor) -> None:
+    assert centred_signs(digits)
+    assert not centred_signs(digits.roll(3, 1))
+    enlarged = torch.nn.functional.interpolate(digits[:200, None].float(), scale_factor=1.4, mode="bilinear")
     assert not centred_signs(enlarged[:, 0, 5:33, 5:33].to(torch.uint8))
     assert not centred_signs(torch.full((50, 28, 28), 9, dtype=torch.uint8))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from unroll.engines import native
+from unroll.engines.native import library as native_library
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,3 +39,11 @@ def run_check(tmp_path: Path) -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a test on another instruction set than the best."""
+    native_library.library.unroll_select(request.param.encode())
+    yield request.param
+    native_library.library.unroll_select(native.instruction_set().encode())

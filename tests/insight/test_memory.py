@@ -115,13 +115,11 @@ def test_the_first_values_are_those_of_the_recipe_and_both_cells_are_of_one_size
 
 
 def test_an_lstm_learns_temporal_order_and_counts_its_sequences():
-    seen = []
     recipe = replace(RECIPES["order", "lstm"], sequences=20_000)
-    result = learn(task("order", 20), "lstm", recipe, seed=1, report=lambda n, right: seen.append((n, right)))
+    result = learn(task("order", 20), "lstm", recipe, seed=1)
     assert result["solved"]
     assert result["right"] >= 0.99
-    assert result["sequences"] == seen[-1][0] < 20_000
-    assert seen[0][0] == 2000
+    assert result["sequences"] in range(2000, 20_000, 2000)
 
 
 def test_a_gate_can_be_held_open_while_learning():

@@ -21,6 +21,7 @@ EVIL = [
     "[free](javascript:alert(1)) <javascript:x> https://evil.example www.evil.example",
     "a | b ``` `c` ![d](file:///etc/passwd) &lt; \\ ~~e~~ **f** _g_ # h",
 ]
+UNSEEN = "\u200b\u00ad\ufeff\U000e0041"
 
 
 def rendered(text: str) -> str:
@@ -37,7 +38,7 @@ def evil_run(bars_run, copied) -> RunFolder:
     metrics["test"]["per_class"] = dict(zip(EVIL, metrics["test"]["per_class"].values(), strict=True))
     (run / "metrics.json").write_text(json.dumps(metrics))
     metadata["encoder"]["class_names"] = EVIL
-    metadata["recipe"] |= {"data": "/home/someone/secret place/``` x $(rm y)"}
+    metadata["recipe"] |= {"data": f"/home/someone/secret place/``` x $(rm y){UNSEEN}"}
     save_tensors(run / "model.safetensors", tensors, metadata)
     saved = yaml.safe_load((run / "recipe.yaml").read_text())
     (run / "recipe.yaml").write_text(yaml.safe_dump({**metadata["recipe"], "ran_with": saved["ran_with"]}))
@@ -62,7 +63,7 @@ def test_labels_are_text_and_nothing_else_in_a_card(evil_run):
 def test_weights_beside_a_card_carry_no_place_on_the_machine(evil_run, tmp_path):
     _, weights = write_card(evil_run, tmp_path / "model.onnx")
     _, metadata = load_tensors(weights)
-    assert metadata["recipe"]["data"] == "``` x $(rm y)"
+    assert metadata["recipe"]["data"] == f"``` x $(rm y){UNSEEN}"
     assert b"secret place" not in weights.read_bytes()
     own, theirs = load(weights).model.state_dict(), load(evil_run.path).model.state_dict()
     assert all(torch.equal(own[name], theirs[name]) for name in theirs)
@@ -76,11 +77,13 @@ def test_a_card_names_no_place_on_the_machine_that_it_was_made_on(evil_run, bars
         assert str(Path(folder.recipe.data).parent) not in card
         assert "--data " in card
     code = re.findall(r"<pre><code class=\"language-sh\">(.*?)</code>", rendered(card_text(evil_run)), re.DOTALL)
-    assert "--data '``` x $(rm y)'" in html.unescape(code[0])
+    assert "--data '``` x $(rm y)\ufffd\ufffd\ufffd\ufffd'" in html.unescape(code[0])
 
 
 @pytest.mark.parametrize(
-    "character", ["\n", "\r", "\x1b", "\0", "\x85", "\u2028", "\u202e", "\u2066", "\ud800"], ids=ascii
+    "character",
+    [*"\t\n\r\x1b\0\x85\u2028\u202e\u2066\ud800", *"\ufeff\u00ad\u200b\u200f\u2060\U000e0001\U000e0041\U000e007f"],
+    ids=ascii,
 )
 def test_what_cannot_be_printed_is_replaced(character):
     assert shown(f"a{character}b") == "a\ufffdb"
@@ -89,6 +92,10 @@ def test_what_cannot_be_printed_is_replaced(character):
         shown("d\u00e9j\u00e0 \u65e5\u672c \U0001f469\u200d\U0001f680 1")
         == "d\u00e9j\u00e0 \u65e5\u672c \U0001f469\u200d\U0001f680 1"
     )
+
+
+def test_a_card_holds_no_character_that_is_not_seen(evil_run):
+    assert not set(UNSEEN) & set(card_text(evil_run))
 
 
 def test_code_cannot_end_its_own_block():

@@ -262,8 +262,8 @@ def test_raw_pixels_give_the_saved_predictions(bars_run, bars_folder, tmp_path):
     path = tmp_path / "model.onnx"
     export_onnx(RunFolder(bars_run), path)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    test = load_images(bars_folder, "test")
-    (p,) = session.run(["probabilities"], {"x": test.images.numpy().astype(np.float32)})
+    test, _ = load_images(bars_folder, "test")
+    (p,) = session.run(["probabilities"], {"x": test.values.numpy().astype(np.float32)})
     with np.load(bars_run / "predictions.npz") as saved:
         np.testing.assert_allclose(p, saved["p"], atol=1e-5)
 

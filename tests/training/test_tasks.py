@@ -9,10 +9,13 @@ import torch
 
 from unroll.data.series import SeriesEncoder
 from unroll.errors import RecipeError
-from unroll.training import callbacks, facts
+from unroll.training import callbacks, tasks
+from unroll.training.facts import facts
 from unroll.training.recipe import load_recipe, parse_recipe
+from unroll.training.run import RunFolder
 from unroll.training.tasks import build_model, check_memory, load_dataset, load_test_part, parameter_count, read_inputs
 from unroll.training.tasks import test_lines as printed_test
+from unroll.training.train import train
 
 ENCODER = SimpleNamespace(input_size=11, class_names=("a", "b", "c"))
 
@@ -40,9 +43,9 @@ def test_memory_is_asked_for_parameters_gradient_and_state(monkeypatch, fields, 
     recipe = parse_recipe({"task": "images", **fields}, "test")
     needed = 4 * vectors * parameter_count(recipe, ENCODER)
     for there in (needed, None):  # None: a system that does not tell
-        monkeypatch.setattr(facts, "memory", lambda there=there: there)
+        monkeypatch.setattr(tasks, "memory", lambda there=there: there)
         check_memory(recipe, ENCODER)
-    monkeypatch.setattr(facts, "memory", lambda: needed - 1)
+    monkeypatch.setattr(tasks, "memory", lambda: needed - 1)
     with pytest.raises(RecipeError, match="choose a smaller hidden_size or fewer num_layers"):
         check_memory(recipe, ENCODER)
 
@@ -71,10 +74,21 @@ def test_what_was_read_is_printed_once_before_training(tiny_recipe, product):
     assert lines[0].endswith("classes: bad (15), good (45); not read: title, grade")
     assert lines[1].startswith("Epoch ")
     assert product(tiny_recipe("images", epochs=1)).lines[0].startswith("Epoch ")
-    said: list[str] = []
-    for epoch in (0, 1):  # where it goes on, all of it has been said
-        callbacks.Notes(said.append, ["a"]).on_begin(SimpleNamespace(epoch=epoch))  # type: ignore[arg-type]
-        assert said == ["a"]
+
+
+def test_what_was_read_is_not_printed_again_where_a_run_goes_on(tiny_recipe, tmp_path, monkeypatch):
+    def interrupt(row):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_SAVES", 0.0)
+    recipe = tiny_recipe("series", epochs=2)
+    folder, said = RunFolder.create(tmp_path / "run", recipe, {}), []
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, folder, echo=said.append, on_epoch=interrupt)
+    train(recipe, folder, echo=said.append, resume=True)
+    assert [line.startswith("Epoch ") for line in said[:4]] == [False, False, False, True]
+    assert not [line for line in said[3:] if line.startswith(("Read ", "Warning: "))]
+    assert len({line for line in said if line.startswith("Epoch [1/2]")}) == sum("[1/2]" in line for line in said)
 
 
 def test_the_test_part_is_read_with_the_models_own_encoder(tiny_recipe):
@@ -101,7 +115,7 @@ def test_printed_predictions_are_each_sentences_own():
 
 
 def test_facts_name_the_processor_and_the_versions():
-    found = facts.facts()
+    found = facts()
     if Path("/proc/cpuinfo").exists():
         named = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         assert not named or named[0].endswith(found["processor"])

@@ -39,42 +39,26 @@ def check_removal(name: str) -> Removal:
 
 
 class AblatedLSTMCell(LSTMCell):
-    """An LSTM cell in which one line of the equations is replaced; see `REMOVALS`.
+    """An LSTM cell in which the candidate is linear or the gates are coupled, on the parameters of another cell.
 
-    All four blocks of W, U and b are kept, so that weights fit those of an `LSTMCell`; the block that its equations no
-    longer read gets gradient zero.
+    All four blocks of W, U and b are kept; the block that its equations no longer read gets gradient zero.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        removed: Removal,
-        bias: bool = True,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, bias, device, dtype)
-        self.removed = check_removal(removed)
-
-    @classmethod
-    def like(cls, cell: LSTMCell, removed: Removal) -> AblatedLSTMCell:
-        """A cell that shares the parameters of `cell`."""
-        new = cls(cell.input_size, cell.hidden_size, removed, bias=cell.b is not None, device="meta")
-        new.W, new.U, new.b = cell.W, cell.U, cell.b
-        return new
+    def __init__(self, cell: LSTMCell, removed: Literal["c_tilde", "coupled"]) -> None:
+        super().__init__(cell.input_size, cell.hidden_size, cell.b is not None, device="meta")
+        self.W, self.U, self.b = cell.W, cell.U, cell.b
+        self.removed = removed
 
     def equations(self, x: Tensor, h: Tensor, c: Tensor) -> LSTMGates:
         a = h @ self.W.T + self.project(x)  # (B, 4H)
         if self.b is not None:
             a = a + self.b
         a_i, a_f, a_c, a_o = a.chunk(4, dim=-1)  # (B, H) each
-        one = torch.ones_like(c)
 
-        f = one if self.removed == "f" else torch.sigmoid(a_f)
-        i = one if self.removed == "i" else 1 - f if self.removed == "coupled" else torch.sigmoid(a_i)
+        f = torch.sigmoid(a_f)
+        i = 1 - f if self.removed == "coupled" else torch.sigmoid(a_i)
         c_tilde = a_c if self.removed == "c_tilde" else torch.tanh(a_c)
-        o = one if self.removed == "o" else torch.sigmoid(a_o)
+        o = torch.sigmoid(a_o)
         c = f * c + i * c_tilde
         h = o * torch.tanh(c)
         return LSTMGates(i, f, c_tilde, o, c, h)
@@ -94,8 +78,8 @@ def without(cell: Cell, removed: Removal) -> Cell:
         raise InputError(
             f"only the LSTM has gates to remove, and the cell is a {cell.title}; use a run with cell: lstm"
         )
-    if removed not in HELD_OPEN:
-        return AblatedLSTMCell.like(cell, removed)
+    if removed in ("c_tilde", "coupled"):
+        return AblatedLSTMCell(cell, removed)
     hold_open(cell, removed)
     return cell
 
@@ -109,7 +93,7 @@ def unread(cell: Cell, removed: Removal) -> int:
 def hold_open(cell: CellParameters, gate: Removal) -> None:
     """Make i, f or o of an ordinary LSTM cell 1 for good: W and U of its block 0, its bias so large that σ(b) = 1 exactly.
 
-    The cell computes what `AblatedLSTMCell` does, but every engine can scan it. `keep_open` is for training.
+    So every engine can scan it. `keep_open` is for training.
 
     Raises:
         InputError: the gate is none of i, f, o, or the cell has no bias.

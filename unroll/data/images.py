@@ -331,24 +331,16 @@ def _times(shape: tuple[int, ...]) -> str:
 # --------------------------------------------------------------------------------------------- tensors, and the encoder
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """images (N, rows, columns) uint8, 0 to 255; labels (N,) int64, each a position in class_names."""
-
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def load_images(folder: str | Path | None = None, split: Split = "train", reading: Reading | None = None) -> ImageSet:
-    """`read_part` as tensors; taken out of `reading` where the set's reading was begun."""
+def load_images(
+    folder: str | Path | None = None, split: Split = "train", reading: Reading | None = None
+) -> tuple[Sequences, tuple[str, ...]]:
+    """`read_part` as tensors, and the names of the classes; taken out of `reading` where the set's reading was begun."""
     import torch
 
+    from unroll.data.batches import Sequences
+
     images, labels, names = read_part(folder, split) if reading is None else reading.pop(split).result()
-    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), names)
+    return Sequences(torch.from_numpy(images), torch.from_numpy(labels)), names
 
 
 def pixel_moments(images: Tensor) -> tuple[float, float]:
@@ -460,10 +452,10 @@ def load_image_dataset(
     Args:
         pictures: how picture files are to be prepared; ``"auto"``: as the images are.
     """
-    from unroll.data.batches import Dataset, Sequences
+    from unroll.data.batches import Dataset
 
-    train_part, test_part = (load_images(folder, split, reading) for split in SPLITS)
-    train, held_out = Sequences(train_part.images, train_part.labels), None
+    (train, class_names), (test, _) = (load_images(folder, split, reading) for split in SPLITS)
+    held_out = None
     if validation:
         train, held_out = train.hold_out(validation)
     mean, std = pixel_moments(train.values) if standardise else (0.0, 1.0)
@@ -472,8 +464,8 @@ def load_image_dataset(
         augmentation.check(rows, columns)
     if pictures == "auto":
         pictures = "digits" if folder is None or centred_signs(train.values) else "plain"
-    encoder = ImageEncoder(train_part.class_names, rows, columns, mean, std, augmentation, pictures)
-    return Dataset(encoder, train, held_out, Sequences(test_part.images, test_part.labels))
+    encoder = ImageEncoder(class_names, rows, columns, mean, std, augmentation, pictures)
+    return Dataset(encoder, train, held_out, test)
 
 
 def load_test_images(folder: str | None, encoder: ImageEncoder) -> Sequences:
@@ -482,12 +474,10 @@ def load_test_images(folder: str | None, encoder: ImageEncoder) -> Sequences:
     Raises:
         DataError: the pictures are of another size, or there are more classes than the model knows.
     """
-    from unroll.data.batches import Sequences
-
-    part = load_images(folder, "test")
-    where, size = folder or "the packaged MNIST", tuple(part.images.shape[1:])
+    part, _ = load_images(folder, "test")
+    where, size = folder or "the packaged MNIST", tuple(part.values.shape[1:])
     if size != (encoder.rows, encoder.columns):
         raise DataError(f"{where}: pictures of {size}, but the model reads ({encoder.rows}, {encoder.columns})")
-    if (highest := int(part.labels.max())) >= len(encoder.class_names):
+    if (highest := int(part.y.max())) >= len(encoder.class_names):
         raise DataError(f"{where}: label {highest}, but the model knows {len(encoder.class_names)} classes")
-    return Sequences(part.images, part.labels)
+    return part

@@ -19,7 +19,6 @@ from unroll.cells.variants import HELD_OPEN, REMOVALS, Removal, check_removal, k
 from unroll.data.batches import Dataset
 from unroll.errors import DataError, InputError
 from unroll.models import SequenceModel
-from unroll.training.callbacks import Listener
 from unroll.training.evaluate import evaluated
 from unroll.training.fit import Callback, Training
 from unroll.training.recipe import AnyRecipe
@@ -74,12 +73,11 @@ def retrain(recipe: AnyRecipe, dataset: Dataset, removed: Removal | None) -> dic
     """
     if dataset.test is None:
         raise DataError("the data of this run have no test part to measure with; give the recipe test or test_data")
-    rows: list[dict[str, Any]] = []
     change = None if removed is None else lambda model: remove(model, removed)
-    training = fit_recipe(recipe, dataset, [Listener(rows.append), KeepOpen(removed)], change)
+    training = fit_recipe(recipe, dataset, [KeepOpen(removed)], change)
     return {
         "accuracy": evaluated(training.model, dataset.test, dataset.encoder)["accuracy"],
-        "loss": rows[-1]["loss"],
+        "loss": sum(training.losses) / len(training.losses),
         "seconds": round(training.seconds, 2),
         "parameters": count_parameters(training.model, removed),
     }

@@ -29,7 +29,6 @@ from unroll.engines import scan
 from unroll.errors import InputError
 from unroll.heads import pool
 from unroll.models import SequenceClassifier, SequenceModel
-from unroll.optim import SGD
 from unroll.training.run import load
 from unroll.training.tasks import first_model, load_test_part
 
@@ -102,12 +101,13 @@ def jacobian(cell: Cell, x: Tensor, state: State) -> Tensor:
 
 
 @torch.no_grad()
-def singular_values(model: SequenceModel, x: Tensor, steps: int = 28) -> dict[str, Any]:
-    """Singular values of the step-to-step Jacobian of the top layer.
+def singular_values(model: SequenceModel, x: Tensor) -> dict[str, Any]:
+    """Singular values of the step-to-step Jacobian of the top layer, at up to 28 of the T steps, spread evenly.
+
+    The first step, which has no state before it, is none of them.
 
     Args:
         x: (T, B, D) or (T, B): a handful of sequences is enough, each (sequence, step) costs one decomposition.
-        steps: how many of the T steps to measure, spread evenly; the first step, which has no state before it, is none.
 
     Returns:
         ``t``: the steps (counted from 1); ``largest``, ``second``, ``median``: for each of them the mean over the
@@ -115,7 +115,7 @@ def singular_values(model: SequenceModel, x: Tensor, steps: int = 28) -> dict[st
     """
     top, h = _read_by_top(model, x.to(model.W_out.device))
     T = len(h)
-    wanted = np.unique(np.linspace(min(2, T), T, min(steps, T)).round().astype(int))
+    wanted = np.unique(np.linspace(min(2, T), T, min(28, T)).round().astype(int))
     state = top.initial_state(x.shape[1])
     found = []
     for t in range(1, T + 1):
@@ -134,18 +134,18 @@ def singular_values(model: SequenceModel, x: Tensor, steps: int = 28) -> dict[st
 # --------------------------------------------------------------------------------------------------------- measurement
 
 
-def measure(model: SequenceModel, x: Tensor, y: Tensor, sequences: int = 8, chunk: int = 100) -> dict[str, Any]:
+def measure(model: SequenceModel, x: Tensor, y: Tensor) -> dict[str, Any]:
     """Gradient norms and singular values of one model, as plain numbers.
 
     Returns:
         ``inputs``, ``T`` and the steps ``t``; for h, c or s the ``median`` over the inputs at each step with the quarter below
         (``low``) and above (``high``); ``reach``: the median at step 1 divided by that at step T; ``jacobian``: see
-        `singular_values`, over `sequences` of the inputs.
+        `singular_values`, over the first 8 of the inputs.
     """
     # In float64, for float32 ends at 1e-38 and 1e38: the gradients would be called 0 or infinite long before they are.
     model = copy.deepcopy(model).cpu().double()
     x = x.double() if x.is_floating_point() else x
-    parts = [gradient_norms(model, xs, ys) for xs, ys in zip(x.split(chunk, 1), y.split(chunk), strict=True)]
+    parts = [gradient_norms(model, xs, ys) for xs, ys in zip(x.split(100, 1), y.split(100), strict=True)]
     result: dict[str, Any] = {"inputs": len(y), "T": len(x), "t": list(range(1, len(x) + 1)), "norms": {}}
     for name in parts[0]:
         norms = np.concatenate([part[name] for part in parts], axis=1)  # (T, inputs)
@@ -153,7 +153,7 @@ def measure(model: SequenceModel, x: Tensor, y: Tensor, sequences: int = 8, chun
         reach = float(median[0] / median[-1]) if median[-1] > 0 else None
         curves = {"median": median.tolist(), "low": low.tolist(), "high": high.tolist()}
         result["norms"][name] = {**curves, "reach": reach}
-    result["jacobian"] = singular_values(model, x[:, :sequences])
+    result["jacobian"] = singular_values(model, x[:, :8])
     return result
 
 
@@ -249,31 +249,3 @@ def text_table(curves: Sequence[dict[str, Any]]) -> list[list[str]]:
         largest = f"{np.mean(curve['jacobian']['largest']):.2f}"
         rows.append([name, f"{curve['T']} {curve['reading']}", first, f"{norms['median'][-1]:.1e}", ratio, largest])
     return rows
-
-
-def clipping(
-    build: Callable[[], SequenceModel],
-    batch: Callable[[int], tuple[Tensor, Tensor]],
-    learning_rate: float,
-    steps: int,
-    max_norm: float | None,
-) -> dict[str, Any]:
-    """Train with plain gradient descent and keep the gradient's norm before clipping, and the loss, of every step.
-
-        g <- g min(1, max_norm / ‖g‖)        Pascanu et al. 2013, algorithm 1
-
-    Training ends early where the loss is no longer a number.
-    """
-    model = build()
-    optimizer = SGD(model.parameters(), learning_rate, max_norm=max_norm)
-    norms, losses = [], []
-    for step in range(steps):
-        x, y = batch(step)
-        loss = nn.functional.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        losses.append(loss.item())
-        norms.append(float(optimizer.step()))
-        if not np.isfinite(losses[-1] + norms[-1]):
-            break
-    return {"max_norm": max_norm, "learning_rate": learning_rate, "gradient_norm": norms, "loss": losses}

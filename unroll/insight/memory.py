@@ -47,7 +47,6 @@ from unroll.training.trials import Trials
 
 CellName = Literal["lstm", "rnn", "irnn"]
 CELLS: tuple[CellName, ...] = get_args(CellName)
-Report = Callable[[int, float], None]
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
 
@@ -260,8 +259,8 @@ class Stream:
 class Test(Callback):
     """Test after every epoch, and stop where the task is solved."""
 
-    def __init__(self, task: Task, seed: int, report: Report | None) -> None:
-        self._task, self._report = task, report
+    def __init__(self, task: Task, seed: int) -> None:
+        self._task = task
         self._x, self._y = task.batch(2000, torch.Generator().manual_seed(2**40 + seed), "test")
         self.seen, self.right, self.best = 0, 0.0, 0.0
 
@@ -274,8 +273,6 @@ class Test(Callback):
             outputs = torch.cat([training.model(part.to(theta.device)).cpu() for part in self._x.split(500, 1)], 1)
         self.right = self._task.right(outputs, self._y)
         self.best = max(self.best, self.right)
-        if self._report is not None:
-            self._report(self.seen, self.right)
         training.stop |= self.right >= self._task.solved
 
 
@@ -284,14 +281,12 @@ def learn(
     cell: CellName,
     recipe: Recipe,
     seed: int = 0,
-    report: Report | None = None,
     held_open: Removal | None = None,
     device: DeviceName = "cpu",
 ) -> dict[str, Any]:
     """Train until the task is solved on fresh sequences or the recipe's number of sequences is used up.
 
     Args:
-        report: receives, at every test, the sequences seen and the share of right answers.
         held_open: a gate of the LSTM, i, f or o, that is 1 for good.
         device: where to train; the models are small, and the CPU has kernels for them.
 
@@ -317,7 +312,7 @@ def learn(
         max_norm=recipe.max_norm,
         device=device,
     )
-    test, diverged = Test(task, seed, report), False
+    test, diverged = Test(task, seed), False
     try:
         fit(model, Stream(task, seed, every), settings, [KeepOpen(held_open), test])
     except TrainingError:
@@ -385,9 +380,7 @@ def summary(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def plan(
-    tasks: Sequence[str], lengths: Sequence[int], seeds: int, cells: Sequence[CellName] = CELLS
-) -> list[tuple[Task, CellName, Recipe, int]]:
+def plan(tasks: Sequence[str], lengths: Sequence[int], seeds: int) -> list[tuple[Task, CellName, Recipe, int]]:
     """What is to be trained, the short before the long.
 
     Args:
@@ -403,7 +396,7 @@ def plan(
         (made, cell, RECIPES[made.name, cell], seed)
         for name in dict.fromkeys(tasks or _TASKS)
         for made in [task(name, length) for length in lengths or (_TRAINED[name][-1] if name in _TRAINED else (10,))]
-        for cell in cells
+        for cell in CELLS
         for seed in range(seeds)
     ]
 

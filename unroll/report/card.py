@@ -15,6 +15,7 @@ from unroll.report.blocks import percent
 from unroll.report.document import command, title_of, wrapped
 from unroll.report.export import input_words, operator_of
 from unroll.report.pdf import write_whole
+from unroll.terminal import INVISIBLE, UNPRINTABLE
 from unroll.training.run import Classifier, RunFolder, load
 
 CARD = """\
@@ -124,10 +125,6 @@ def write_card(folder: RunFolder, onnx: Path | None = None) -> list[Path]:
     return [card, weights]
 
 
-# What ends a line, steers a terminal, reverses the direction of writing, or is half of a character.
-UNPRINTABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
-
-
 def shown(text: Any) -> str:
     r"""Text of others, such as a label, as Markdown that shows it and does nothing else.
 
@@ -138,7 +135,7 @@ def shown(text: Any) -> str:
 
 
 def _printable(text: Any) -> str:
-    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
+    return re.sub(f"\t|{UNPRINTABLE.pattern}", "\N{REPLACEMENT CHARACTER}", str(text))
 
 
 def fenced(lines: list[str]) -> str:
@@ -201,7 +198,8 @@ def _metadata(classifier: Classifier, test: dict[str, Any] | None, mnist: bool) 
             "metrics": [{"type": "accuracy", "value": test["accuracy"], "name": "Test accuracy"}],
         }
         found["model-index"] = [{"name": recipe.name, "results": [result]}]
-    return str(yaml.safe_dump(found, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True)  # which has numbers for control characters
+    return re.sub(f"[{INVISIBLE}]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def _test(test: dict[str, Any]) -> str:

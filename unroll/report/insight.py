@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from unroll.insight.trace import Trace, decided
-from unroll.report.figures import ACCENT, INK, WRONG, as_label, save_figure, side_by_side, styled
+from unroll.report.figures import ACCENT, INK, WRONG, as_label, styled
 
 Array = NDArray[Any]
 
@@ -40,9 +40,6 @@ LINES: list[dict[str, Any]] = [
 ]
 
 
-save_insight = save_figure
-
-
 def unit_order(values: Array) -> Array:
     """An order of the H units in which those with similar courses stand together; values (T, H).
 
@@ -60,25 +57,24 @@ def draw_look(
     words: Sequence[str] | None = None,
     picture: bool = False,
     truth: str | None = None,
-    sequence: int = 0,
     layer: int = -1,
     direction: str = "forward",
 ) -> Figure:
-    """One sequence of a trace: its input, the probability of each class after each step, every gate and state.
+    """The first sequence of a trace: its input, the probability of each class after each step, every gate and state.
 
     Args:
         trace: what `unroll.insight.trace.trace` found.
         words: the sentence, if it is one.
         picture: whether the sequence is a picture read row by row.
         truth: the true class, if it is known.
-        sequence, layer, direction: which ones to draw.
+        layer, direction: which ones to draw.
     """
-    T = int(trace.lengths[sequence])
+    T = int(trace.lengths[0])
     class_names = [as_label(name, 20) for name in trace.class_names]
     words = None if words is None else [as_label(word, 20) for word in words]
     known = trace.names()
     names = sorted(known, key=lambda name: [*TITLES, *known].index(name))
-    found: dict[str, Array] = {name: trace(name, layer, direction)[:T, sequence] for name in names}
+    found: dict[str, Array] = {name: trace(name, layer, direction)[:T, 0] for name in names}
     state = "c" if "c" in found else known[-1]
     order = unit_order(found[state])
     columns = min(2, len(names))
@@ -87,8 +83,8 @@ def draw_look(
     figure = plt.figure(figsize=(11, sum(heights) + 0.55 * len(heights)), layout="constrained")
     bands: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
 
-    x = trace.x[:T, sequence]
-    p = None if trace.p is None else trace.p[:T, sequence]
+    x = trace.x[:T, 0]
+    p = None if trace.p is None else trace.p[:T, 0]
     if picture:
         _filmstrip(bands[0], x, p, class_names)
     elif words:
@@ -173,14 +169,14 @@ def _heat_map(axes: Axes, name: str, values: Array, words: Sequence[str] | None,
     axes.figure.colorbar(image, ax=axes, pad=0.01)
 
 
-def _busiest(axes: Axes, values: Array, name: str, words: Sequence[str] | None, step: str, shown: int = 5) -> None:
-    """The units whose state moves most between the first step and the last, added up."""
+def _busiest(axes: Axes, values: Array, name: str, words: Sequence[str] | None, step: str) -> None:
+    """The five units whose state moves most between the first step and the last, added up."""
     T = len(values)
     travelled = np.abs(np.diff(values, axis=0, prepend=0)).sum(0)
-    for unit, style in zip(np.argsort(-travelled)[:shown], LINES, strict=False):
+    for unit, style in zip(np.argsort(-travelled)[:5], LINES, strict=False):
         axes.plot(range(1, T + 1), values[:, unit], linewidth=1.5, label=f"unit {unit + 1}", **style)
     axes.axhline(0, color="#bbbbbb", linewidth=0.8, zorder=0)
-    axes.set(title=f"The {min(shown, values.shape[1])} units whose {name} changes most", xlabel=step, ylabel=name)
+    axes.set(title=f"The {min(5, values.shape[1])} units whose {name} changes most", xlabel=step, ylabel=name)
     axes.set_xlim(0.5, T + 0.5)
     _time_axis(axes, T, words)
     axes.legend(**BESIDE)
@@ -190,18 +186,17 @@ def _busiest(axes: Axes, values: Array, name: str, words: Sequence[str] | None, 
 
 
 @styled
-def draw_gradients(curves: Sequence[dict[str, Any]], clipped: Sequence[dict[str, Any]] = ()) -> Figure:
+def draw_gradients(curves: Sequence[dict[str, Any]]) -> Figure:
     """Gradient norms against time on the left, the largest singular value of one step's Jacobian on the right.
 
     Args:
         curves: what `unroll.insight.gradients.measure_runs` returned; one row for each way of reading and each of
             untrained and trained.
-        clipped: what `unroll.insight.gradients.clipping` returned, without and with clipping, in a row of its own.
     """
     groups: dict[tuple[str, bool], list[dict[str, Any]]] = {}
     for curve in curves:
         groups.setdefault((curve["reading"], curve["trained"]), []).append(curve)
-    rows = len(groups) + bool(clipped)
+    rows = len(groups)
     figure, grid = plt.subplots(rows, 2, figsize=(11, 3.1 * rows), squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.grid(True)
@@ -225,8 +220,6 @@ def draw_gradients(curves: Sequence[dict[str, Any]], clipped: Sequence[dict[str,
         right.axhline(1, color="#999999", linewidth=0.8, zorder=0)
         right.set(title="what one step does to it", xlabel="step t", ylabel="largest singular value", ylim=(0, None))
         right.legend(fontsize=9, **BESIDE)
-    if clipped:
-        _clipping(grid[-1], clipped)
     return figure
 
 
@@ -235,18 +228,6 @@ def _curve_style(curve: dict[str, Any], number: int) -> dict[str, Any]:
     dashes: Any = ["-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 3))][number % 6]
     kind = {"color": WRONG, "marker": "s", "markersize": 4} if curve["cell"] == "rnn" else {"color": INK}
     return {**kind, "linestyle": dashes, "linewidth": 1.6}
-
-
-def _clipping(pair: Any, clipped: Sequence[dict[str, Any]]) -> None:
-    for run, style in zip(clipped, (LINES[2], LINES[0]), strict=False):
-        label = "no clipping" if run["max_norm"] is None else f"clipped at norm {run['max_norm']:g}"
-        steps = range(1, len(run["loss"]) + 1)
-        length = run["learning_rate"] * np.clip(run["gradient_norm"], None, run["max_norm"])
-        pair[0].plot(steps, length, linewidth=1.1, **style)
-        pair[1].plot(steps, np.minimum(run["loss"], 10), label=label, linewidth=1.1, **style)
-    pair[0].set(title="clipping on and off: the RNN on 28 rows", xlabel="update", ylabel="length of the update")
-    pair[1].set(title="the loss meanwhile", xlabel="update", ylabel="loss (nats; cut off at 10)")
-    pair[1].legend(fontsize=9, **BESIDE)
 
 
 # -------------------------------------------------------------------------------------------------------------- memory
@@ -304,97 +285,4 @@ def draw_memory(rows: Sequence[dict[str, Any]]) -> Figure:
         axes.set_ylabel(label)
     seen = {handle.get_label(): handle for axes in grid[2] for handle in axes.get_legend_handles_labels()[0]}
     figure.legend(seen.values(), seen.keys(), loc="outside lower center", ncol=len(seen))
-    return figure
-
-
-# ------------------------------------------------------------------------------------- states, gates, removals, sizes
-
-
-@styled
-def draw_states(found: dict[str, dict[str, Any]], step: str = "row read, t") -> Figure:
-    """When each model knows, and what of each step can be read back from its last state.
-
-    Args:
-        found: by model ("lstm", "rnn"): a ``label``, ``right`` of `unroll.insight.states.knowing`, ``recall`` of `recall`.
-    """
-    figure, (left, right) = side_by_side(10, 3.8)
-    for cell, values in found.items():
-        style = {**CELLS[cell], "markersize": 4, "label": values.get("label", CELLS[cell]["label"])}
-        t = range(1, len(values["right"]) + 1)
-        left.plot(t, [100 * share for share in values["right"]], **style)
-        shown = [(k, share) for k, share in zip(t, values["recall"], strict=True) if share is not None]
-        right.plot(*zip(*shown, strict=True), **style)
-    left.set(xlabel=step, ylabel="right answers if asked now (%)", title="When does it know?", ylim=(0, 102))
-    right.set(
-        xlabel="row t, to be read back after the last row",
-        ylabel="share of the row's variance (R²)",
-        title="What does the last state still hold?",
-        ylim=(min(0, right.get_ylim()[0]), 1),
-    )
-    left.legend()
-    right.legend()
-    return figure
-
-
-@styled
-def draw_gates(found: dict[str, Any], step: str = "row read, t") -> Figure:
-    """The gates' means over the steps, and from which steps what is left at the end was written.
-
-    Args:
-        found: what `unroll.insight.states.gate_use` returned.
-    """
-    figure, (left, right) = side_by_side(10, 3.8)
-    titles = {"f": "forget gate f", "i": "input gate i", "o": "output gate o"}
-    for name, style in zip(titles, LINES, strict=False):
-        values = found[name]["by_step"]
-        left.plot(range(1, len(values) + 1), values, label=titles[name], linewidth=1.6, **style)
-    left.set(xlabel=step, ylabel="mean over units and pictures", title="How far the gates are open", ylim=(0, 1))
-    left.legend()
-    t = range(1, len(found["left"]) + 1)
-    right.bar(t, [100 * share for share in found["left"]], color="#9a9a9a", edgecolor=INK, linewidth=0.5)
-    right.set(xlabel=step, ylabel="share of what is left at the end (%)", title="When was it written?")
-    left.set_axisbelow(True)
-    right.set_axisbelow(True)
-    return figure
-
-
-@styled
-def draw_ablation(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Test accuracy of each variant: every seed a dot, the mean a bar.
-
-    Args:
-        rows: what `unroll.insight.ablate.table` returned.
-    """
-    figure, axes = plt.subplots(figsize=(7.6, 0.52 * len(rows) + 1.2), layout="constrained")
-    for place, row in enumerate(rows):
-        shares = [100 * accuracy for accuracy in row["accuracies"]]
-        color = ACCENT if row["removed"] is None else INK
-        axes.plot(shares, [place] * len(shares), "o", color=color, markersize=5, alpha=0.75)
-        axes.plot([100 * row["mean"]] * 2, [place - 0.28, place + 0.28], color=color, linewidth=2)
-    axes.axvline(100 * rows[0]["mean"], color=ACCENT, linewidth=0.8, linestyle="--", zorder=0)
-    axes.set_yticks(range(len(rows)), [row["what"] for row in rows])
-    axes.invert_yaxis()
-    axes.grid(True, axis="x")
-    axes.set_xlabel("test accuracy (%): each training a dot, their mean a bar")
-    return figure
-
-
-@styled
-def draw_sizes(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Accuracy against parameters and against time of a training step.
-
-    Args:
-        rows: ``name``, ``cell``, ``accuracies``, ``parameters``, ``milliseconds`` of each model.
-    """
-    figure, pair = side_by_side(9.4, 3.6, sharey=True)
-    units = (("parameters", "parameters"), ("milliseconds", "time of a training step (ms, batch of 64)"))
-    for axes, (key, label) in zip(pair, units, strict=True):
-        for row in rows:
-            shares = [100 * accuracy for accuracy in row["accuracies"]]
-            style = {key: value for key, value in CELLS[row["cell"]].items() if key != "label"} | {"linestyle": "none"}
-            axes.plot([row[key]] * len(shares), shares, markersize=6, alpha=0.8, **style)
-            axes.annotate(row["name"], (row[key], max(shares)), textcoords="offset points", xytext=(0, 8), ha="center")
-        axes.set(xlabel=label, xlim=(0, 1.25 * max(row[key] for row in rows)))
-        axes.margins(y=0.25)
-    pair[0].set_ylabel("test accuracy (%), each training a mark")
     return figure

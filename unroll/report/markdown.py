@@ -12,16 +12,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from unroll.report.formulas import NotUnderstoodError, parse_formula
+from unroll.terminal import CONTROL, INVISIBLE
 
 if TYPE_CHECKING:
     from markdown_it.tree import SyntaxTreeNode as Node
 
 LONGEST_LINK = 2000  # characters; the PDF format has a limit, and nobody types a longer one
-# Hyphens and blanks that take no room, signs that change the direction, tags, byte-order marks; not those that join letters.
-INVISIBLE = re.compile(
-    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 Block = dict[str, Any]
 Inline = dict[str, Any]
@@ -48,7 +44,7 @@ def settable(text: str) -> str:
     >>> settable("\ufeffa\x1bb")
     'a�b'
     """
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", INVISIBLE.sub("", text))
+    return re.sub(f"[{CONTROL}]", "\N{REPLACEMENT CHARACTER}", re.sub(f"[{INVISIBLE}]", "", text))
 
 
 def inline(text: str) -> list[Inline]:

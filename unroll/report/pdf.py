@@ -19,7 +19,8 @@ from typing import Any
 
 from unroll.errors import InputError, quoted
 from unroll.files import refuse_foreign, write_atomically
-from unroll.report.markdown import CONTROL, settable
+from unroll.report.markdown import settable
+from unroll.terminal import CONTROL
 
 TEMPLATE = Path(__file__).parent / "typst"
 LONGEST_TITLE = 300
@@ -152,7 +153,7 @@ def _check_titles(document: Document) -> None:
     """Raise InputError where a title or a name is long or holds control characters: it would not be shown as it is."""
     byline = [node["v"] for line in document.byline for node in line if "v" in node]
     for text in (document.title, *document.running, document.author or "", *byline):
-        if len(text) > LONGEST_TITLE or CONTROL.search(text):
+        if len(text) > LONGEST_TITLE or re.search(f"[{CONTROL}]", text):
             raise InputError(
                 f"a title or a name is {quoted(text)}; expected at most {LONGEST_TITLE} characters, none a control character"
             )

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TextIO
@@ -117,18 +117,6 @@ class Listener(Callback):
 
     def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
         self._listen(row)
-
-
-class Notes(Callback):
-    """Print what is to be said of the data, before a training begins."""
-
-    def __init__(self, say: Say, notes: Sequence[str]) -> None:
-        self._say = say
-        self._notes = notes
-
-    def on_begin(self, training: Training) -> None:
-        for line in self._notes if training.epoch == 0 else ():  # else it goes on
-            self._say(line)
 
 
 class ProgressBar(Callback):
@@ -288,7 +276,7 @@ class Saver(Callback):
         path: the file, resume.safetensors.
         diary: is taken back to where it was.
         recipe, dataset: what is trained, which must be what the save was made of.
-        resume: go on from the file, if there is one; else begin anew.
+        resume: go on from the file, if there is one; else begin anew, with what is to be said of the data.
     """
 
     def __init__(self, path: Path, diary: Diary, recipe: AnyRecipe, dataset: Dataset, resume: bool) -> None:
@@ -306,6 +294,8 @@ class Saver(Callback):
         self._saved_at = time.perf_counter()
         if not (self._resume and self._restore(training)):
             self._diary.truncate(0, 0)
+            for note in self._dataset.notes:
+                self._diary.line(note)
 
     def on_epoch(self, training: Training, row: dict[str, Any]) -> None:
         if distributed.leads() and time.perf_counter() - self._saved_at > SECONDS_BETWEEN_SAVES:

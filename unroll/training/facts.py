@@ -12,7 +12,6 @@ import torch
 
 import unroll
 from unroll.engines import native
-from unroll.files import memory as memory
 from unroll.training import distributed
 
 

@@ -14,9 +14,9 @@ from unroll.data.images import ImageEncoder, Reading, load_image_dataset, load_t
 from unroll.data.sentences import LAB_SENTENCES, SentenceEncoder, load_sentence_dataset, load_test_sentences
 from unroll.data.series import SeriesEncoder, load_series_dataset, load_test_series, read_series
 from unroll.errors import DataError, RecipeError
+from unroll.files import memory
 from unroll.heads import Classification
 from unroll.models import SequenceModel
-from unroll.training import facts
 from unroll.training.recipe import AnyRecipe, ImageRecipe, SentenceRecipe, SeriesRecipe, value_text
 
 ENCODERS: dict[str, Any] = {"images": ImageEncoder, "sentences": SentenceEncoder, "series": SeriesEncoder}
@@ -114,7 +114,7 @@ def check_memory(recipe: AnyRecipe, encoder: Encoder) -> None:
     # theta, the gradient as autograd leaves it and end to end, the optimiser's vectors, and the average
     state = 2 if recipe.optimizer != "sgd" else 1 if recipe.momentum else 0
     vectors = 3 + state + (recipe.weight_average is not None)
-    count, there = parameter_count(recipe, encoder), facts.memory()
+    count, there = parameter_count(recipe, encoder), memory()
     needed = 4 * vectors * count
     if there is not None and needed > there:
         raise RecipeError(

@@ -143,7 +143,6 @@ def train(
             more.append(callbacks.TensorBoard(folder.path / "tensorboard"))
         # after all that it saves
         more.append(callbacks.Saver(folder.path / "resume.safetensors", diary, recipe, dataset, resume))
-        more.append(callbacks.Notes(diary.line, dataset.notes))
         more.append(callbacks.ProgressBar())  # which begins where the saver goes on
         if on_epoch is not None:
             more.append(callbacks.Listener(on_epoch))

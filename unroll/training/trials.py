@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from unroll.data.batches import Dataset
 from unroll.errors import InputError, RunError
-from unroll.files import locked, remove_stale, write_atomically
+from unroll.files import locked, made_folder, remove_stale, write_atomically
 from unroll.training import saved
 from unroll.training.facts import facts
 from unroll.training.recipe import INDIFFERENT, TITLES, AnyRecipe
@@ -141,10 +141,7 @@ def alone(folder: Path, command: str) -> Iterator[None]:
     Raises:
         InputError: there can be no such folder, or another process is in it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise InputError(f"{folder} cannot be a folder: a file stands in the way; name another with --out") from None
+    made_folder(folder)
     busy = f"another {command} is at work in {folder}; wait until it has ended, or name another folder with --out"
     with locked(folder / ".lock", InputError(busy)):
         remove_stale(folder)

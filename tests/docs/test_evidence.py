@@ -1,14 +1,14 @@
-"""What the states hold, on sequences for which the answer is known."""
+"""What the states hold and what clipping does, on sequences for which the answer is known."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from evidence_measures import clipping, gate_use, knowing, last_states, recall
 
 from unroll import LSTM, SequenceClassifier
 from unroll.errors import InputError
-from unroll.insight.states import gate_use, knowing, last_states, recall
 from unroll.insight.trace import trace
 
 
@@ -71,3 +71,18 @@ def test_the_last_states_are_those_the_readout_sees():
         model, x = SequenceClassifier(cell, 3, 4, 2, num_layers=2).eval(), torch.randn(5, 6, 3)
         h = torch.from_numpy(last_states(model, x))
         torch.testing.assert_close(h @ model.W_out.T + model.b_out, model(x))
+
+
+def test_clipping_reports_the_norm_before_it_clips_and_stops_where_the_loss_is_no_number():
+    def build() -> SequenceClassifier:
+        torch.manual_seed(0)
+        return SequenceClassifier("rnn", 3, 5, 4)
+
+    def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.ones(4, 2, 3) * (float("nan") if step == 3 else 1.0), torch.tensor([0, 1])
+
+    clipped, free = (clipping(build, batch, 0.5, 6, norm) for norm in (1e-6, None))
+    assert len(free["loss"]) == 4
+    assert clipped["gradient_norm"][0] == pytest.approx(free["gradient_norm"][0])
+    assert clipped["gradient_norm"][0] > 1e-3
+    assert abs(clipped["loss"][1] - clipped["loss"][0]) < 1e-5 < abs(free["loss"][1] - free["loss"][0])

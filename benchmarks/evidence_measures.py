@@ -1,19 +1,21 @@
-"""What the states hold: measurements over many sequences that answer what a single trace only suggests."""
+"""Measurements that only `evidence.py` makes: what the states hold, over many sequences, and what clipping does."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import solve
-from torch import Tensor
+from torch import Tensor, nn
 
 from unroll.cells.base import parts
 from unroll.errors import InputError
 from unroll.insight.trace import Trace, decided
 from unroll.models import SequenceModel
+from unroll.optim import SGD
 
 Array = NDArray[Any]
 
@@ -98,3 +100,31 @@ def gate_use(trace: Trace, ink: Array | None = None) -> dict[str, Any]:
 def last_states(model: SequenceModel, x: Tensor) -> Array:
     """h_T (s_T) of the top layer, (N, H); x (T, N, D), all of one length."""
     return np.asarray(parts(model.layers(x.to(model.W_out.device))[1])[0][-1].cpu())
+
+
+def clipping(
+    build: Callable[[], SequenceModel],
+    batch: Callable[[int], tuple[Tensor, Tensor]],
+    learning_rate: float,
+    steps: int,
+    max_norm: float | None,
+) -> dict[str, Any]:
+    """Train with plain gradient descent and keep the gradient's norm before clipping, and the loss, of every step.
+
+        g <- g min(1, max_norm / ‖g‖)        Pascanu et al. 2013, algorithm 1
+
+    Training ends early where the loss is no longer a number.
+    """
+    model = build()
+    optimizer = SGD(model.parameters(), learning_rate, max_norm=max_norm)
+    norms, losses = [], []
+    for step in range(steps):
+        x, y = batch(step)
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        losses.append(loss.item())
+        norms.append(float(optimizer.step()))
+        if not np.isfinite(losses[-1] + norms[-1]):
+            break
+    return {"max_norm": max_norm, "learning_rate": learning_rate, "gradient_norm": norms, "loss": losses}
