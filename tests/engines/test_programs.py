@@ -14,6 +14,7 @@ from torch import nn
 from tests.equations.cells import KINDS, LayerNormLSTM, Minimal, Odd, Own, own
 from unroll.cells import CELLS, cell_type
 from unroll.cells.base import as_cell, joined, parts
+from unroll.cells.variants import without
 from unroll.engines import native, reference
 from unroll.engines.native import library as native_library
 from unroll.engines.native import programs
@@ -134,8 +135,7 @@ def test_interpreter_differentiates_twice_and_through_one_graph_twice():
 
 
 def test_interpreter_reads_words_and_not_what_stands_in_the_padding():
-    for name in ("gru", "lstm"):
-        cell = cell_type(name)(9, 4).double()
+    for cell in (cell_type("gru")(9, 4).double(), without(cell_type("lstm")(9, 4), "coupled").double()):
         words, lengths = torch.randint(0, 9, (5, 3)), torch.tensor([5, 2, 0])
         words[2:, 1], words[:, 2] = 99, -5
         results = []

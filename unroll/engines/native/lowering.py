@@ -161,7 +161,12 @@ class _Lowering:
             backward = self._emit([*leaves, *self.again, *self.reverse], True)
             for k, n in enumerate(self.d_inputs):
                 for piece in self.pieces(n) if n is not None else ():
-                    backward.append([NUMBER["store_input"], k, piece[0], self.operand(n, piece, True)])  # type: ignore[arg-type]
+                    value = self.operand(n, piece, True)  # type: ignore[arg-type]
+                    if self.values[value][1] == CONSTANT:  # nothing comes back to these columns
+                        zeros = self.value(("zeros", k, piece), piece[1], SCRATCH)
+                        backward.append([NUMBER["copy"], zeros, value])
+                        value = zeros
+                    backward.append([NUMBER["store_input"], k, piece[0], value])
             for w, piece, unit in self._sums_of_vectors():
                 factors = self.nodes[unit[0]].args if unit in self.factored else ()
                 read = [self._read(a, unit[1], True) for a in factors] or [self.operand(*unit, True)]

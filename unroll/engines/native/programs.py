@@ -62,6 +62,7 @@ class Step:
             program.inputs = tuple(program.nodes[t].shape[1] for t in self.tables)
         self.back = reverse(program)
         _check(cell, self, words)
+        self.compiled((True,) * len(program.inputs), True)  # so that a program that the kernels refuse is known now
 
     def rows(self, x: Tensor, parameters: Mapping[str, Tensor], like: Tensor) -> list[Tensor]:
         """The inputs of the program: x itself, or the rows that words x stand for."""
