@@ -370,6 +370,15 @@ struct Machine {
     }
   }
 
+  // Whether a product goes back to the initial state alone, whose gradient nobody wants.
+  bool only_for_initial(int64_t which) const {
+    for (int64_t k = 0; k < code.states; ++k)
+      if (run.d_initial[k]) return false;
+    for (int64_t n = 0; n < code.affine[which].results; ++n)
+      if (code.value[code.affine[which].result[n].value].home != SENT) return false;
+    return true;
+  }
+
   bool is_silent(int64_t v, int64_t which, int64_t operand) const {
     if (code.value[v].home != BEFORE || !run.zero) return false;
     for (int64_t k = 0; k < code.states; ++k)
@@ -391,7 +400,8 @@ struct Machine {
   void execute(const Instruction* begin, int64_t count, int64_t rows, int64_t step) const {
     for (int64_t n = 0; n < count;) {
       if (begin[n].op == AFFINE) {
-        affine(begin[n++].count, rows, !step);
+        const int64_t which = begin[n++].count;
+        if (step || begin == code.forward || !only_for_initial(which)) affine(which, rows, !step);
         continue;
       }
       int64_t end = n;
@@ -587,6 +597,8 @@ struct Machine {
   void flush(int64_t cells) const {
     if (!run.wants_weights || !cells) return;
     constexpr int64_t lanes = S::lanes;
+    int64_t beginning = 0;  // cells of the first step
+    while (beginning < cells && !room.cell_step[cells - 1 - beginning]) ++beginning;
     for (int64_t j = 0; j < code.jobs; ++j) {
       const Job& job = code.job[j];
       const Tiles tiles(0, job.inner);
@@ -614,25 +626,36 @@ struct Machine {
           if (column == first + height) ++tile;
         }
       T* const rows = strip + job.inner * room.capacity;  // of d, for four vectors at a time
+      int64_t handed_up = 0;  // columns at the beginning that are of the state before
+      for (int64_t o = 0; o < job.operands && job.operand[o].source == OF_OUTPUT; ++o) handed_up += job.operand[o].width;
       const int64_t vectors = L.job_vectors[j];
       for (int64_t group = 0; 4 * group < vectors; ++group)
         dispatch_vectors(smaller(4, vectors - 4 * group), [&](auto n) {
           constexpr int N = decltype(n)::value;
           const Column* const part = L.job_column[j] + 4 * group;
           for (int w = 0; w < N; ++w) {
-            const int64_t v = job.result[part[w].result].value;
-            const bool one = code.value[v].width == 1;
-            for (int64_t cell = 0; cell < cells; ++cell) {
-              const T* from = row_of(v, cell) + part[w].column;
-              store<S>(rows + (cell * N + w) * lanes, one ? load<S>(from, 1) : load<S>(from));
-            }
+            const int64_t v = job.result[part[w].result].value, stride = L.stride[v];
+            T* put_to = rows + w * lanes;
+            if (code.value[v].width == 1)
+              for (int64_t cell = 0; cell < cells; ++cell, put_to += N * lanes) store<S>(put_to, load<S>(row_of(v, cell), 1));
+            else if (code.value[v].home == STRIP)
+              for (const T *from = row_of(v, 0) + part[w].column, *end = from + cells * stride; from < end; from += stride) {
+                store<S>(put_to, load<S>(from));
+                put_to += N * lanes;
+              }
+            else
+              for (int64_t cell = 0; cell < cells; ++cell, put_to += N * lanes)
+                store<S>(put_to, load<S>(row_of(v, cell) + part[w].column));
           }
+          // Of the first step, whose cells come last: a state of zeros adds nothing, unless d is infinite or NaN.
+          const bool silent = beginning && run.zero[0] &&
+                              all_finite<S>(rows + (cells - beginning) * N * lanes, beginning * N * lanes);
           T* const to = room.partials + L.partial[j] + group * 4 * lanes * job.inner;
           for (int64_t t = 0; t < tiles.count; ++t)
             dispatch_rows(tiles.rows(t), [&](auto m) {
               constexpr int M = decltype(m)::value;
-              const int64_t first = tiles.first(t);
-              gradient_tile<S, T, M, N, true>(strip + first * cells, rows, cells, to + first * N * lanes, false);
+              const int64_t first = tiles.first(t), some = silent && first + M <= handed_up ? cells - beginning : cells;
+              gradient_tile<S, T, M, N, true>(strip + first * cells, rows, some, to + first * N * lanes, false);
             });
         });
     }

@@ -442,8 +442,8 @@ class Places {
   int64_t operands() const { return operands_; }
 
  private:
-  // Of a LOCAL value of the widest kind, so that some ten of them stay in the L1 cache.
-  static constexpr int64_t local_numbers = 1024;
+  // Of a LOCAL value of the widest kind: few enough for the L2 cache, and so many that the instructions themselves cost little.
+  static constexpr int64_t local_numbers = 4096;
   ProgramLayout layout_{};
   std::vector<int64_t> at_, stride_, panel_, bias_, vectors_, partial_, job_vectors_, accumulated_;
   std::deque<std::vector<Column>> columns_;
@@ -589,6 +589,7 @@ bool run_backward(const Program& program, ProgramCall& call) {
   run.frames = reinterpret_cast<T*>(static_cast<char*>(call.saved) + sizeof(Saved));
   for (int64_t n = 0; n < program.code().weight_count; ++n) run.wants_weights = run.wants_weights || run.d_weights[n];
   Rooms<T> rooms(run, places, plan, threads, true);
+  rooms.look(k);
   auto pack = [&](int thread) { k.pack_program(run, thread, threads); };
   auto walk = [&](int thread) {
     for (size_t n = plan.begin(thread); n < plan.end(thread); ++n) k.program_backward(run, plan.block(n), rooms[thread]);

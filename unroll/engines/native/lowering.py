@@ -617,7 +617,9 @@ class _Lowering:
                 if source is not None:
                     sources.append((*source, part[1]))
                     places.append((self.weight(M), row, part[0], 0))
-            jobs.setdefault(tuple(sources), []).append((value, places))
+            order = sorted(range(len(sources)), key=lambda n: sources[n][0] != OUTPUT)  # what is handed up comes first
+            key, blocks_of = tuple(sources[n] for n in order), [places[n] for n in order]
+            jobs.setdefault(key, []).append((value, blocks_of))
         return [
             [
                 len(sources),
