@@ -97,7 +97,9 @@ def test_every_kind_of_file_of_series_is_in_the_table() -> None:
     ("written", "read"),
     [
         (("1", "1.0", "1.00", "-0.0"), ["1", "1", "1", "0"]),
-        (("0.5", "0.50", "01", "+1"), ["0.5", "0.5", "01", "+1"]),
+        (("0", "0.0", "-0", "12."), ["0", "0", "0", "12"]),
+        (("0.5", "0.50", "01", "+1"), ["0.5", "0.50", "01", "+1"]),
+        (("1.1", "1.10", "10", "1.01"), ["1.1", "1.10", "10", "1.01"]),
         (("cafe\u0301", "caf\u00e9", "\ufeffcaf\u00e9", "caf\u00e9\u200d"), ["caf\u00e9"] * 4),
         (("\u2764\ufe0f", "\u2764", "1e3", "1_0"), ["\u2764", "\u2764", "1e3", "1_0"]),
     ],
@@ -162,6 +164,28 @@ def test_few_sequences_name_the_remedy(tmp_path: Path, reader: Reader, part: str
     path = reader.file(tmp_path, ["x", "y", "x"])
     with pytest.raises(DataError, match=f"{part} = 0.1 of 3 sequences leaves nothing .*{remedy}"):
         reader.load(str(path), **{part: 0.1})
+
+
+# ----------------------------------------------------------------------------------------------------------------- ids
+
+
+@every([reader for reader in SERIES if reader.suffix in LONG])
+def test_ids_are_the_text_that_is_written(tmp_path: Path, reader: Reader) -> None:
+    ids = ["1.1", "1.10", "1", "1.0", "01", "-0", "0"]
+    path = reader.file(tmp_path, ["x"] * len(ids))
+    text = path.read_text()
+    for n, name in enumerate(ids):
+        text = text.replace(f"s{n}", f" {name} " if n % 2 else name)
+    path.write_text(text)
+    found = reader.read(path)
+    assert found.places == [f"{path}, series {name}" for name in ids]
+    assert [len(series) for series in found.series] == [3] * len(ids)
+    path.write_text(text + text.splitlines()[-1])
+    with pytest.raises(DataError, match="series 0 has this time already"):
+        reader.read(path)
+    path.write_text(text.replace("1.10", "\u200b", 1), encoding="utf-8")
+    with pytest.raises(DataError, match="line 5: the series' id is missing"):
+        reader.read(path)
 
 
 # --------------------------------------------------------------------------------------------------------------- text

@@ -351,7 +351,7 @@ def _read_long(
     labels: dict[str, tuple[str, int]] = {}
     for line, fields in table[1:]:
         place = f"{path}, line {line}"
-        name = parts.label_text(fields[where_id], f"{place}: the series' {id_column}")
+        name = parts.id_text(fields[where_id], f"{place}: the series' {id_column}")
         if labelled:
             label = parts.label_text(fields[where_label[0]], f"{place}: the label")
             first, first_line = labels.setdefault(name, (label, line))
