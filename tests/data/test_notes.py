@@ -28,6 +28,9 @@ def doubtful_table(folder: Path, column: Callable[[int, int], Any], name: str = 
         (lambda n, t: 5 * n + t, "grows through all steps of the file, as a row number"),
         (lambda n, t: 1.7e9 + 5.5 * n + t, "grows through all steps of the file, as a row number"),
         (lambda n, t: (7 * n) % 24 * 5 + t, "grows through all steps of the file, as a row number"),
+        (lambda n, t: 10_000 - 5 * n - t, "falls through all steps of the file, as a row number"),
+        (lambda n, t: 1.7e9 - 5.5 * n - t, "falls through all steps of the file, as a row number"),
+        (lambda n, t: (7 * n) % 24 * 5 - t, "falls through all steps of the file, as a row number"),
         (lambda n, t: (7 * n) % 24, "is another whole number for each series, as an identifier"),
         (lambda n, t: n // 12 + 3, "by itself gives the label"),
     ],
@@ -49,6 +52,7 @@ def test_columns_that_are_no_measurements_are_refused_unless_asked_for(
     ("column", "why"),
     [
         (lambda n, t: t, "grows with every step of every series, as a clock"),
+        (lambda n, t: 5 - t, "falls with every step of every series, as a clock"),
         (lambda n, t: n % 12 // 2, "is the same in all steps of each series, as the number of a subject"),
         (lambda n, t: n // 6, "is the same in all steps of each series, as the number of a subject"),
         (lambda n, t: 2 * t % 3 + 10 * (n // 12), "by itself gives the label: no value of it occurs in two classes"),
