@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from unroll.errors import InputError, quoted, shortened
+from unroll.errors import InputError, check_digits, quoted, shortened
 from unroll.files import refuse_foreign, write_atomically
 from unroll.terminal import printable
 from unroll.training.run import RunFolder
@@ -110,6 +110,7 @@ def _check_epoch() -> None:
     """Raise InputError where matplotlib could not read the date that it is given, though no figure of ours has one."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     try:
+        check_digits(given or "", "SOURCE_DATE_EPOCH", InputError)
         datetime.datetime.fromtimestamp(int(given or 0), datetime.UTC)
     except (ValueError, OverflowError, OSError):
         raise InputError(f"SOURCE_DATE_EPOCH is {quoted(given)}; expected seconds since 1970, or unset it") from None
