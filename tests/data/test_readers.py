@@ -16,7 +16,7 @@ import pytest
 from unroll.data import parts
 from unroll.data.sentences import load_sentence_dataset, read_sentences
 from unroll.data.series import LONG, SUFFIXES, load_series_dataset, read_series
-from unroll.data.tables import FOREIGN
+from unroll.data.tables import FOREIGN, read_table
 from unroll.errors import DataError
 
 
@@ -281,6 +281,17 @@ def test_a_space_before_a_quote_makes_no_other_class(tmp_path: Path) -> None:
     found = read_sentences(path)
     assert found.labels == ["pos", "pos", "neg"]
     assert found.series[0] == ["a", ",", "b"]
+
+
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_spaces_after_a_quoted_field_are_not_read(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('"text" ,"label"\n"a "", b\nc"" , d ,""" , "pos" \nc,pos\ne "f" ,neg\n'.replace(",", mark))
+    second = ['a ", b\nc" , d ,"'.replace(",", mark), "pos"]
+    assert read_table(path) == [(1, ["text", "label"]), (2, second), (4, ["c", "pos"]), (5, ['e "f" ', "neg"])]
+    path.write_text(f'text{mark}label\n"a" {mark}pos\n"b" c{mark}neg\n')
+    with pytest.raises(DataError, match="line 3: after a quoted field"):
+        read_table(path)
 
 
 # ------------------------------------------------------------------------------------------------------------ features

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ FOREIGN = {
 }
 """First bytes of files that people take for text -> what they are."""
 
+
+QUOTED = r'(?m)((?:^|{0}) *"(?:[^"]++|"")*+") *(?={0}|$)'
+"""A quoted field, after the delimiter before it, and the spaces after it."""
 
 Record = tuple[int, tuple[Any, ...]]
 """The number of the line that a record begins on (the first is 1), and the wanted columns' values."""
@@ -137,8 +141,9 @@ def read_table(path: Path, text: str | None = None) -> list[tuple[int, list[str]
         rows = _parse(path, lines, delimiter, csv.QUOTE_MINIMAL)
         merged = any("\t" in field and "\n" in field for _, fields in rows for field in fields)
     except DataError:
-        if delimiter != "\t":
-            raise
+        if delimiter != "\t":  # as in: "good" , "pos"
+            text = re.sub(QUOTED.format(delimiter), r"\1", "\n".join(lines))
+            rows = _parse(path, text.split("\n"), delimiter, csv.QUOTE_MINIMAL)
         merged = True
     if delimiter == "\t" and merged:
         rows = _parse(path, lines, delimiter, csv.QUOTE_NONE)
