@@ -94,6 +94,24 @@ def test_what_was_read_is_said(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_lone_quotes_that_may_have_merged_lines_are_warned_of(tmp_path: Path, mark: str) -> None:
+    path, rows = tmp_path / "a.csv", ["text,label", '"Bad .,0', "A film,1", 'Good . ",1', "Well,0", '"Bad,1', 'Good",0']
+    path.write_text("\n".join(rows).replace(",", mark))
+    notes = load_sentence_dataset(str(path)).notes
+    assert len(notes) == 2
+    assert notes[1].startswith("Warning: a.csv, line 2 (and 1 more): a quoted field holds line ends and ")
+    path.write_text(
+        'text,label\n"It is ""good"", and\nlong",1\n"Bad, and short",0\n"Two\nlines",0\n'.replace(",", mark)
+    )
+    assert len(load_sentence_dataset(str(path)).notes) == 2  # as it may be so
+    path.write_text('text,label\n"It is ""good""\nand long",1\n"Bad, and short",0\n'.replace(",", mark))
+    assert len(load_sentence_dataset(str(path)).notes) == 1
+    columns = f"id,time,a,note,label\n1,0,1,x,0\n1,1,2,x,0\n2,0,1,{chr(34)}x,1\n2,1,1,x{chr(34)},1\n2,2,2,x,1\n"
+    path.write_text(columns.replace(",", mark))
+    assert load_series_dataset(str(path), ignore=["note"]).notes[1].startswith("Warning: a.csv, line 4: a quoted field")
+
+
 def test_test_parts_of_unknown_words_are_warned_of(tmp_path: Path) -> None:
     train, test = tmp_path / "a.csv", tmp_path / "b.csv"
     train.write_text("text,label\nAnn Lee,f\nBob Ray,m\n")

@@ -16,14 +16,14 @@ MUCH = 0.5  # of the words: so many unknown ones are worth a warning
 
 
 def summary(found: Labelled, what: str, lengths: Sequence[int]) -> list[str]:
-    """How many series or sentences there are, their lengths, features and classes, and what is not read."""
+    """How many series or sentences there are, their lengths, features and classes, what is not read, and what is doubtful."""
     unit = "words" if what == "sentences" else "steps"
     steps = f"{min(lengths):,}" if min(lengths) == max(lengths) else f"{min(lengths):,} to {max(lengths):,}"
     classes = [f"{shorten(name)} ({count:,})" for name, count in sorted(Counter(found.labels).items())]
     features = [f"features: {listed(found.features, 20)}"] if found.features else []
     dropped = [f"not read: {listed(found.dropped, 20)}"] if found.dropped else []
     said = [f"{len(found.series):,} {what} of {steps} {unit}", *features, f"classes: {listed(classes, 20)}", *dropped]
-    return [f"Read {found.where.name}: {'; '.join(said)}"]
+    return [f"Read {found.where.name}: {'; '.join(said)}", *found.doubts]
 
 
 def doubtful(found: Labelled, chosen: bool) -> list[str]:

@@ -66,7 +66,7 @@ class Labelled:
     """What a file holds: series of steps, which are arrays (T, D) or lists of words, and their labels, if any.
 
     `places` say where each series was read, `features` what its columns are called, for messages; `dropped` are columns
-    that are not read.
+    that are not read, `doubts` warnings about how the file was read.
     """
 
     where: Path
@@ -75,6 +75,7 @@ class Labelled:
     labels: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
     def choose(self, numbers: Sequence[int]) -> Labelled:
         """The series with these numbers."""

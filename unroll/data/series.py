@@ -328,7 +328,7 @@ def _read_long(
     ignore: Sequence[str] | None,
     labelled: bool,
 ) -> parts.Labelled:
-    table = read_table(path)
+    table, doubts = read_table(path)
     header = header_of(table)
     refuse_equal(path, columns)
     id_column, time_column, _ = columns
@@ -369,7 +369,7 @@ def _read_long(
         rows.setdefault(name, []).append((time, line, [_number(fields[i], place, header[i]) for i in wanted]))
 
     dropped = [header[i] for i in sorted(set(others) - set(wanted))]
-    found = parts.Labelled(path, [header[i] for i in wanted], dropped=dropped)
+    found = parts.Labelled(path, [header[i] for i in wanted], dropped=dropped, doubts=doubts)
     for name, steps in rows.items():
         steps.sort(key=lambda step: step[0])
         for before, after in itertools.pairwise(steps):
