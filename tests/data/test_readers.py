@@ -431,6 +431,16 @@ def test_what_is_no_time_is_refused_in_a_short_line(tmp_path: Path, time: str) -
         ("@seriesLength 5", "line 3: the header says that all series have 5 steps .*, but found 3"),
         ("@equalLength true", "line 4: the header says that all series have 3 steps .*, but found 2"),
         ("@missing false", "line 5: the header says @missing false, but a value is missing"),
+        ("@dimension 2\n@dimensions 3", "line 2: @dimensions is not what a line before says; keep the true one"),
+        ("@missing true\n@missing false", "line 2: @missing is not what a line before says"),
+        ("@classLabel true x y\n@classLabel true x", "line 2: @classLabel is not what a line before says"),
+        ("@equalLength false\n@seriesLength 3", "line 2: @equalLength is false, but @seriesLength names one length"),
+        ("@seriesLength 3\n@equalLength false", "line 2: @equalLength is false, but @seriesLength names one length"),
+        ("@seriesLength 5 6", "line 1: @seriesLength is '5 6'; expected one word"),
+        ("@missing true false", "line 1: @missing is 'true false'; expected one word"),
+        ("@classLabel false x y", "line 1: @classLabel is 'false x y'; expected one word"),
+        ("@data 1,2,3:4,5,6:x", "line 1: @data is '1,2,3:4,5,6:x'; expected nothing behind it"),
+        ("@dimensions \u0662", "line 1: @dimensions is '\u0662'; expected a whole number"),
         ("@dimensions many", "line 1: @dimensions is 'many'; expected a whole number"),
         ("@equalLength perhaps", "line 1: @equalLength is 'perhaps'; expected true or false"),
     ],
@@ -438,9 +448,11 @@ def test_what_is_no_time_is_refused_in_a_short_line(tmp_path: Path, time: str) -
 def test_headers_of_ts_files_that_contradict_the_data_are_refused(tmp_path: Path, header: str, message: str) -> None:
     path = tmp_path / "a.ts"
     data = "\n@data\n1,2,3:4,5,6:x\n1,2:4,5:y\n1,?:4,5:y\n"
-    path.write_text(header + data)
+    path.write_text(header + data, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         read_series(path)
-    for fits in ("@dimensions 2", "@univariate false", "@equalLength false", "@missing true", "@seriesLength 9"):
+    for fits in ("@dimensions 2", "@univariate false", "@equalLength false", "@missing true", "@classLabel true x y"):
         path.write_text(f"@equalLength false\n{fits}" + data)
         assert len(read_series(path).series) == 3
+    path.write_text("@problemName two words\n@univariate false\n@dimensions 1\n@dimension 1\n@data\n1,2,3:x\n")
+    assert len(read_series(path).series) == 1

@@ -420,8 +420,14 @@ def _read_ts(path: Path, labelled: bool) -> parts.Labelled:
             match = re.match(r"@(\w+)\s*(.*)", content)
             if match is None:
                 raise DataError(f"{place}: expected a line that begins with @, or @data before the first series")
-            key, words = match[1].lower(), match[2].split()
-            header[key] = _ts_value(place, match[1], words)
+            key, words = match[1].lower().replace("dimensions", "dimension"), match[2].split()
+            value = _ts_value(place, match[1], words)
+            if header.setdefault(key, value) != value:
+                raise DataError(f"{place}: @{match[1]} is not what a line before says; keep the true one of them")
+            if header.get("equallength") is False and "serieslength" in header:
+                raise DataError(
+                    f"{place}: @equalLength is false, but @seriesLength names one length; keep the true one of them"
+                )
             if key in TS_REFUSED and header[key]:
                 raise DataError(f"{place}: {TS_REFUSED[key]}")
             if key == "classlabel":
@@ -456,22 +462,28 @@ def _read_ts(path: Path, labelled: bool) -> parts.Labelled:
 
 def _ts_value(place: str, key: str, words: list[str]) -> Any:
     """What a line of the header says, where it says something about the data."""
-    word = words[0].lower() if words else ""
-    if key.lower() in ("dimension", "dimensions", "serieslength"):
-        if not (word.isdecimal() and len(word) < 10):
+    word, name = words[0].lower() if words else "", key.lower()
+    whole = name in ("dimension", "dimensions", "serieslength")
+    truth = name in ("equallength", "missing", "univariate", "classlabel", "timestamps", "targetlabel")
+    if whole:
+        if not (word.isdecimal() and word.isascii() and len(word) < 10):
             raise DataError(f"{place}: @{key} is {parts.shorten(word)!r}; expected a whole number")
-        return int(word)
-    if key.lower() in ("equallength", "missing", "univariate", "classlabel", "timestamps", "targetlabel"):
-        if word not in ("true", "false"):
-            raise DataError(f"{place}: @{key} is {parts.shorten(word)!r}; expected true or false")
-        return word == "true"
-    return True
+    elif truth and word not in ("true", "false"):
+        raise DataError(f"{place}: @{key} is {parts.shorten(word)!r}; expected true or false")
+    if (name, word) == ("classlabel", "true"):
+        return tuple(words[1:]) or True
+    if words if name == "data" else (whole or truth) and words[1:]:
+        shown = parts.shorten(" ".join(words))
+        raise DataError(
+            f"{place}: @{key} is {shown!r}; expected {'nothing behind it' if name == 'data' else 'one word'}"
+        )
+    return int(word) if whole else word == "true" if truth else True
 
 
 def _compare_with_header(place: str, header: dict[str, Any], series: list[np.ndarray]) -> None:
     """Raise DataError where the last series is not as the header says."""
     T, D = series[-1].shape
-    dimensions = header.get("dimensions", header.get("dimension", D))
+    dimensions = header.get("dimension", D)
     equal = header.get("equallength", "serieslength" in header)
     length = header.get("serieslength", len(series[0])) if equal else T
     for wrong, says in (
