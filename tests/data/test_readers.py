@@ -220,6 +220,20 @@ def test_files_of_other_formats_are_called_by_their_names(tmp_path: Path, reader
     assert str(caught.value) == f"{path} is {FOREIGN[start]}"
 
 
+@every(READERS)
+def test_a_folder_and_what_is_not_there_are_told_apart(tmp_path: Path, reader: Reader) -> None:
+    path = tmp_path / f"X{reader.suffix}"
+    for wrong in (path, path / "deeper"):
+        with pytest.raises(DataError) as caught:
+            reader.load(str(wrong))
+        assert str(caught.value) == f"data file {wrong} does not exist"
+    path.mkdir()
+    for wrong in (path, tmp_path):
+        with pytest.raises(DataError) as caught:
+            reader.load(str(wrong))
+        assert str(caught.value) == f"data file {wrong} cannot be read: it is a folder; expected a file"
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".xlsx", ".csv.gz"])
 def test_the_format_is_named_whatever_the_suffix(tmp_path: Path, suffix: str) -> None:
     start = {".parquet": b"PAR1", ".xlsx": b"PK\x03\x04", ".csv.gz": b"\x1f\x8b"}[suffix]

@@ -32,7 +32,16 @@ from torch import Tensor
 
 from unroll.data import notes, parts
 from unroll.data.batches import Dataset, Sequences, as_sequences, ragged
-from unroll.data.tables import header_of, lines_of, positions, read_table, read_text, refuse_equal, refuse_foreign
+from unroll.data.tables import (
+    check_file,
+    header_of,
+    lines_of,
+    positions,
+    read_table,
+    read_text,
+    refuse_equal,
+    refuse_foreign,
+)
 from unroll.errors import DataError, InputError, nearest
 
 Fill = Literal["none", "zero", "last", "mean"]
@@ -187,8 +196,7 @@ def read_series(
     Raises:
         DataError: the file or one of its lines is not as expected.
     """
-    if not path.is_file():
-        raise DataError(f"data file {path} does not exist")
+    check_file(path)
     suffix = path.suffix.lower()
     if suffix in LONG:
         found = _read_long(path, (id_column, time_column, label_column), features, ignore, labelled)

@@ -40,17 +40,26 @@ Record = tuple[int, tuple[Any, ...]]
 """The number of the line that a record begins on (the first is 1), and the wanted columns' values."""
 
 
+def check_file(path: Path) -> None:
+    """Raise DataError where there is nothing, or something else than a file."""
+    try:
+        refuse_special(path)
+        path.stat()
+    except FileNotFoundError:
+        raise DataError(f"data file {path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"data file {path} cannot be read: {error.strerror}") from None
+
+
 def read_text(path: Path) -> str:
     """A whole text file, UTF-8 with or without byte order mark.
 
     Raises:
         DataError: there is no such file, it is empty, or it is in another encoding.
     """
+    check_file(path)
     try:
-        refuse_special(path)
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"data file {path} does not exist") from None
     except OSError as error:
         raise DataError(f"data file {path} cannot be read: {error.strerror}") from None
     try:
