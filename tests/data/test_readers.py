@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from unroll.data import parts
 from unroll.data.sentences import load_sentence_dataset, read_sentences
@@ -214,10 +215,21 @@ def test_line_ends_and_byte_order_marks_make_no_difference(tmp_path: Path, reade
 @pytest.mark.parametrize("start", FOREIGN)
 def test_files_of_other_formats_are_called_by_their_names(tmp_path: Path, reader: Reader, start: bytes) -> None:
     path = tmp_path / f"X{reader.suffix}"
-    path.write_bytes(start + b"\x00\xff\xfe" * 9)
-    with pytest.raises(DataError) as caught:
-        reader.load(str(path))
-    assert str(caught.value) == f"{path} is {FOREIGN[start]}"
+    for rest in (b"\x00\xff\xfe" * 9, b"\xff\xfe" * 9, b"\x00,\n" * 9):
+        path.write_bytes(start + rest)
+        with pytest.raises(DataError) as caught:
+            reader.load(str(path))
+        assert str(caught.value) == f"{path} is {FOREIGN[start]}"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpeg", "gif", "tiff", "webp", "pdf"])
+def test_a_picture_given_as_text_is_called_a_picture(tmp_path: Path, suffix: str) -> None:
+    for name in (f"digits.{suffix}", "a.csv", "a.ts"):
+        path = tmp_path / name
+        Image.new("RGB", (9, 9)).save(path, suffix)
+        for load in (load_sentence_dataset, load_series_dataset):
+            with pytest.raises(DataError, match=rf"(?i) is a .*{suffix}.*; expected text, such as CSV$"):
+                load(str(path))
 
 
 @every(READERS)

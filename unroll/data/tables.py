@@ -28,6 +28,13 @@ FOREIGN = {
     b"\xd0\xcf\x11\xe0": "an old Excel file; save it as CSV",
     b"\x89HDF": "an HDF5 file; save it as CSV",
     b"SQLite": "a database; save a table as CSV",
+    b"\x89PNG": "a picture (PNG); expected text, such as CSV",
+    b"\xff\xd8\xff": "a picture (JPEG); expected text, such as CSV",
+    b"GIF8": "a picture (GIF); expected text, such as CSV",
+    b"II*\x00": "a picture (TIFF); expected text, such as CSV",
+    b"MM\x00*": "a picture (TIFF); expected text, such as CSV",
+    b"RIFF": "a picture (WebP), a sound or a film; expected text, such as CSV",
+    b"%PDF-": "a PDF; expected text, such as CSV",
     b"\x93NUMPY": "a NumPy array; the suffix of those is .npy",
 }
 """First bytes of files that people take for text -> what they are."""
@@ -63,6 +70,8 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"data file {path} cannot be read: {error.strerror}") from None
     try:
+        if b"\0" in content:  # which is UTF-8, but in no text
+            refuse_foreign(path)
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         refuse_foreign(path)
