@@ -111,6 +111,24 @@ def test_every_option_is_given_once_unless_it_may_be_given_often(unroll, name, p
     assert parameter.multiple or err == f"unroll: {parameter.opts[0]} is given 2 times; expected once\n"
 
 
+@pytest.mark.parametrize("number", ["1_0", "\u0661\u0660"])
+@pytest.mark.parametrize(("name", "parameter"), parameters())
+def test_numbers_are_written_in_digits_alone(unroll, nothing_trains, name, parameter, number):
+    from unroll.training.recipe import KINDS
+
+    fields = [kind.model_fields[parameter.name] for kind in KINDS.values() if parameter.name in kind.model_fields]
+    typed = isinstance(parameter.type, type(click.INT) | type(click.FLOAT))
+    if not typed and not any(kind in str(field.annotation) for field in fields for kind in ("int", "float")):
+        return
+    words = required(cli.commands[name], parameter.opts[0])
+    if name == "train":
+        recipes = {"images": "lstm-mnist", "sentences": "lstm-sentences", "series": "lstm-series"}
+        words[0] = next(recipes[task] for task, kind in KINDS.items() if parameter.name in kind.model_fields)
+    status, out, err = unroll(name, *words, parameter.opts[0], number)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f"is {number!r}; expected" in err
+
+
 @pytest.mark.parametrize(
     "name", ["../../x", "/etc/x", "a/b", "a\\b", ".hidden", "..", "x.", "nul", "COM1.txt", "a\nb", " a", "a" * 101]
 )

@@ -79,6 +79,12 @@ def quoted(value: object) -> str:
         return "a number too large to write"
 
 
+def check_digits(text: str, what: str, error: type[UnrollError]) -> None:
+    """Raise `error` for a number that is one to Python alone: it reads 1_0 and the digits of every script as 10."""
+    if "_" in text or not text.isascii():
+        raise error(f"{what} is {quoted(text)}; expected a number in the digits 0 to 9, without '_'")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the known name closest to `name`, or the whole list where none is close."""
     name, known = str(name), sorted(known)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import click
 
-from unroll.errors import InputError
+from unroll.errors import InputError, check_digits
 from unroll.terminal import is_terminal, say
 
 if TYPE_CHECKING:
     from unroll.training.recipe import AnyRecipe
 
 SEEDS = click.IntRange(max=1000)  # each command says how many it needs at least
+NUMBERS = type(click.INT), type(click.FLOAT)  # with and without a range
 SECONDS_BETWEEN_LINES = 20  # of progress, where stderr is no terminal
 
 
@@ -34,12 +35,15 @@ class Command(click.Command):
             for option in order:
                 if isinstance(option, click.Option) and not option.multiple and order.count(option) > 1:
                     raise InputError(f"{option.opts[0]} is given {order.count(option)} times; expected once")
+            parameters = {p.name: p for p in self.get_params(ctx)}
             for name, value in values.items():
-                given = value if isinstance(value, list | tuple) else [value]
-                if any(isinstance(text, str) and not text.strip() for text in given):
-                    called = next((p.opts[0] for p in self.get_params(ctx) if p.name == name), name)
-                    # An unset variable of a shell is not the same as no option, or as the folder that one is in.
-                    raise InputError(f"{called} is empty; expected a value, or leave it out")
+                called = parameters[name].opts[0]
+                for text in value if isinstance(value, list | tuple) else [value]:
+                    if isinstance(text, str) and not text.strip():
+                        # An unset variable of a shell is not the same as no option, or as the folder that one is in.
+                        raise InputError(f"{called} is empty; expected a value, or leave it out")
+                    if isinstance(text, str) and isinstance(parameters[name].type, NUMBERS):
+                        check_digits(text, called, InputError)
             return values, rest, order
 
         parser.parse_args = parse_once  # type: ignore[method-assign]

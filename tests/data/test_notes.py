@@ -28,6 +28,9 @@ def doubtful_table(folder: Path, column: Callable[[int, int], Any], name: str = 
         (lambda n, t: 5 * n + t, "grows through all steps of the file, as a row number"),
         (lambda n, t: 1.7e9 + 5.5 * n + t, "grows through all steps of the file, as a row number"),
         (lambda n, t: (7 * n) % 24 * 5 + t, "grows through all steps of the file, as a row number"),
+        (lambda n, t: 10_000 - 5 * n - t, "falls through all steps of the file, as a row number"),
+        (lambda n, t: 1.7e9 - 5.5 * n - t, "falls through all steps of the file, as a row number"),
+        (lambda n, t: (7 * n) % 24 * 5 - t, "falls through all steps of the file, as a row number"),
         (lambda n, t: (7 * n) % 24, "is another whole number for each series, as an identifier"),
         (lambda n, t: n // 12 + 3, "by itself gives the label"),
     ],
@@ -49,6 +52,7 @@ def test_columns_that_are_no_measurements_are_refused_unless_asked_for(
     ("column", "why"),
     [
         (lambda n, t: t, "grows with every step of every series, as a clock"),
+        (lambda n, t: 5 - t, "falls with every step of every series, as a clock"),
         (lambda n, t: n % 12 // 2, "is the same in all steps of each series, as the number of a subject"),
         (lambda n, t: n // 6, "is the same in all steps of each series, as the number of a subject"),
         (lambda n, t: 2 * t % 3 + 10 * (n // 12), "by itself gives the label: no value of it occurs in two classes"),
@@ -88,6 +92,24 @@ def test_what_was_read_is_said(tmp_path: Path) -> None:
     assert load_sentence_dataset(str(text)).notes == [
         "Read b.csv: 3 sentences of 1 to 2 words; classes: neg (2), pos (1); not read: n"
     ]
+
+
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_lone_quotes_that_may_have_merged_lines_are_warned_of(tmp_path: Path, mark: str) -> None:
+    path, rows = tmp_path / "a.csv", ["text,label", '"Bad .,0', "A film,1", 'Good . ",1', "Well,0", '"Bad,1', 'Good",0']
+    path.write_text("\n".join(rows).replace(",", mark))
+    notes = load_sentence_dataset(str(path)).notes
+    assert len(notes) == 2
+    assert notes[1].startswith("Warning: a.csv, line 2 (and 1 more): a quoted field holds line ends and ")
+    path.write_text(
+        'text,label\n"It is ""good"", and\nlong",1\n"Bad, and short",0\n"Two\nlines",0\n'.replace(",", mark)
+    )
+    assert len(load_sentence_dataset(str(path)).notes) == 2  # as it may be so
+    path.write_text('text,label\n"It is ""good""\nand long",1\n"Bad, and short",0\n'.replace(",", mark))
+    assert len(load_sentence_dataset(str(path)).notes) == 1
+    columns = f"id,time,a,note,label\n1,0,1,x,0\n1,1,2,x,0\n2,0,1,{chr(34)}x,1\n2,1,1,x{chr(34)},1\n2,2,2,x,1\n"
+    path.write_text(columns.replace(",", mark))
+    assert load_series_dataset(str(path), ignore=["note"]).notes[1].startswith("Warning: a.csv, line 4: a quoted field")
 
 
 def test_test_parts_of_unknown_words_are_warned_of(tmp_path: Path) -> None:

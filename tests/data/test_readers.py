@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from unroll.data import parts
 from unroll.data.sentences import load_sentence_dataset, read_sentences
 from unroll.data.series import LONG, SUFFIXES, load_series_dataset, read_series
-from unroll.data.tables import FOREIGN
+from unroll.data.tables import FOREIGN, read_table
 from unroll.errors import DataError
 
 
@@ -97,7 +98,9 @@ def test_every_kind_of_file_of_series_is_in_the_table() -> None:
     ("written", "read"),
     [
         (("1", "1.0", "1.00", "-0.0"), ["1", "1", "1", "0"]),
-        (("0.5", "0.50", "01", "+1"), ["0.5", "0.5", "01", "+1"]),
+        (("0", "0.0", "-0", "12."), ["0", "0", "0", "12"]),
+        (("0.5", "0.50", "01", "+1"), ["0.5", "0.50", "01", "+1"]),
+        (("1.1", "1.10", "10", "1.01"), ["1.1", "1.10", "10", "1.01"]),
         (("cafe\u0301", "caf\u00e9", "\ufeffcaf\u00e9", "caf\u00e9\u200d"), ["caf\u00e9"] * 4),
         (("\u2764\ufe0f", "\u2764", "1e3", "1_0"), ["\u2764", "\u2764", "1e3", "1_0"]),
     ],
@@ -164,6 +167,28 @@ def test_few_sequences_name_the_remedy(tmp_path: Path, reader: Reader, part: str
         reader.load(str(path), **{part: 0.1})
 
 
+# ----------------------------------------------------------------------------------------------------------------- ids
+
+
+@every([reader for reader in SERIES if reader.suffix in LONG])
+def test_ids_are_the_text_that_is_written(tmp_path: Path, reader: Reader) -> None:
+    ids = ["1.1", "1.10", "1", "1.0", "01", "-0", "0"]
+    path = reader.file(tmp_path, ["x"] * len(ids))
+    text = path.read_text()
+    for n, name in enumerate(ids):
+        text = text.replace(f"s{n}", f" {name} " if n % 2 else name)
+    path.write_text(text)
+    found = reader.read(path)
+    assert found.places == [f"{path}, series {name}" for name in ids]
+    assert [len(series) for series in found.series] == [3] * len(ids)
+    path.write_text(text + text.splitlines()[-1])
+    with pytest.raises(DataError, match="series 0 has this time already"):
+        reader.read(path)
+    path.write_text(text.replace("1.10", "\u200b", 1), encoding="utf-8")
+    with pytest.raises(DataError, match="line 5: the series' id is missing"):
+        reader.read(path)
+
+
 # --------------------------------------------------------------------------------------------------------------- text
 
 
@@ -190,10 +215,35 @@ def test_line_ends_and_byte_order_marks_make_no_difference(tmp_path: Path, reade
 @pytest.mark.parametrize("start", FOREIGN)
 def test_files_of_other_formats_are_called_by_their_names(tmp_path: Path, reader: Reader, start: bytes) -> None:
     path = tmp_path / f"X{reader.suffix}"
-    path.write_bytes(start + b"\x00\xff\xfe" * 9)
-    with pytest.raises(DataError) as caught:
-        reader.load(str(path))
-    assert str(caught.value) == f"{path} is {FOREIGN[start]}"
+    for rest in (b"\x00\xff\xfe" * 9, b"\xff\xfe" * 9, b"\x00,\n" * 9):
+        path.write_bytes(start + rest)
+        with pytest.raises(DataError) as caught:
+            reader.load(str(path))
+        assert str(caught.value) == f"{path} is {FOREIGN[start]}"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpeg", "gif", "tiff", "webp", "pdf"])
+def test_a_picture_given_as_text_is_called_a_picture(tmp_path: Path, suffix: str) -> None:
+    for name in (f"digits.{suffix}", "a.csv", "a.ts"):
+        path = tmp_path / name
+        Image.new("RGB", (9, 9)).save(path, suffix)
+        for load in (load_sentence_dataset, load_series_dataset):
+            with pytest.raises(DataError, match=rf"(?i) is a .*{suffix}.*; expected text, such as CSV$"):
+                load(str(path))
+
+
+@every(READERS)
+def test_a_folder_and_what_is_not_there_are_told_apart(tmp_path: Path, reader: Reader) -> None:
+    path = tmp_path / f"X{reader.suffix}"
+    for wrong in (path, path / "deeper"):
+        with pytest.raises(DataError) as caught:
+            reader.load(str(wrong))
+        assert str(caught.value) == f"data file {wrong} does not exist"
+    path.mkdir()
+    for wrong in (path, tmp_path):
+        with pytest.raises(DataError) as caught:
+            reader.load(str(wrong))
+        assert str(caught.value) == f"data file {wrong} cannot be read: it is a folder; expected a file"
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".xlsx", ".csv.gz"])
@@ -257,6 +307,17 @@ def test_a_space_before_a_quote_makes_no_other_class(tmp_path: Path) -> None:
     found = read_sentences(path)
     assert found.labels == ["pos", "pos", "neg"]
     assert found.series[0] == ["a", ",", "b"]
+
+
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_spaces_after_a_quoted_field_are_not_read(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('"text" ,"label"\n"a "", b\nc"" , d ,""" , "pos" \nc,pos\ne "f" ,neg\n'.replace(",", mark))
+    second = ['a ", b\nc" , d ,"'.replace(",", mark), "pos"]
+    assert read_table(path)[0] == [(1, ["text", "label"]), (2, second), (4, ["c", "pos"]), (5, ['e "f" ', "neg"])]
+    path.write_text(f'text{mark}label\n"a" {mark}pos\n"b" c{mark}neg\n')
+    with pytest.raises(DataError, match="line 3: after a quoted field"):
+        read_table(path)
 
 
 # ------------------------------------------------------------------------------------------------------------ features
@@ -396,6 +457,16 @@ def test_what_is_no_time_is_refused_in_a_short_line(tmp_path: Path, time: str) -
         ("@seriesLength 5", "line 3: the header says that all series have 5 steps .*, but found 3"),
         ("@equalLength true", "line 4: the header says that all series have 3 steps .*, but found 2"),
         ("@missing false", "line 5: the header says @missing false, but a value is missing"),
+        ("@dimension 2\n@dimensions 3", "line 2: @dimensions is not what a line before says; keep the true one"),
+        ("@missing true\n@missing false", "line 2: @missing is not what a line before says"),
+        ("@classLabel true x y\n@classLabel true x", "line 2: @classLabel is not what a line before says"),
+        ("@equalLength false\n@seriesLength 3", "line 2: @equalLength is false, but @seriesLength names one length"),
+        ("@seriesLength 3\n@equalLength false", "line 2: @equalLength is false, but @seriesLength names one length"),
+        ("@seriesLength 5 6", "line 1: @seriesLength is '5 6'; expected one word"),
+        ("@missing true false", "line 1: @missing is 'true false'; expected one word"),
+        ("@classLabel false x y", "line 1: @classLabel is 'false x y'; expected one word"),
+        ("@data 1,2,3:4,5,6:x", "line 1: @data is '1,2,3:4,5,6:x'; expected nothing behind it"),
+        ("@dimensions \u0662", "line 1: @dimensions is '\u0662'; expected a whole number"),
         ("@dimensions many", "line 1: @dimensions is 'many'; expected a whole number"),
         ("@equalLength perhaps", "line 1: @equalLength is 'perhaps'; expected true or false"),
     ],
@@ -403,9 +474,11 @@ def test_what_is_no_time_is_refused_in_a_short_line(tmp_path: Path, time: str) -
 def test_headers_of_ts_files_that_contradict_the_data_are_refused(tmp_path: Path, header: str, message: str) -> None:
     path = tmp_path / "a.ts"
     data = "\n@data\n1,2,3:4,5,6:x\n1,2:4,5:y\n1,?:4,5:y\n"
-    path.write_text(header + data)
+    path.write_text(header + data, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         read_series(path)
-    for fits in ("@dimensions 2", "@univariate false", "@equalLength false", "@missing true", "@seriesLength 9"):
+    for fits in ("@dimensions 2", "@univariate false", "@equalLength false", "@missing true", "@classLabel true x y"):
         path.write_text(f"@equalLength false\n{fits}" + data)
         assert len(read_series(path).series) == 3
+    path.write_text("@problemName two words\n@univariate false\n@dimensions 1\n@dimension 1\n@data\n1,2,3:x\n")
+    assert len(read_series(path).series) == 1

@@ -306,7 +306,7 @@ def test_only_what_played_a_part_is_a_hyperparameter(bars_run, tmp_path, read_pd
     assert parse_recipe(RunFolder(bars_run).recipe.model_dump(), "x").cell == "lstm"
 
 
-@pytest.mark.parametrize("given", ["abc", "9" * 30, "1.5"])
+@pytest.mark.parametrize("given", ["abc", "9" * 30, "1.5", "1_0"])
 def test_a_date_that_nobody_can_read_is_one_line(unroll, copied, bars_run, monkeypatch, given):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
     run = copied(bars_run)

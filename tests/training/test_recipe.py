@@ -62,6 +62,9 @@ def test_the_later_value_wins():
         ({"learning_rate": -0.1}, "learning_rate is -0.1; expected greater than 0"),
         ({"learning_rate": "fast"}, "learning_rate is 'fast'; expected a valid number"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"learning_rate": "1_0"}, "learning_rate is '1_0'; expected a number in the digits 0 to 9, without '_'"),
+        ({"seed": "1_0"}, "seed is '1_0'; expected a number in the digits 0 to 9, without '_'"),
+        ({"patience": "1_0", "validation": 0.1}, "patience is '1_0'; expected a number in the digits 0 to 9"),
         ({"dropout": 1}, "dropout is 1; expected less than 1"),
         ({"cell": "gruu"}, "cell is 'gruu'; expected 'rnn', 'lstm' or 'gru'"),
         ({"hiden_size": 3}, "images have no field 'hiden_size'; did you mean 'hidden_size'?"),
@@ -104,6 +107,7 @@ def test_an_unknown_recipe_names_the_nearest():
         (None, "does not exist"),
         ("task: images\nepochs: [", "line 2: not valid YAML"),
         ("- 1\n- 2\n", "expected lines of the form 'field: value'"),
+        ("task: images\nhidden_size: 1_6\n", "hidden_size is '1_6'; expected a number in the digits 0 to 9"),
         ("epochs: 3\n", "task is None; expected one of images, sentences, series"),
     ],
 )

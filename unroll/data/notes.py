@@ -16,14 +16,14 @@ MUCH = 0.5  # of the words: so many unknown ones are worth a warning
 
 
 def summary(found: Labelled, what: str, lengths: Sequence[int]) -> list[str]:
-    """How many series or sentences there are, their lengths, features and classes, and what is not read."""
+    """How many series or sentences there are, their lengths, features and classes, what is not read, and what is doubtful."""
     unit = "words" if what == "sentences" else "steps"
     steps = f"{min(lengths):,}" if min(lengths) == max(lengths) else f"{min(lengths):,} to {max(lengths):,}"
     classes = [f"{shorten(name)} ({count:,})" for name, count in sorted(Counter(found.labels).items())]
     features = [f"features: {listed(found.features, 20)}"] if found.features else []
     dropped = [f"not read: {listed(found.dropped, 20)}"] if found.dropped else []
     said = [f"{len(found.series):,} {what} of {steps} {unit}", *features, f"classes: {listed(classes, 20)}", *dropped]
-    return [f"Read {found.where.name}: {'; '.join(said)}"]
+    return [f"Read {found.where.name}: {'; '.join(said)}", *found.doubts]
 
 
 def doubtful(found: Labelled, chosen: bool) -> list[str]:
@@ -59,23 +59,24 @@ def _doubts(found: Labelled) -> Iterator[tuple[str, str, bool]]:
     inside[np.cumsum(lengths) - lengths] = False
     before, after = steps[:-1][inside[1:]], steps[1:][inside[1:]]
     with np.errstate(invalid="ignore"):  # NaN of the kind that warns
-        tests = before == after, before < after, steps == np.round(steps)
-    same, grows, whole = (np.all(true, axis=0) for true in tests)
+        tests = before == after, before < after, before > after, steps == np.round(steps)
+    same, grows, falls, whole = (np.all(true, axis=0) for true in tests)
     y = np.unique(found.labels, return_inverse=True)[1]
     owners = np.repeat(y, lengths)
 
     for d, name in enumerate(found.features):
         if name.startswith("Unnamed: "):
             yield name, "has no name in the file's first line, as a row number that pandas wrote", True
-        elif len(lengths) >= FEW and (same[d] or grows[d] or whole[d]):
+        elif len(lengths) >= FEW and (same[d] or grows[d] or falls[d] or whole[d]):
             values, which = np.unique(steps[:, d], return_inverse=True)
             first = np.zeros(len(values), np.int64)
             first[which] = owners
             tells = len(values) > 1 and bool((first[which] == owners).all())  # no value occurs in two classes
-            if grows[d] and len(values) == len(steps) and (whole[d] or (which[:-1] < which[1:]).all()):
-                yield name, "grows through all steps of the file, as a row number", True
-            elif grows[d]:
-                yield name, "grows with every step of every series, as a clock or a row number", False
+            verb, way = ("grows", 1) if grows[d] else ("falls", -1)
+            if (grows[d] or falls[d]) and len(values) == len(steps) and (whole[d] or (way * np.diff(which) > 0).all()):
+                yield name, f"{verb} through all steps of the file, as a row number", True
+            elif grows[d] or falls[d]:
+                yield name, f"{verb} with every step of every series, as a clock or a row number", False
             elif same[d] and tells and FEW * len(values) <= len(lengths):
                 yield name, "by itself gives the label", True
             elif same[d] and whole[d] and len(values) == len(lengths):

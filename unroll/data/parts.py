@@ -24,7 +24,7 @@ _IGNORABLE = re.compile(
     f"[{SHAPELESS}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0080-\U000e0fff]"
 )
-_PLAIN_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?")
+_WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0*)?")  # not 1.10: it may be version 1.10, and 1.1 another
 LARGE, EXPANDS = 1 << 28, 200  # bytes, and times: what is larger and was packed tighter is nothing but zeros
 MOST_CLASSES = 20  # that are not taken for a wrong column or for regression, whatever they look like
 
@@ -67,7 +67,7 @@ class Labelled:
     """What a file holds: series of steps, which are arrays (T, D) or lists of words, and their labels, if any.
 
     `places` say where each series was read, `features` what its columns are called, for messages; `dropped` are columns
-    that are not read.
+    that are not read, `doubts` warnings about how the file was read.
     """
 
     where: Path
@@ -76,6 +76,7 @@ class Labelled:
     labels: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
     def choose(self, numbers: Sequence[int]) -> Labelled:
         """The series with these numbers."""
@@ -163,7 +164,7 @@ def refuse_surrogates(text: str, what: str, error: type[DataError] | type[InputE
 
 
 def label_text(value: Any, what: str) -> str:
-    """A label as text, whatever it came as: 1 and 1.0 are "1", also as text; true is "true".
+    """A label as text, whatever it came as: 1 and 1.0 are "1", also as text, but 1.1 and 1.10 are two; true is "true".
 
     Args:
         what: the label, with its place; begins every message.
@@ -192,10 +193,19 @@ def label_text(value: Any, what: str) -> str:
 @lru_cache(1 << 12)  # long tables repeat them in every line
 def _canonical(text: str) -> str:
     text = visible(text).strip().strip("\u200c\u200d").strip()
-    if not _PLAIN_NUMBER.fullmatch(text):
-        return text
-    short = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if short == "-0" else short
+    whole = _WHOLE_NUMBER.fullmatch(text)
+    return text if whole is None else "0" if whole[1] == "-0" else whole[1]
+
+
+def id_text(text: str, what: str) -> str:
+    """What a series is told by: the text as it is written, but for blanks around it; 1, 1.0 and 01 are three.
+
+    Raises:
+        DataError: there is none; `what` begins the message.
+    """
+    if not visible(text).strip():
+        raise DataError(f"{what} is missing; expected text or a number, got {text!r}")
+    return text.strip()
 
 
 def class_names(labels: Sequence[str], where: Path) -> tuple[str, ...]:

@@ -224,8 +224,8 @@ def read_sentences(
     Raises:
         DataError: the file or one of its lines is not as expected.
     """
-    records, others = read_records(path, (text_column, label_column))
-    found = parts.Labelled(path, dropped=others)
+    records, others, doubts = read_records(path, (text_column, label_column))
+    found = parts.Labelled(path, dropped=others, doubts=doubts)
     intern = sys.intern  # each word once in memory, and the dictionary look-ups later compare addresses
     for line, (text, label) in records:
         place = f"{path}, line {line}"

@@ -32,7 +32,16 @@ from torch import Tensor
 
 from unroll.data import notes, parts
 from unroll.data.batches import Dataset, Sequences, as_sequences, ragged
-from unroll.data.tables import header_of, lines_of, positions, read_table, read_text, refuse_equal, refuse_foreign
+from unroll.data.tables import (
+    check_file,
+    header_of,
+    lines_of,
+    positions,
+    read_table,
+    read_text,
+    refuse_equal,
+    refuse_foreign,
+)
 from unroll.errors import DataError, InputError, nearest
 
 Fill = Literal["none", "zero", "last", "mean"]
@@ -187,8 +196,7 @@ def read_series(
     Raises:
         DataError: the file or one of its lines is not as expected.
     """
-    if not path.is_file():
-        raise DataError(f"data file {path} does not exist")
+    check_file(path)
     suffix = path.suffix.lower()
     if suffix in LONG:
         found = _read_long(path, (id_column, time_column, label_column), features, ignore, labelled)
@@ -328,7 +336,7 @@ def _read_long(
     ignore: Sequence[str] | None,
     labelled: bool,
 ) -> parts.Labelled:
-    table = read_table(path)
+    table, doubts = read_table(path)
     header = header_of(table)
     refuse_equal(path, columns)
     id_column, time_column, _ = columns
@@ -351,7 +359,7 @@ def _read_long(
     labels: dict[str, tuple[str, int]] = {}
     for line, fields in table[1:]:
         place = f"{path}, line {line}"
-        name = parts.label_text(fields[where_id], f"{place}: the series' {id_column}")
+        name = parts.id_text(fields[where_id], f"{place}: the series' {id_column}")
         if labelled:
             label = parts.label_text(fields[where_label[0]], f"{place}: the label")
             first, first_line = labels.setdefault(name, (label, line))
@@ -369,7 +377,7 @@ def _read_long(
         rows.setdefault(name, []).append((time, line, [_number(fields[i], place, header[i]) for i in wanted]))
 
     dropped = [header[i] for i in sorted(set(others) - set(wanted))]
-    found = parts.Labelled(path, [header[i] for i in wanted], dropped=dropped)
+    found = parts.Labelled(path, [header[i] for i in wanted], dropped=dropped, doubts=doubts)
     for name, steps in rows.items():
         steps.sort(key=lambda step: step[0])
         for before, after in itertools.pairwise(steps):
@@ -420,8 +428,14 @@ def _read_ts(path: Path, labelled: bool) -> parts.Labelled:
             match = re.match(r"@(\w+)\s*(.*)", content)
             if match is None:
                 raise DataError(f"{place}: expected a line that begins with @, or @data before the first series")
-            key, words = match[1].lower(), match[2].split()
-            header[key] = _ts_value(place, match[1], words)
+            key, words = match[1].lower().replace("dimensions", "dimension"), match[2].split()
+            value = _ts_value(place, match[1], words)
+            if header.setdefault(key, value) != value:
+                raise DataError(f"{place}: @{match[1]} is not what a line before says; keep the true one of them")
+            if header.get("equallength") is False and "serieslength" in header:
+                raise DataError(
+                    f"{place}: @equalLength is false, but @seriesLength names one length; keep the true one of them"
+                )
             if key in TS_REFUSED and header[key]:
                 raise DataError(f"{place}: {TS_REFUSED[key]}")
             if key == "classlabel":
@@ -456,22 +470,28 @@ def _read_ts(path: Path, labelled: bool) -> parts.Labelled:
 
 def _ts_value(place: str, key: str, words: list[str]) -> Any:
     """What a line of the header says, where it says something about the data."""
-    word = words[0].lower() if words else ""
-    if key.lower() in ("dimension", "dimensions", "serieslength"):
-        if not (word.isdecimal() and len(word) < 10):
+    word, name = words[0].lower() if words else "", key.lower()
+    whole = name in ("dimension", "dimensions", "serieslength")
+    truth = name in ("equallength", "missing", "univariate", "classlabel", "timestamps", "targetlabel")
+    if whole:
+        if not (word.isdecimal() and word.isascii() and len(word) < 10):
             raise DataError(f"{place}: @{key} is {parts.shorten(word)!r}; expected a whole number")
-        return int(word)
-    if key.lower() in ("equallength", "missing", "univariate", "classlabel", "timestamps", "targetlabel"):
-        if word not in ("true", "false"):
-            raise DataError(f"{place}: @{key} is {parts.shorten(word)!r}; expected true or false")
-        return word == "true"
-    return True
+    elif truth and word not in ("true", "false"):
+        raise DataError(f"{place}: @{key} is {parts.shorten(word)!r}; expected true or false")
+    if (name, word) == ("classlabel", "true"):
+        return tuple(words[1:]) or True
+    if words if name == "data" else (whole or truth) and words[1:]:
+        shown = parts.shorten(" ".join(words))
+        raise DataError(
+            f"{place}: @{key} is {shown!r}; expected {'nothing behind it' if name == 'data' else 'one word'}"
+        )
+    return int(word) if whole else word == "true" if truth else True
 
 
 def _compare_with_header(place: str, header: dict[str, Any], series: list[np.ndarray]) -> None:
     """Raise DataError where the last series is not as the header says."""
     T, D = series[-1].shape
-    dimensions = header.get("dimensions", header.get("dimension", D))
+    dimensions = header.get("dimension", D)
     equal = header.get("equallength", "serieslength" in header)
     length = header.get("serieslength", len(series[0])) if equal else T
     for wrong, says in (

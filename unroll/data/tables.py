@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,34 @@ FOREIGN = {
     b"\xd0\xcf\x11\xe0": "an old Excel file; save it as CSV",
     b"\x89HDF": "an HDF5 file; save it as CSV",
     b"SQLite": "a database; save a table as CSV",
+    b"\x89PNG": "a picture (PNG); expected text, such as CSV",
+    b"\xff\xd8\xff": "a picture (JPEG); expected text, such as CSV",
+    b"GIF8": "a picture (GIF); expected text, such as CSV",
+    b"II*\x00": "a picture (TIFF); expected text, such as CSV",
+    b"MM\x00*": "a picture (TIFF); expected text, such as CSV",
+    b"RIFF": "a picture (WebP), a sound or a film; expected text, such as CSV",
+    b"%PDF-": "a PDF; expected text, such as CSV",
     b"\x93NUMPY": "a NumPy array; the suffix of those is .npy",
 }
 """First bytes of files that people take for text -> what they are."""
 
 
+QUOTED = r'(?m)((?:^|{0}) *"(?:[^"]++|"")*+") *(?={0}|$)'
+"""A quoted field, after the delimiter before it, and the spaces after it."""
+
 Record = tuple[int, tuple[Any, ...]]
 """The number of the line that a record begins on (the first is 1), and the wanted columns' values."""
+
+
+def check_file(path: Path) -> None:
+    """Raise DataError where there is nothing, or something else than a file."""
+    try:
+        refuse_special(path)
+        path.stat()
+    except FileNotFoundError:
+        raise DataError(f"data file {path} does not exist") from None
+    except OSError as error:
+        raise DataError(f"data file {path} cannot be read: {error.strerror}") from None
 
 
 def read_text(path: Path) -> str:
@@ -42,14 +64,14 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: there is no such file, it is empty, or it is in another encoding.
     """
+    check_file(path)
     try:
-        refuse_special(path)
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"data file {path} does not exist") from None
     except OSError as error:
         raise DataError(f"data file {path} cannot be read: {error.strerror}") from None
     try:
+        if b"\0" in content:  # which is UTF-8, but in no text
+            refuse_foreign(path)
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         refuse_foreign(path)
@@ -76,8 +98,8 @@ def lines_of(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def read_records(path: Path, columns: Sequence[str]) -> tuple[list[Record], list[str]]:
-    """The wanted columns of every record, and the names of the others.
+def read_records(path: Path, columns: Sequence[str]) -> tuple[list[Record], list[str], list[str]]:
+    """The wanted columns of every record, the names of the others, and what is doubtful.
 
     The format follows from the suffix (.csv, .tsv or .tab, .jsonl or .ndjson), else from the first line. In a CSV file
     fields are parted by commas, or by semicolons or tabs where the first line says so. Quoted fields may hold
@@ -90,6 +112,7 @@ def read_records(path: Path, columns: Sequence[str]) -> tuple[list[Record], list
         DataError: a column is missing or asked for twice, a line does not parse, or there is no record.
     """
     text, suffix = read_text(path), path.suffix.lower()
+    doubts: list[str] = []
     by_content = suffix not in (".csv", ".tsv", ".tab")
     if by_content and text.lstrip().startswith("[") and text.rstrip().endswith("]"):
         raise DataError(f"{path} is a JSON array; expected JSON lines, one object a line, or CSV")
@@ -101,7 +124,7 @@ def read_records(path: Path, columns: Sequence[str]) -> tuple[list[Record], list
             names |= dict.fromkeys(fields)
         others = [name for name in names if name not in columns]
     else:
-        table = read_table(path, text)
+        table, doubts = read_table(path, text)
         header = header_of(table)
         if all(column.isdecimal() for column in columns) and not set(columns) <= set(header):
             header, body = [str(i) for i in range(1, len(header) + 1)], table
@@ -112,11 +135,11 @@ def read_records(path: Path, columns: Sequence[str]) -> tuple[list[Record], list
         others = [name for i, name in enumerate(header) if i not in where]
     if not records:
         raise DataError(f"{path} holds no record after its header line; expected one a line")
-    return records, others
+    return records, others, doubts
 
 
-def read_table(path: Path, text: str | None = None) -> list[tuple[int, list[str]]]:
-    """Line number and fields of every line that is not blank; all have as many fields as the first.
+def read_table(path: Path, text: str | None = None) -> tuple[list[tuple[int, list[str]]], list[str]]:
+    """Line number and fields of every line that is not blank, and what is doubtful; all have as many fields as the first.
 
     Programs that write TSV quote as in CSV, or not at all: then a quote is a character like any other, and two lone ones
     do not swallow the lines between them. Where a "quoted" field would hold line end and tab, or does not end as it
@@ -135,13 +158,14 @@ def read_table(path: Path, text: str | None = None) -> list[tuple[int, list[str]
     delimiter = "\t" if tabs else "," if "," in first else max(",;\t", key=first.count)
     try:
         rows = _parse(path, lines, delimiter, csv.QUOTE_MINIMAL)
-        merged = any("\t" in field and "\n" in field for _, fields in rows for field in fields)
     except DataError:
-        if delimiter != "\t":
-            raise
-        merged = True
-    if delimiter == "\t" and merged:
-        rows = _parse(path, lines, delimiter, csv.QUOTE_NONE)
+        rows = []
+        if delimiter != "\t":  # as in: "good" , "pos"
+            text = re.sub(QUOTED.format(delimiter), r"\1", "\n".join(lines))
+            rows = _parse(path, text.split("\n"), delimiter, csv.QUOTE_MINIMAL)
+    merged = [line for line, fields in rows if any(delimiter in field and "\n" in field for field in fields)]
+    if delimiter == "\t" and (merged or not rows):
+        rows, merged = _parse(path, lines, delimiter, csv.QUOTE_NONE), []
     if not rows:
         raise DataError(f"{path} holds nothing but empty fields; expected one record a line")
     width = len(rows[0][1])
@@ -151,7 +175,13 @@ def read_table(path: Path, text: str | None = None) -> list[tuple[int, list[str]
                 f"{path}, line {line}: found {_count(len(fields), 'field')}, expected {width} as in the first line; "
                 f'put text that holds {DELIMITERS[delimiter]} in "quotes"'
             )
-    return rows
+    if not merged:
+        return rows, []
+    more = f" (and {len(merged) - 1:,} more)" if len(merged) > 1 else ""
+    return rows, [
+        f"Warning: {path.name}, line {merged[0]}{more}: a quoted field holds line ends and {DELIMITERS[delimiter]}; if lone "
+        'quotes merged several lines there, double those ("") that belong to the text'
+    ]
 
 
 def _parse(path: Path, lines: list[str], delimiter: str, quoting: int) -> list[tuple[int, list[str]]]:

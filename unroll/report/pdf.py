@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unroll.errors import InputError, quoted
+from unroll.errors import InputError, check_digits, quoted
 from unroll.files import refuse_foreign, write_atomically
 from unroll.report.markdown import settable
 from unroll.terminal import CONTROL
@@ -92,6 +92,7 @@ def write_whole(path: Path, content: bytes | str, checked: bool = False) -> None
 def check_epoch() -> None:
     """Raise InputError where the date that the environment gives to makers of files is none, though no file of ours needs it."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
+    check_digits(given or "", "SOURCE_DATE_EPOCH", InputError)
     try:
         datetime.datetime.fromtimestamp(int(given or 0), datetime.UTC)
     except (ValueError, OverflowError, OSError):

@@ -15,7 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from unroll.cells import CELLS
-from unroll.errors import RecipeError, nearest, quoted
+from unroll.errors import RecipeError, check_digits, nearest, quoted
 from unroll.files import NAME_RULE, is_name, name_from
 from unroll.training import DeviceName
 from unroll.yaml_files import plain_value, read_yaml
@@ -255,6 +255,9 @@ def parse_recipe(fields: dict[str, Any], where: str) -> AnyRecipe:
         raise RecipeError(f"recipe {where}: {field} is {quoted(first['input'])}; expected {expected}") from None
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         raise RecipeError(f"recipe {where}: a number is too large to write; expected a smaller one") from None
+    for field, given in fields.items():
+        if isinstance(given, str) and isinstance(getattr(recipe, field), int | float):
+            check_digits(given, f"recipe {where}: {field}", RecipeError)
     for field in TEXTS - {"about"}:
         if str(getattr(recipe, field, "absent")).strip() == "":
             raise RecipeError(f"recipe {where}: {field} is empty; expected text")
