@@ -92,8 +92,8 @@ def write_whole(path: Path, content: bytes | str, checked: bool = False) -> None
 def check_epoch() -> None:
     """Raise InputError where the date that the environment gives to makers of files is none, though no file of ours needs it."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
-    check_digits(given or "", "SOURCE_DATE_EPOCH", InputError)
     try:
+        check_digits(given or "", "SOURCE_DATE_EPOCH", InputError)
         datetime.datetime.fromtimestamp(int(given or 0), datetime.UTC)
     except (ValueError, OverflowError, OSError):
         raise InputError(f"SOURCE_DATE_EPOCH is {quoted(given)}; expected seconds since 1970, or unset it") from None
