@@ -322,6 +322,24 @@ def test_a_frame_around_a_sign_is_cut_off(
     assert recognised(made, digits[:40]) >= 39
 
 
+@pytest.mark.parametrize("inset", [2, 10, 25])
+@pytest.mark.parametrize("sides", [4, 3])
+@pytest.mark.parametrize("light_on_dark", [False, True])
+def test_a_frame_inside_the_edge_or_on_three_sides_is_no_part_of_the_sign(
+    tmp_path: Path, digits: torch.Tensor, inset: int, sides: int, light_on_dark: bool
+) -> None:
+    made = []
+    for image in digits[:40]:
+        inner = Image.fromarray(image.numpy() if light_on_dark else 255 - image.numpy()).resize((224, 224))
+        picture = Image.new("L", (280, 280), 0 if light_on_dark else 255)
+        picture.paste(inner, (28, 28))
+        edge = inset if sides == 4 else 0
+        points = [(edge, 279 - edge), (edge, edge), (279 - edge, edge), (279 - edge, 279 - edge), (edge, 279 - edge)]
+        ImageDraw.Draw(picture).line(points[: sides + 1], fill=255 if light_on_dark else 0, width=4)
+        made.append(loaded(picture, tmp_path))
+    assert recognised(made, digits[:40]) >= 39
+
+
 def plain(picture: Image.Image, tmp_path: Path, rows: int = 28, columns: int = 28) -> Tensor:
     path = tmp_path / "picture.png"
     picture.save(path)

@@ -156,25 +156,24 @@ def _grey(picture: Image.Image) -> Grey:
 
 
 def _without_frame(grey: Grey) -> Grey:
-    """What is inside a frame of one colour that runs along all four sides; the picture itself where there is none."""
-
-    def ring(depth: int) -> tuple[float, float]:
-        """Grey value of the pixels so far from the edge, and the share of them that have it."""
-        inner = grey[depth : grey.shape[0] - depth, depth : grey.shape[1] - depth]
-        pixels = np.concatenate([inner[0], inner[-1], inner[:, 0], inner[:, -1]])
-        value = float(np.median(pixels))
-        return value, float((np.abs(pixels - value) < FRAME / 2).mean())
-
+    """What is left once a line of one colour along a whole side is cut off, on each side that has one."""
     deepest = min(grey.shape) // 8
-    frame, alike = ring(0)
-    if alike < 0.9:
-        return grey
-    for depth in range(1, deepest + 1):
-        value, alike = ring(depth)
-        if abs(value - frame) > FRAME and alike > 0.7:
-            if abs(ring(depth + 1)[0] - value) > FRAME / 4:
-                depth += 1  # the frame's soft inner edge
-            return grey[depth : grey.shape[0] - depth, depth : grey.shape[1] - depth]
+
+    def line(depth: int) -> tuple[float, float]:
+        """Grey value of the pixels so far from the upper edge, and the share of them that have it."""
+        value = float(np.median(grey[depth]))
+        return value, float((np.abs(grey[depth] - value) < FRAME / 2).mean())
+
+    for _ in range(8):  # twice around, for the paper outside of a frame is such a line too
+        edge, alike = line(0)
+        for depth in range(1, deepest + 1) if alike >= 0.9 else ():
+            value, alike = line(depth)
+            if abs(value - edge) > FRAME and alike > 0.5:
+                if abs(line(depth + 1)[0] - value) > FRAME / 4:
+                    depth += 1  # the frame's soft inner edge
+                grey = grey[depth:]
+                break
+        grey = np.rot90(grey)
     return grey
 
 
@@ -238,11 +237,26 @@ def _extent(ink: Grey) -> tuple[slice, slice]:
     pieces, count = ndimage.label(cells, TOUCHING)
     areas = ndimage.sum_labels(cells, pieces, np.arange(1, count + 1))
     kept = 1 + np.flatnonzero(areas >= areas.max() / 50)
+    boxes = ndimage.find_objects(pieces)
+    inner = [k for k in kept if not any(_frames(pieces == k, boxes[k - 1], boxes[other - 1]) for other in kept)]
+    kept = np.array(inner or kept)
+    areas[[k - 1 for k in range(1, count + 1) if k not in kept]] = 0
+    kept = kept[areas[kept - 1] >= areas.max() / 50]
     sign = np.isin(pieces, kept).repeat(side, 0).repeat(side, 1)[:height, :width]
     # Faint edge pixels belong to the sign where they touch it: anti-aliased outlines would shrink otherwise.
     sign = (ink > 255 / 16) & ndimage.binary_dilation(sign & marked, TOUCHING)
     rows, columns = ndimage.find_objects(sign.astype(np.uint8))[0]
     return rows, columns
+
+
+def _frames(piece: NDArray[np.bool_], box: tuple[slice, slice], other: tuple[slice, slice]) -> bool:
+    """Whether a piece is a frame around another one: all of it lies along the sides of its box, and the other inside."""
+    if not all(a.start < b.start and b.stop < a.stop for a, b in zip(box, other, strict=True)):
+        return False
+    rows, columns = (index - side.start for index, side in zip(np.nonzero(piece), box, strict=True))
+    height, width = (side.stop - side.start for side in box)
+    near = np.minimum(np.minimum(rows, height - 1 - rows) / height, np.minimum(columns, width - 1 - columns) / width)
+    return bool((near <= 0.08).mean() > 0.97)
 
 
 def _centred(sign: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
