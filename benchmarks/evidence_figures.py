@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 from unroll.insight.look import look
+from unroll.report.canvas import subplots
 from unroll.report.figures import ACCENT, INK, save_figure, side_by_side, styled
 from unroll.report.insight import BESIDE, CELLS, LINES, draw_gradients, draw_look, draw_memory
 
@@ -92,7 +92,7 @@ def draw_ablation(rows: Sequence[dict[str, Any]]) -> Figure:
     Args:
         rows: what `unroll.insight.ablate.table` returned.
     """
-    figure, axes = plt.subplots(figsize=(7.6, 0.52 * len(rows) + 1.2), layout="constrained")
+    figure, axes = subplots(figsize=(7.6, 0.52 * len(rows) + 1.2), layout="constrained")
     for place, row in enumerate(rows):
         shares = [100 * accuracy for accuracy in row["accuracies"]]
         color = ACCENT if row["removed"] is None else INK

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from unroll.cli import cli
@@ -285,7 +284,6 @@ def test_whenever_a_run_is_killed_resume_does_what_is_left(unroll, tmp_path, mon
                 cli.main([str(word) for word in (*command, folder)], standalone_mode=False)
             except Killed:
                 written += 1
-                plt.close("all")  # as the end of the process would
             else:
                 break
         temporary = [path for path in folder.rglob(".*") if path.name != LOCK]

@@ -12,7 +12,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
@@ -189,7 +188,6 @@ def draw_comparison(comparison: Comparison, path: Path) -> Path:
     try:
         return save_figure(figure, path.with_suffix(""))
     except OSError as error:
-        plt.close(figure)
         raise InputError(f"{path} cannot be written: {error.strerror}; choose another with --figure") from None
 
 

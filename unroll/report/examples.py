@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from unroll.report.canvas import subplots
 from unroll.report.figures import as_label
 from unroll.training.run import RunFolder
 
@@ -30,7 +30,7 @@ def draw_examples(folder: RunFolder) -> dict[str, Figure]:
 def _grid(images: Any, numbers: Any, saved: dict[str, Any], names: list[str], sure: bool = False) -> Figure:
     """Pictures with their labels; `sure`: all of them mistakes, with the probability of the predicted class."""
     rows = -(-len(images) // COLUMNS)
-    figure, grid = plt.subplots(rows, COLUMNS, figsize=(1.5 * COLUMNS, 1.95 * rows), squeeze=False)
+    figure, grid = subplots(rows, COLUMNS, figsize=(1.5 * COLUMNS, 1.95 * rows), squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, image, n in zip(grid.flat, images, numbers, strict=False):

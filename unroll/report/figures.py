@@ -12,7 +12,6 @@ import matplotlib
 
 matplotlib.use("agg")  # no window, no display
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -20,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from unroll.errors import shortened
 from unroll.files import refuse_foreign, write_atomically
+from unroll.report.canvas import subplots
 from unroll.report.pdf import check_epoch
 from unroll.terminal import printable
 from unroll.training.run import RunFolder
@@ -57,7 +57,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 def side_by_side(width: float, height: float, grid: Any = "both", **options: Any) -> tuple[Figure, Any]:
     """A figure, and its two axes with a grid."""
-    figure, pair = plt.subplots(1, 2, figsize=(width, height), layout="constrained", **options)
+    figure, pair = subplots(1, 2, figsize=(width, height), layout="constrained", **options)
     for axes in pair:
         axes.grid(True, axis=grid)
     return figure, pair
@@ -101,7 +101,6 @@ def save_figure(figure: Figure, path: Path) -> Path:
         if file == svg:  # a text stands in a comment beside its outlines, and no XML may hold control characters
             data = data.translate(None, bytes({*range(32)} - {9, 10, 13}))
         write_atomically(file, data)
-    plt.close(figure)
     return png
 
 
@@ -117,7 +116,7 @@ def as_label(text: str, most: int = 40) -> str:
 def draw_loss(folder: RunFolder) -> Figure:
     """Training loss against epochs: single steps where they were kept, each epoch's mean, the held-out loss."""
     history, recipe = folder.history(), folder.recipe
-    figure, axes = plt.subplots(figsize=(6.4, 3.8))
+    figure, axes = subplots(figsize=(6.4, 3.8))
     epochs = [row["epoch"] for row in history]
     per_epoch = -(-folder.metrics()["training_sequences"] // recipe.batch_size)
     if recipe.log == "epochs":
@@ -147,7 +146,7 @@ def draw_confusion(test: dict[str, Any]) -> Figure:
     counts, names = np.array(test["confusion"]), list(map(as_label, test["per_class"]))
     shares = counts / counts.sum(1, keepdims=True).clip(min=1)
     size = min(12.0, 2.2 + 0.46 * len(names))
-    figure, axes = plt.subplots(figsize=(size, size))
+    figure, axes = subplots(figsize=(size, size))
     # The diagonal would drown the mistakes: shade those on a scale of their own, up to the worst.
     mistakes = shares * (1 - np.eye(len(names)))
     axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(mistakes.max() * 1.6, 1e-9))

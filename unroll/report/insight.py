@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from unroll.insight.trace import Trace, decided
+from unroll.report.canvas import subplots
 from unroll.report.figures import ACCENT, INK, WRONG, as_label, styled
 
 Array = NDArray[Any]
@@ -80,7 +80,7 @@ def draw_look(
     columns = min(2, len(names))
     heights = [1.45 if picture else 0.5 if words else 1.1, 1.9, *[1.9] * -(-len(names) // columns), 2.1]
     step = "row read, t" if picture else "word read, t" if words else "time step, t"
-    figure = plt.figure(figsize=(11, sum(heights) + 0.55 * len(heights)), layout="constrained")
+    figure = Figure(figsize=(11, sum(heights) + 0.55 * len(heights)), layout="constrained")
     bands: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
 
     x = trace.x[:T, 0]
@@ -197,7 +197,7 @@ def draw_gradients(curves: Sequence[dict[str, Any]]) -> Figure:
     for curve in curves:
         groups.setdefault((curve["reading"], curve["trained"]), []).append(curve)
     rows = len(groups)
-    figure, grid = plt.subplots(rows, 2, figsize=(11, 3.1 * rows), squeeze=False, layout="constrained")
+    figure, grid = subplots(rows, 2, figsize=(11, 3.1 * rows), squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.grid(True)
     for (left, right), ((reading, trained), members) in zip(grid, groups.items(), strict=False):
@@ -256,7 +256,7 @@ def draw_memory(rows: Sequence[dict[str, Any]]) -> Figure:
     """
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     size = (3.9 * len(tasks) + 0.6, 8.4)
-    figure, grid = plt.subplots(3, len(tasks), figsize=size, squeeze=False, layout="constrained")
+    figure, grid = subplots(3, len(tasks), figsize=size, squeeze=False, layout="constrained")
     for column, task in enumerate(tasks):
         members = [row for row in rows if row["task"] == task]
         lengths = sorted({row["length"] for row in members})

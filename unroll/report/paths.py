@@ -11,7 +11,6 @@ from collections import Counter
 from itertools import chain, pairwise, product
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib import patheffects
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from unroll.data.sentences import SentenceEncoder
 from unroll.models import SequenceModel
 from unroll.report.blocks import count as counted
+from unroll.report.canvas import subplots
 from unroll.report.figures import as_label
 from unroll.training.run import RunFolder, load
 from unroll.training.tasks import first_model
@@ -66,7 +66,7 @@ def draw_paths(folder: RunFolder) -> dict[str, Figure]:
     if labels == sorted(labels):  # the class that is named last (1, pos, yes …) first, as in the lab
         sentences, labels = sentences[::-1], labels[::-1]
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 5.5), sharex=True, sharey=True, layout="constrained")
+    figure, (left, right) = subplots(1, 2, figsize=(9.6, 5.5), sharex=True, sharey=True, layout="constrained")
     models = {
         "before training": first_model(recipe, encoder),
         f"after {counted(len(folder.history()), 'epoch')}": classifier.model,

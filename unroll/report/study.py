@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from unroll.report.canvas import subplots
 from unroll.report.figures import ACCENT, INK, PAPER, WRONG, save_figure, styled
 from unroll.training.recipe import parse_recipe, value_text
 from unroll.tuning.space import Choice, Range, read_space
@@ -38,7 +38,7 @@ def draw_history(found: dict[str, Any]) -> Figure:
     complete = [t for t in found["trials"] if t["state"] == "complete"]
     numbers = [t["number"] for t in complete]
     values = [100 * t["accuracy"] for t in complete]
-    figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
+    figure, ax = subplots(figsize=(7, 3.4), layout="constrained")
     # The scale is the good trials'; a failure would press them all into one line.
     low = min(sorted(values)[len(values) // 4 :]) if len(values) > 4 else min(values)
     room = max(0.05, 0.15 * (max(values) - low))
@@ -63,7 +63,7 @@ def draw_importance(found: dict[str, Any]) -> Figure:
     """The importance of every hyperparameter, largest at the top."""
     names = list(found["importance"])[::-1]
     shares, low, high = 100 * np.array([found["importance"][name] for name in names]).T
-    figure, ax = plt.subplots(figsize=(7, 1.1 + 0.27 * len(names)), layout="constrained")
+    figure, ax = subplots(figsize=(7, 1.1 + 0.27 * len(names)), layout="constrained")
     ax.hlines(names, low, high, color=GREY, linewidth=5)
     ax.plot(shares, names, "o", color=ACCENT)
     ax.set(xlim=(0, None), xlabel="share of the trials' variance (%), fANOVA; grey: 80% of 20 resamplings")
@@ -81,7 +81,7 @@ def draw_parallel(found: dict[str, Any]) -> Figure:
     blue = min(GOOD, len(trials)) - 1
     title = f"{found['study']}: {len(trials)} complete trial{'s' * (len(trials) > 1)}; orange: the best"
     title += f", blue: the {blue} after it" if blue else ""
-    figure, ax = plt.subplots(figsize=(1.6 + 1.05 * len(fields), 4.2), layout="constrained")
+    figure, ax = subplots(figsize=(1.6 + 1.05 * len(fields), 4.2), layout="constrained")
     ax.set(xlim=(-0.3, len(fields) + 0.3), ylim=(-0.04, 1.04), title=title)
     ax.set_axis_off()
     for x, name in enumerate(fields):
