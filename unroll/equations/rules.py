@@ -9,14 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unroll.equations.movements import MOST_PIECES, gathered, moved, reshaped, result_of, transposed
 from unroll.equations.read import Reader, Value
 
 Rule = Callable[[Reader, Any, tuple[Any, ...], dict[str, Any]], Any]
-_MOST = 256  # pieces that a movement of columns may be made of
-
-
-def _result(reader: Reader, node: int, batched: bool = True) -> Value:
-    return Value(torch.empty(0), node, batched)
 
 
 # --- element by element -------------------------------------------------------------------------------------------------
@@ -44,23 +40,14 @@ def aligned(reader: Reader, given: Sequence[Any]) -> tuple[list[int], bool]:
             if len(shape) > len(rest):
                 if len(shape) != len(whole) or shape[0] != 1:
                     raise reader.refuse(f"shapes {shapes} mix the sequences of a batch")
-                node = _weight(reader, "reshape", node, (), shape[1:])
+                node = reshaped(reader, "reshape", node, shape[1:])
             if math.prod(shape) == 1 and math.prod(rest) > 1:
-                node = _weight(reader, "reshape", node, (), (1,))
-                found.append(_weight(reader, "expand", node, (), (math.prod(rest),)))
+                node = reshaped(reader, "reshape", node, (1,))
+                found.append(reshaped(reader, "expand", node, (math.prod(rest),)))
                 continue
-            node = _weight(reader, "expand", node, (), rest)
-            found.append(_weight(reader, "reshape", node, (), (math.prod(rest),)))
+            node = reshaped(reader, "expand", node, rest)
+            found.append(reshaped(reader, "reshape", node, (math.prod(rest),)))
     return found, True
-
-
-def _weight(reader: Reader, op: str, node: int, of: tuple[Any, ...], shape: tuple[int, ...]) -> int:
-    """A weight in another shape; itself where it has that shape already."""
-    if reader.node(node).shape == shape and op in ("reshape", "expand"):
-        return node
-    return reader.program.add(
-        op, node, of=(*of, *shape) if op in ("reshape", "expand") else of, shape=shape, line=reader.line
-    )
 
 
 def _widened(reader: Reader, node: int, shape: tuple[int, ...], rest: tuple[int, ...]) -> int:
@@ -68,43 +55,6 @@ def _widened(reader: Reader, node: int, shape: tuple[int, ...], rest: tuple[int,
     if shape == rest or math.prod(shape) == 1:
         return node
     return gathered(reader, [node], torch.arange(math.prod(shape)).reshape(shape).expand(rest).flatten())
-
-
-def gathered(reader: Reader, nodes: Sequence[int], index: Tensor) -> int:
-    """Columns of rows that lie side by side, in the order of `index`, as slices and their concatenation."""
-    starts, total = [], 0
-    for node in nodes:
-        starts.append(total)
-        total += math.prod(reader.node(node).shape) if reader.node(node).shape else 1
-    ends = [*starts[1:], total]
-    numbers = index.tolist()
-    runs: list[list[int]] = []
-    for n in numbers:
-        if runs and n == runs[-1][1] and n not in starts:
-            runs[-1][1] = n + 1
-        else:
-            runs.append([n, n + 1])
-    if len(runs) > _MOST:
-        raise reader.refuse(f"columns are put in an order of {len(runs)} pieces; expected at most {_MOST}")
-    pieces = []
-    for first, last in runs:
-        which = next(k for k, end in enumerate(ends) if first < end)
-        node = nodes[which]
-        if not reader.node(node).row:
-            if reader.node(node).op == "number":
-                raise reader.refuse("a number stands among columns; make it a part of a parameter or state")
-            shape = (last - first,)
-            same = reader.node(node).shape == shape
-            of = (0, first - starts[which], last - starts[which])
-            pieces.append(node if same else reader.program.add("slice", node, of=of, shape=shape, line=reader.line))
-        else:
-            pieces.append(reader.program.slice(node, first - starts[which], last - starts[which], reader.line))
-    if len(pieces) > 1 and not any(reader.node(p).row for p in pieces):
-        return reader.program.add("concat", *pieces, of=(0,), shape=(len(numbers),), line=reader.line)
-    return reader.program.concat(pieces, reader.line)
-
-
-Expression = Callable[..., int]
 
 
 class Sums:
@@ -163,23 +113,18 @@ def elementwise(
         if len(given) != count:
             raise reader.refuse(f"{func.__name__} is called in a way that is not known")
         nodes, batched = aligned(reader, given)
-        return _result(reader, expression(Sums(reader), *nodes, *chosen.values()), batched)
+        return result_of(reader, expression(Sums(reader), *nodes, *chosen.values()), batched)
 
     return rule
 
 
 def _clamp(s: Sums, a: int, low: Any, high: Any) -> int:
     for op, bound in (("maximum", low), ("minimum", high)):
+        if isinstance(bound, Tensor):
+            raise s.reader.refuse("clamp with tensors as bounds; use maximum and minimum")
         if bound is not None:
-            (a, b), _ = (
-                aligned(s.reader, [_Known(s.reader, a), bound]) if isinstance(bound, Tensor) else ((a, float(bound)), 0)
-            )
-            a = getattr(s, op)(a, b)
+            a = getattr(s, op)(a, float(bound))
     return a
-
-
-def _Known(reader: Reader, node: int) -> Any:
-    raise reader.refuse("clamp with tensors as bounds; use maximum and minimum")
 
 
 def _pow(s: Sums, a: int, b: int) -> int:
@@ -259,13 +204,13 @@ def _product(reader: Reader, v: Any, M: Any, bias: Any, turned: bool) -> Value:
         )
     if M.dim() == 1:
         M = M[None]
-        node, turned = _weight(reader, "reshape", weight.node, (), (1, M.shape[1])), False
+        node, turned = reshaped(reader, "reshape", weight.node, (1, M.shape[1])), False
     elif M.dim() == 2:
         node = weight.node
     else:
         raise reader.refuse(f"a product with a weight of shape {tuple(M.shape)}; expected a matrix")
     if turned:
-        node = _transposed(reader, node)
+        node = transposed(reader, node)
     k = v.shape[-1]
     if reader.node(row.node).op == "number":
         raise reader.refuse("a product of a tensor that holds one number only")
@@ -284,16 +229,9 @@ def _product(reader: Reader, v: Any, M: Any, bias: Any, turned: bool) -> Value:
         else:
             n = reader.node(node).shape[0]
             rest = (*v.shape[1:-1], n)
-            b = _weight(reader, "expand", _weight(reader, "reshape", b, (), tuple(bias.shape)), (), rest)
-            found = s.add(found, _weight(reader, "reshape", b, (), (math.prod(rest),)))
-    return _result(reader, found)
-
-
-def _transposed(reader: Reader, node: int) -> int:
-    known = reader.node(node)
-    if known.op == "transpose":
-        return known.args[0]
-    return reader.program.add("transpose", node, of=(0, 1), shape=known.shape[::-1], line=reader.line)
+            b = reshaped(reader, "expand", reshaped(reader, "reshape", b, tuple(bias.shape)), rest)
+            found = s.add(found, reshaped(reader, "reshape", b, (math.prod(rest),)))
+    return result_of(reader, found)
 
 
 def _linear(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
@@ -349,15 +287,15 @@ def _einsum(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if axes != list(range(len(axes))):
         if len(axes) != 2:
             raise reader.refuse(f"einsum {equation!r} with a weight of {len(axes)} axes in another order")
-        node = _transposed(reader, node)
-    node = _weight(reader, "reshape", node, (), (n, k))
+        node = transposed(reader, node)
+    node = reshaped(reader, "reshape", node, (n, k))
     s = Sums(reader)
     groups = math.prod(sizes[c] for c in kept)
     products = [s.linear(reader.program.slice(columns, g * k, (g + 1) * k, reader.line), node) for g in range(groups)]
     found = reader.program.concat(products, reader.line)
     have, want = [*kept, *new], list(out[1:])
     back = torch.arange(groups * n).reshape([sizes[c] for c in have]).permute([have.index(c) for c in want])
-    return _result(reader, gathered(reader, [found], back.flatten()))
+    return result_of(reader, gathered(reader, [found], back.flatten()))
 
 
 def _embedding(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
@@ -365,142 +303,12 @@ def _embedding(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[st
     w = reader.value(words)
     if reader.node(w.node).op != "input":
         raise reader.refuse("embedding of what is not the step's input")
-    return _result(reader, reader.program.add("lookup", w.node, reader.value(M).node, line=reader.line))
-
-
-# --- movements --------------------------------------------------------------------------------------------------------------
-
-
-def _moved(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Whatever only moves numbers about: it is done to their indices, and these are looked at."""
-    sources: list[Tensor] = []
-
-    def indices(given: Any) -> Any:
-        if (
-            isinstance(given, Tensor)
-            and (id(given) in reader.known or id(given) in reader.own)
-            and given.is_floating_point()
-        ):
-            start = sum(t.numel() for t in sources)
-            sources.append(given)
-            return torch.arange(start, start + given.numel()).reshape(given.shape)
-        if isinstance(given, tuple | list) and not isinstance(given, torch.Size):
-            return type(given)(indices(one) for one in given)
-        return given
-
-    # What stands among them without being known is looked up, so that it is numbered too.
-    for given in args if not isinstance(args[0], tuple | list) else args[0]:
-        if isinstance(given, Tensor) and given.is_floating_point():
-            reader.value(given)
-    found = func(*indices(args), **{name: indices(value) for name, value in kwargs.items()})
-    values = [reader.value(source) for source in sources]
-    if isinstance(found, tuple | list):
-        return [_placed(reader, one, sources, values) for one in found]
-    return _placed(reader, found, sources, values)
-
-
-def _placed(reader: Reader, index: Tensor, sources: list[Tensor], values: list[Value]) -> Value:
-    """The node of moved numbers, from the indices that came out where they are."""
-    batch = reader.batch
-    if not any(value.batched for value in values):
-        if len(values) == 1:
-            return _moved_weight(reader, index, sources[0], values[0])
-        return _joined_weights(reader, index, sources, values)
-    if index.dim() == 0 or index.shape[0] != batch:
-        raise reader.refuse(
-            "moves the axis of the batch; the step is given (B, features), and this stays the first axis"
-        )
-    flat = index.reshape(batch, -1)
-    # The index of a column of sequence 0, among the columns of all sources: a batched source gives its row, a weight all.
-    columns = torch.empty_like(flat[0])
-    offset, start, nodes = 0, 0, []
-    fits = torch.ones(flat.shape[1], dtype=torch.bool)
-    for source, value in zip(sources, values, strict=True):
-        size = source.numel()
-        mine = (flat[0] >= offset) & (flat[0] < offset + size)
-        width = size // batch if value.batched else size
-        columns[mine] = flat[0][mine] - offset + start
-        step = width if value.batched else 0
-        expected = flat[0] + step * torch.arange(batch)[:, None]
-        fits &= ~mine | (flat == expected).all(0)
-        nodes.append(value.node)
-        offset, start = offset + size, start + width
-    if not bool(fits.all()):
-        raise reader.refuse("mixes the sequences of a batch")
-    if len(nodes) == 1 and reader.node(nodes[0]).op == "number":
-        return _result(reader, nodes[0])
-    return _result(reader, gathered(reader, nodes, columns))
-
-
-def _moved_weight(reader: Reader, index: Tensor, source: Tensor, value: Value) -> Value:
-    node, shape = value.node, tuple(index.shape)
-    numbers = torch.arange(source.numel()).reshape(source.shape)
-    if reader.node(node).op == "number":
-        return _result(reader, node, len(shape) > 1 and shape[0] == reader.batch)
-    if (
-        len(shape) > 1
-        and shape[0] == reader.batch
-        and shape[0] not in source.shape
-        and bool((index == index[:1]).all())
-    ):
-        row = _moved_weight(reader, index[0].flatten(), source, value)
-        return _result(reader, row.node, True)  # one row for all sequences
-    if index.numel() == source.numel() and torch.equal(index.flatten(), numbers.flatten()):
-        return _result(reader, _weight(reader, "reshape", node, (), shape), False)
-    if source.dim() == 2 and torch.equal(index, numbers.T):
-        return _result(reader, _transposed(reader, node), False)
-    bounds = [_bounds(index, source, axis) for axis in range(source.dim())]
-    box = numbers
-    for axis, (start, stop) in enumerate(bounds):
-        box = box.narrow(axis, start, stop - start)
-    if torch.equal(box.flatten(), index.flatten()):
-        for axis, (start, stop) in enumerate(bounds):
-            old = reader.node(node).shape
-            if (start, stop) != (0, old[axis]):
-                to = (*old[:axis], stop - start, *old[axis + 1 :])
-                node = reader.program.add("slice", node, of=(axis, start, stop), shape=to, line=reader.line)
-        return _result(reader, _weight(reader, "reshape", node, (), shape), False)
-    try:
-        same = torch.equal(numbers.expand(shape), index)
-    except RuntimeError:  # it cannot be expanded to that
-        same = False
-    if same:
-        return _result(reader, _weight(reader, "expand", node, (), shape), False)
-    raise reader.refuse("a movement of a parameter's numbers that is no slice, transpose or reshape")
-
-
-def _bounds(index: Tensor, source: Tensor, axis: int) -> tuple[int, int]:
-    stride = math.prod(source.shape[axis + 1 :])
-    places = index.flatten() // stride % source.shape[axis]
-    return (int(places.min()), int(places.max()) + 1) if len(places) else (0, 0)
-
-
-def _joined_weights(reader: Reader, index: Tensor, sources: list[Tensor], values: list[Value]) -> Value:
-    shape, dims = tuple(index.shape), sources[0].dim()
-    pieces, start = [], 0
-    for source in sources:
-        pieces.append(torch.arange(start, start + source.numel()).reshape(source.shape))
-        start += source.numel()
-    for axis in range(dims):
-        try:
-            whole = torch.cat(pieces, axis)
-        except RuntimeError:
-            continue
-        if torch.equal(whole, index):
-            nodes = [value.node for value in values]
-            return _result(
-                reader, reader.program.add("concat", *nodes, of=(axis,), shape=shape, line=reader.line), False
-            )
-    if all(source.shape == sources[0].shape for source in sources):
-        rows = [_weight(reader, "reshape", v.node, (), (1, *sources[0].shape)) for v in values]
-        if torch.equal(torch.stack(pieces), index):
-            return _result(reader, reader.program.add("concat", *rows, of=(0,), shape=shape, line=reader.line), False)
-    raise reader.refuse("parameters are put together in a way that is no concatenation")
+    return result_of(reader, reader.program.add("lookup", w.node, reader.value(M).node, line=reader.line))
 
 
 def _same(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
     value = reader.value(args[0])
-    return _result(reader, value.node, value.batched)
+    return result_of(reader, value.node, value.batched)
 
 
 def _cast(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
@@ -514,7 +322,7 @@ def _cast(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
 def _stopped(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
     value = reader.value(args[0])
-    return _result(reader, reader.program.add("stop", value.node, line=reader.line), value.batched)
+    return result_of(reader, reader.program.add("stop", value.node, line=reader.line), value.batched)
 
 
 # --- reductions -------------------------------------------------------------------------------------------------------------
@@ -539,8 +347,8 @@ def _reduced(reader: Reader, given: Tensor, dims: Any) -> tuple[int, Tensor]:
 def _groups(reader: Reader, given: Tensor, dims: Any) -> tuple[list[int], int]:
     """The rows (B, k) over which axes `dims` reduce, one for each number of the result, and k."""
     node, columns = _reduced(reader, given, dims)
-    if len(columns) > _MOST:
-        raise reader.refuse(f"reduces over {len(columns)} groups of columns; expected at most {_MOST}")
+    if len(columns) > MOST_PIECES:
+        raise reader.refuse(f"reduces over {len(columns)} groups of columns; expected at most {MOST_PIECES}")
     return [gathered(reader, [node], group) for group in columns], columns.shape[1]
 
 
@@ -549,7 +357,9 @@ def reduction(expression: Callable[[Sums, int, int, dict[str, Any]], int]) -> Ru
         dims = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
         rows, count = _groups(reader, args[0], dims)
         s = Sums(reader)
-        return _result(reader, reader.program.concat([expression(s, row, count, kwargs) for row in rows], reader.line))
+        return result_of(
+            reader, reader.program.concat([expression(s, row, count, kwargs) for row in rows], reader.line)
+        )
 
     return rule
 
@@ -565,7 +375,7 @@ def _sum(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
             found = s.add(found, other)
     else:
         found = reader.program.concat([s.sum(gathered(reader, [node], group)) for group in columns], reader.line)
-    return _result(reader, found if func.__name__ == "sum" else s.mul(found, 1.0 / count))
+    return result_of(reader, found if func.__name__ == "sum" else s.mul(found, 1.0 / count))
 
 
 def _deviations(s: Sums, v: int, count: int) -> int:
@@ -615,10 +425,10 @@ def _layer_norm(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[s
         n = s.mul(d, s.div(1.0, deviation))
         for op, name in (("mul", "weight"), ("add", "bias")):
             if given.get(name) is not None:
-                node = _weight(reader, "reshape", reader.value(given[name]).node, (), (count,))
+                node = reshaped(reader, "reshape", reader.value(given[name]).node, (count,))
                 n = getattr(s, op)(n, node)
         found.append(n)
-    return _result(reader, reader.program.concat(found, reader.line))
+    return result_of(reader, reader.program.concat(found, reader.line))
 
 
 def _softmax(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
@@ -631,7 +441,7 @@ def _softmax(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str,
         shifted = s.sub(row, s.stop(s.max(row)))
         e = s.exp(shifted)
         found.append(s.sub(shifted, s.log(s.sum(e))) if func.__name__ == "log_softmax" else s.div(e, s.sum(e)))
-    return _result(reader, reader.program.concat(found, reader.line))
+    return result_of(reader, reader.program.concat(found, reader.line))
 
 
 def _logsumexp(s: Sums, v: int, count: int, kwargs: dict[str, Any]) -> int:
@@ -653,13 +463,13 @@ def _torch_cell(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[s
     if func.__name__ == "gru_cell":
         r, z = (s.sigmoid(s.add(part(ih, k * H, (k + 1) * H), part(hh, k * H, (k + 1) * H))) for k in (0, 1))
         n = s.tanh(s.add(part(ih, 2 * H, 3 * H), s.mul(r, part(hh, 2 * H, 3 * H))))
-        return _result(reader, s.add(s.mul(s.sub(1.0, z), n), s.mul(z, old)))
+        return result_of(reader, s.add(s.mul(s.sub(1.0, z), n), s.mul(z, old)))
     a = s.add(ih, hh)
     if func.__name__ == "lstm_cell":
         i, f, g, o = (part(a, k * H, (k + 1) * H) for k in range(4))
         c = s.add(s.mul(s.sigmoid(f), reader.value(state[1]).node), s.mul(s.sigmoid(i), s.tanh(g)))
-        return [_result(reader, s.mul(s.sigmoid(o), s.tanh(c))), _result(reader, c)]
-    return _result(reader, s.tanh(a) if "tanh" in func.__name__ else s.relu(a))
+        return [result_of(reader, s.mul(s.sigmoid(o), s.tanh(c))), result_of(reader, c)]
+    return result_of(reader, s.tanh(a) if "tanh" in func.__name__ else s.relu(a))
 
 
 RULES: dict[str, Rule] = {}
@@ -805,5 +615,5 @@ RULES |= dict.fromkeys(
         "stack",
         "column_stack",
     ],
-    _moved,
+    moved,
 )
