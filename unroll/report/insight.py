@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from unroll.insight.trace import Trace, decided
-from unroll.report.canvas import subplots
+from unroll.report.canvas import empty, subplots
 from unroll.report.figures import ACCENT, INK, WRONG, as_label, styled
 
 Array = NDArray[Any]
@@ -80,7 +80,7 @@ def draw_look(
     columns = min(2, len(names))
     heights = [1.45 if picture else 0.5 if words else 1.1, 1.9, *[1.9] * -(-len(names) // columns), 2.1]
     step = "row read, t" if picture else "word read, t" if words else "time step, t"
-    figure = Figure(figsize=(11, sum(heights) + 0.55 * len(heights)), layout="constrained")
+    figure = empty(figsize=(11, sum(heights) + 0.55 * len(heights)), layout="constrained")
     bands: Any = figure.subfigures(len(heights), 1, height_ratios=heights)
 
     x = trace.x[:T, 0]
