@@ -1,9 +1,9 @@
 """Cells of anybody's on the kernels' interpreter, against torch.nn.GRU, the loop under autograd, torch.compile of it, and JAX.
 
 A step is a forward pass and a backward pass of all outputs, T = 28 and D = 28, float32, with and without the gradient of the
-input. The rivals of a row take turns in one process with the same number of threads; a ratio is the median over the rounds of
-(rival's time) / (our time). The last rows say what the interpreter costs: our LSTM as a program against its own kernel, and
-what the first call takes, reading and checking included.
+input. The baselines of a row are interleaved in one process with the same number of threads; a ratio is the median over the rounds of
+(baseline's time) / (our time). The last rows measure the interpreter's overhead: our LSTM as a program against its own kernel,
+and the time of the first call, reading and checking included.
 
 Usage: python benchmarks/cells.py [--quick] [--compile] [--threads N]
 """
@@ -115,10 +115,8 @@ def compiled(cell: Cell, x: Tensor) -> tuple[Callable[[], None], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a second for each row in the place of five")
-    parser.add_argument(
-        "--compile", action="store_true", help="torch.compile too, which takes half a minute for each row"
-    )
+    parser.add_argument("--quick", action="store_true", help="one second per row instead of five")
+    parser.add_argument("--compile", action="store_true", help="torch.compile too; about half a minute per row")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -145,15 +143,15 @@ def main() -> None:
             )
             for kind in (LayerNormLSTM, Peephole, Coupled):
                 cell = as_cell(kind(D, H))
-                rivals = {
+                baselines = {
                     "unroll": step(native, cell, x),
                     "loop": step(reference, cell, x),
                     "our LSTM": step(native, plain, x),
                 }
                 more: dict[str, Any] = {"d_x": wanted}
                 if given.compile and not wanted:
-                    rivals["torch.compile"], more["compile s"] = compiled(cell, x)
-                report(kind.__name__, B, H, race(rivals, seconds), **more)
+                    baselines["torch.compile"], more["compile s"] = compiled(cell, x)
+                report(kind.__name__, B, H, race(baselines, seconds), **more)
             report(
                 "LSTM as a program",
                 B,
