@@ -1,9 +1,9 @@
-"""Cells of anybody's on the kernels' interpreter, against torch.nn.GRU, the loop under autograd, torch.compile of it, and JAX.
+"""Cells of one's own on the kernels' interpreter, against torch.nn.GRU, the loop under autograd, and torch.compile of it.
 
 A step is a forward pass and a backward pass of all outputs, T = 28 and D = 28, float32, with and without the gradient of the
-input. The baselines of a row are interleaved in one process with the same number of threads; a ratio is the median over the rounds of
-(baseline's time) / (our time). The last rows measure the interpreter's overhead: our LSTM as a program against its own kernel,
-and the time of the first call, reading and checking included.
+input. The baselines of a row are interleaved in one process with the same number of threads; a ratio is the median over the
+rounds of (baseline's time) / (our time). The last rows measure the interpreter's overhead: our LSTM as a program against its
+own kernel, and the time of the first call, reading and checking included.
 
 Usage: python benchmarks/cells.py [--quick] [--compile] [--threads N]
 """
@@ -120,13 +120,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    seconds, rows = (1.0 if given.quick else 5.0), []
+    seconds = 1.0 if given.quick else 5.0
 
     def report(name: str, B: int, H: int, times: dict[str, list[float]], **more: Any) -> None:
         row = {"row": name, "B": B, "H": H, "threads": given.threads, **more}
         row |= {f"{key} ms": round(statistics.median(value), 3) for key, value in times.items()}
         row |= {f"{key} / unroll": round(ratio(times, key), 2) for key in times if key != "unroll"}
-        rows.append(row)
         print(json.dumps(row), flush=True)
 
     for B, H in SHAPES:
