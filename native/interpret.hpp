@@ -1,205 +1,7 @@
 // Runs step programs (program.hpp) on blocks of rows, forward and backward over time.
 //
-// Included once per instruction set, after gemm.hpp, for the same reason. The instructions between two AFFINEs are run on a
+// Included once per instruction set, after gemm.hpp and elements.hpp, for the same reason. The instructions between two AFFINEs are run on a
 // few rows at a time, so that what they hand each other stays in the L1 cache.
-
-// --- element by element -------------------------------------------------------------------------------------------------
-
-// exp(x) for any x, in two halves of the scale, so that neither overflows before the result does.
-template <class S>
-UNROLL_INLINE typename S::V exponential_of(typename S::V x) {
-  using V = typename S::V;
-  const V zero{}, negative = x < zero ? x : -x;
-  const Exponential<S> e = exponential<S>(negative);
-  const V down = e.scale * e.rest + e.scale;
-  const V up = splat<S>(1) / down;
-  const V highest = splat<S>(-S::lowest);
-  const V found = x < zero ? down : x > highest ? x * splat<S>(S::largest) : up;
-  return x == x ? found : x;
-}
-
-#define UNROLL_EACH(name, single, twice)                                     \
-  UNROLL_INLINE float name(float x) { return single(x); }                   \
-  UNROLL_INLINE double name(double x) { return twice(x); }
-UNROLL_EACH(natural_log, __builtin_logf, __builtin_log)
-UNROLL_EACH(log_plus_1, __builtin_log1pf, __builtin_log1p)
-UNROLL_EACH(exact_exp, __builtin_expf, __builtin_exp)
-UNROLL_EACH(sine, __builtin_sinf, __builtin_sin)
-UNROLL_EACH(cosine, __builtin_cosf, __builtin_cos)
-#undef UNROLL_EACH
-UNROLL_INLINE float power(float a, float b) { return __builtin_powf(a, b); }
-UNROLL_INLINE double power(double a, double b) { return __builtin_pow(a, b); }
-
-template <class V, class F>
-UNROLL_INLINE V each_lane(V a, F f) {
-  for (size_t lane = 0; lane < sizeof(V) / sizeof(a[0]); ++lane) a[lane] = f(a[lane]);
-  return a;
-}
-
-// One operand of an instruction: rows, or one number a row or for all.
-template <class T>
-struct Read {
-  const T* at;
-  int64_t stride;
-  bool one;
-};
-
-// result = f(a, b, c) on `lines` lines of `count` numbers.
-template <class S, bool one_a, bool one_b, bool one_c, int operands, class T, class F>
-UNROLL_INLINE void lines_of(T* to, int64_t to_stride, int64_t lines, int64_t count, const Read<T>* o, F f) {
-  using V = typename S::V;
-  for (int64_t line = 0; line < lines; ++line) {
-    const T* const a = o[0].at + line * o[0].stride;
-    const T* const b = operands > 1 ? o[1].at + line * o[1].stride : nullptr;
-    const T* const c = operands > 2 ? o[2].at + line * o[2].stride : nullptr;
-    T* const out = to + line * to_stride;
-    const V all_a = one_a ? splat<S>(*a) : V{}, all_b = one_b ? splat<S>(*b) : V{}, all_c = one_c ? splat<S>(*c) : V{};
-    int64_t k = 0;
-    for (; k + S::lanes <= count; k += S::lanes)
-      store<S>(out + k, f(one_a ? all_a : load<S>(a + k), operands < 2 || one_b ? all_b : load<S>(b + k),
-                          operands < 3 || one_c ? all_c : load<S>(c + k)));
-    if (const int64_t left = count - k; left > 0)
-      store<S>(out + k, f(one_a ? all_a : load<S>(a + k, left), operands < 2 || one_b ? all_b : load<S>(b + k, left),
-                          operands < 3 || one_c ? all_c : load<S>(c + k, left)), left);
-  }
-}
-
-template <class S, int operands, class T, class F>
-UNROLL_APART void element_wise(T* to, int64_t to_stride, int64_t lines, int64_t count, const Read<T>* o, F f) {
-  if constexpr (operands == 1) {
-    o[0].one ? lines_of<S, true, false, false, 1>(to, to_stride, lines, count, o, f)
-             : lines_of<S, false, false, false, 1>(to, to_stride, lines, count, o, f);
-  } else if constexpr (operands == 2) {
-    switch (o[0].one + 2 * o[1].one) {
-      case 0: return lines_of<S, false, false, false, 2>(to, to_stride, lines, count, o, f);
-      case 1: return lines_of<S, true, false, false, 2>(to, to_stride, lines, count, o, f);
-      case 2: return lines_of<S, false, true, false, 2>(to, to_stride, lines, count, o, f);
-      default: return lines_of<S, true, true, false, 2>(to, to_stride, lines, count, o, f);
-    }
-  } else {
-    switch (o[0].one + 2 * o[1].one + 4 * o[2].one) {
-      case 0: return lines_of<S, false, false, false, 3>(to, to_stride, lines, count, o, f);
-      case 1: return lines_of<S, true, false, false, 3>(to, to_stride, lines, count, o, f);
-      case 2: return lines_of<S, false, true, false, 3>(to, to_stride, lines, count, o, f);
-      case 3: return lines_of<S, true, true, false, 3>(to, to_stride, lines, count, o, f);
-      case 4: return lines_of<S, false, false, true, 3>(to, to_stride, lines, count, o, f);
-      case 5: return lines_of<S, true, false, true, 3>(to, to_stride, lines, count, o, f);
-      case 6: return lines_of<S, false, true, true, 3>(to, to_stride, lines, count, o, f);
-      default: return lines_of<S, true, true, true, 3>(to, to_stride, lines, count, o, f);
-    }
-  }
-}
-
-template <class S, class T>
-void compute(int64_t op, T* to, int64_t stride, int64_t lines, int64_t count, const Read<T>* o) {
-  using V = typename S::V;
-  using I = typename S::I;
-  const V one = splat<S>(1), zero{};
-  const auto number = [=](I mask) { return mask ? one : zero; };
-#define UNROLL_1(expression) \
-  return element_wise<S, 1>(to, stride, lines, count, o, [=](V a, V, V) -> V { return expression; })
-#define UNROLL_2(expression) \
-  return element_wise<S, 2>(to, stride, lines, count, o, [=](V a, V b, V) -> V { return expression; })
-#define UNROLL_3(expression) \
-  return element_wise<S, 3>(to, stride, lines, count, o, [=](V a, V b, V c) -> V { return expression; })
-  switch (op) {
-    case COPY: UNROLL_1(a);
-    case NEG: UNROLL_1(-a);
-    case SIGMOID:
-      return element_wise<S, 1>(to, stride, lines, count, o, [](V a, V, V) -> V {
-        const Quotient<S> q = sigmoid<S>(a);
-        return q.top / q.bottom;
-      });
-    case TANH:
-      return element_wise<S, 1>(to, stride, lines, count, o, [](V a, V, V) -> V {
-        const Quotient<S> q = hyperbolic_tangent<S>(a);
-        return q.top / q.bottom;
-      });
-    case RELU: UNROLL_1((a < zero ? zero : a));  // in this order a NaN passes
-    case EXP: UNROLL_1(exponential_of<S>(a));
-    case LOG: UNROLL_1(each_lane(a, [](T x) { return natural_log(x); }));
-    case SQRT: UNROLL_1(square_root(a));
-    case ABS: UNROLL_1((a < zero ? -a : a + zero));
-    case SIGN: UNROLL_1((a > zero ? one : a < zero ? -one : zero));
-    case SIN: UNROLL_1(each_lane(a, [](T x) { return sine(x); }));
-    case COS: UNROLL_1(each_lane(a, [](T x) { return cosine(x); }));
-    case SOFTPLUS:  // as torch has it: beyond 20 it is the number itself
-      UNROLL_1(each_lane(a, [](T x) { return x > T(20) ? x : log_plus_1(exact_exp(x)); }));
-    case ADD: UNROLL_2(a + b);
-    case SUB: UNROLL_2(a - b);
-    case MUL: UNROLL_2(a * b);
-    case DIV: UNROLL_2(a / b);
-    case MAXIMUM: UNROLL_2((a == a ? b == b ? (a > b ? a : b) : b : a));
-    case MINIMUM: UNROLL_2((a == a ? b == b ? (a < b ? a : b) : b : a));
-    case POW:
-      return element_wise<S, 2>(to, stride, lines, count, o, [](V a, V b, V) -> V {
-        for (int lane = 0; lane < S::lanes; ++lane) a[lane] = power(a[lane], b[lane]);
-        return a;
-      });
-    case LESS: UNROLL_2(number(a < b));
-    case EQUAL: UNROLL_2(number(a == b));
-    case SIGMOID_BACK: UNROLL_2(a * (b * (one - b)));
-    case TANH_BACK: UNROLL_2(a * (one - b * b));
-    case RELU_BACK: UNROLL_2((b <= zero ? zero : a));
-    case WHERE: UNROLL_3((a != zero ? b : c));
-    case MULTIPLY_ADD: UNROLL_3(a * b + c);
-  }
-#undef UNROLL_1
-#undef UNROLL_2
-#undef UNROLL_3
-}
-
-// The sum over a row of the products of two rows, piece by piece; one of them may be one number.
-template <class S, class T>
-UNROLL_INLINE void dot_rows(T* to, int64_t rows, const int64_t* list, int64_t count, const Read<T>* piece, const Value* value) {
-  using V = typename S::V;
-  for (int64_t row = 0; row < rows; ++row) {
-    V all[2] = {};
-    for (int64_t n = 0; n < count; n += 2) {
-      const T *const a = piece[n].at + row * piece[n].stride, *const b = piece[n + 1].at + row * piece[n + 1].stride;
-      const bool one_a = piece[n].one, one_b = piece[n + 1].one;
-      const int64_t width = value[list[one_a ? n + 1 : n]].width;
-      const V all_a = one_a ? splat<S>(*a) : V{}, all_b = one_b ? splat<S>(*b) : V{};
-      int64_t k = 0, turn = 0;
-      for (; k + S::lanes <= width; k += S::lanes, turn ^= 1)
-        all[turn] += (one_a ? all_a : load<S>(a + k)) * (one_b ? all_b : load<S>(b + k));
-      if (k < width) {
-        const int64_t left = width - k;
-        V product = (one_a ? all_a : load<S>(a + k, left)) * (one_b ? all_b : load<S>(b + k, left));
-        for (int64_t lane = left; lane < S::lanes; ++lane) product[lane] = 0;
-        all[0] += product;
-      }
-    }
-    const V both = all[0] + all[1];
-    T total = 0;
-    for (int lane = 0; lane < S::lanes; ++lane) total += both[lane];
-    to[row] = total;
-  }
-}
-
-// Over the pieces of each row, in an order of their own: vector by vector, then lane by lane.
-template <class S, class T, class F>
-UNROLL_INLINE void over_rows(T* to, int64_t rows, const int64_t* list, int64_t count, const Read<T>* piece,
-                             const Value* value, T begin, F f) {
-  using V = typename S::V;
-  for (int64_t row = 0; row < rows; ++row) {
-    V all = splat<S>(begin);
-    for (int64_t n = 0; n < count; ++n) {
-      const T* from = piece[n].at + row * piece[n].stride;
-      const int64_t width = value[list[n]].width;
-      int64_t k = 0;
-      for (; k + S::lanes <= width; k += S::lanes) all = f(all, load<S>(from + k));
-      if (k < width) {
-        V tail = splat<S>(begin);
-        for (int64_t lane = 0; k + lane < width; ++lane) tail[lane] = from[k + lane];
-        all = f(all, tail);
-      }
-    }
-    T total = begin;
-    for (int lane = 0; lane < S::lanes; ++lane) total = f(total, T(all[lane]));
-    to[row] = total;
-  }
-}
 
 // --- one step -----------------------------------------------------------------------------------------------------------
 
@@ -221,24 +23,40 @@ struct Machine {
     return {at, column ? 0 : L.stride[v], value.width == 1 && (!column || fixed)};
   }
 
-  void element(const Instruction& i, int64_t first, int64_t rows, int operands) const {
-    const Value& to = code.value[i.result];
-    const bool column = to.width == 1;
-    const Read<T> result = read(i.result, first, column);
-    Read<T> o[3];
-    bool straight = !column;
-    for (int n = 0; n < operands; ++n) {
-      o[n] = read(i.operand[n], first, column);
-      straight = straight && (o[n].one ? o[n].stride == 0 : o[n].stride == result.stride);
+  // How the instructions of one direction are run; `point` says where their values are.
+  void prepare(const Instruction* begin, int64_t count) const {
+    for (int64_t n = 0; n < count; ++n) {
+      const Instruction& i = begin[n];
+      Ready<T>& ready = room.ready[n];
+      ready = {};
+      if (i.op < COPY) continue;
+      const bool column = code.value[i.result].width == 1;
+      ready.count = column ? 1 : L.stride[i.result];
+      ready.to_move = moves(i.result);
+      ready.operands = operands_of(i.op);
+      bool by_row = false;
+      int ones = 0;
+      for (int k = 0; k < ready.operands; ++k) {
+        const Read<T> o = read(i.operand[k], 0, column);
+        by_row = by_row || (!column && o.stride != (o.one ? 0 : ready.count));
+        ones |= o.one << k;
+        ready.stride[k] = o.stride, ready.move[k] = moves(i.operand[k]);
+      }
+      ready.run = element_for<S, T>(i.op, ones, by_row);
     }
-    T* const at = const_cast<T*>(result.at);
-    if (column)
-      compute<S>(i.op, at, 0, 1, rows, o);
-    else if (straight)  // one line of all rows
-      compute<S>(i.op, at, 0, 1, rows * result.stride, o);
-    else
-      compute<S>(i.op, at, result.stride, rows, result.stride, o);
   }
+
+  void aim(const Instruction* begin, int64_t count) const {
+    for (int64_t n = 0; n < count; ++n) {
+      Ready<T>& ready = room.ready[n];
+      if (!ready.run) continue;
+      ready.to = room.at[begin[n].result];
+      for (int k = 0; k < ready.operands; ++k) ready.from[k] = room.at[begin[n].operand[k]];
+    }
+  }
+
+  // How far a value's rows are apart where it is there for the whole block.
+  int64_t moves(int64_t v) const { return code.value[v].home == LOCAL ? 0 : L.stride[v]; }
 
   void apart(const Instruction& i, int64_t first, int64_t rows, int64_t step) const {
     switch (i.op) {
@@ -409,7 +227,11 @@ struct Machine {
       for (int64_t first = 0; first < rows; first += L.rows) {
         const int64_t some = smaller(L.rows, rows - first);
         for (int64_t k = n; k < end; ++k)
-          begin[k].op < COPY ? apart(begin[k], first, some, step) : element(begin[k], first, some, operands_of(begin[k].op));
+          if (const Ready<T>& r = room.ready[k]; r.run)
+            r.run(r.to + first * r.to_move, r.from[0] + first * r.move[0], r.from[1] + first * r.move[1],
+                  r.from[2] + first * r.move[2], some, r);
+          else
+            apart(begin[k], first, some, step);
       }
       n = end;
     }
@@ -484,6 +306,7 @@ struct Machine {
 
   void forward() const {
     begin();
+    prepare(code.forward, code.forward_count);
     const int64_t H = code.state[0].size;
     const auto keep_last = [&](int64_t first, int64_t end, bool fresh) {
       for (int64_t k = 0; k < code.states; ++k)
@@ -497,6 +320,7 @@ struct Machine {
     for (int64_t step = 0; step < block.steps; ++step) {
       const int64_t rows = block.active[step];
       point(step, 0);
+      aim(code.forward, code.forward_count);
       execute(code.forward, code.forward_count, rows, step);
       for (int64_t n = 0; n < code.state[0].pieces; ++n) {
         const StatePiece& piece = code.state[0].piece[n];
@@ -515,6 +339,7 @@ struct Machine {
 
   void backward() const {
     begin();
+    prepare(code.backward, code.backward_count);
     int64_t filled = 0;
     for (int64_t step = block.steps - 1; step >= 0; --step) {
       const int64_t rows = block.active[step], going_on = step + 1 < block.steps ? block.active[step + 1] : 0;
@@ -523,6 +348,7 @@ struct Machine {
         filled = 0;
       }
       point(step, filled);
+      aim(code.backward, code.backward_count);
       for (int64_t k = 0; k < code.states; ++k)
         for (int64_t n = 0; n < code.state[k].pieces; ++n) {
           const StatePiece& piece = code.state[k].piece[n];

@@ -679,6 +679,7 @@ void sum_gradients(const Problem<T>& p, T* const* partial, int64_t partials, int
 
 // --- step programs ---------------------------------------------------------------------------------------------------
 
+#include "elements.hpp"
 #include "interpret.hpp"
 
 // --- the table ------------------------------------------------------------------------------------------------------

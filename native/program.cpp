@@ -507,11 +507,13 @@ class Rooms {
     run.finite = finite_.data();
     const size_t values = static_cast<size_t>(run.code->values), cells = static_cast<size_t>(capacity);
     pointers_.resize(values * static_cast<size_t>(threads));
+    const size_t instructions = static_cast<size_t>(std::max(run.code->forward_count, run.code->backward_count));
+    ready_.resize(instructions * static_cast<size_t>(threads));
     rows_.resize((backward ? cells * static_cast<size_t>(places.operands()) : 0) * static_cast<size_t>(threads));
     cells_.resize((backward ? 2 * cells : 0) * static_cast<size_t>(threads));
     for (size_t n = 0; n < static_cast<size_t>(threads); ++n) {
       Room<T> room{};
-      room.at = pointers_.data() + n * values;
+      room.at = pointers_.data() + n * values, room.ready = ready_.data() + n * instructions;
       room.local = next, room.scratch = room.local + local, room.states = room.scratch + scratch;
       room.gradients = room.states + states, room.strips = room.gradients + gradients, room.pack = room.strips + strips;
       room.partials = room.pack + pack;
@@ -539,6 +541,7 @@ class Rooms {
   std::vector<T*> partials_, pointers_;
   std::vector<const T*> rows_;
   std::vector<int64_t> cells_;
+  std::vector<Ready<T>> ready_;
   std::vector<Room<T>> rooms_;
   std::unique_ptr<Scratch> memory_;
 };

@@ -136,9 +136,35 @@ struct Scan {
   char *finite;              // [affines][most_pieces]: the weights are finite
 };
 
+// One operand of an instruction: rows, or one number a row or for all.
+template <class T>
+struct Read {
+  const T* at;
+  int64_t stride;
+  bool one;
+};
+
+template <class T>
+struct Ready;
+
+template <class T>
+using Element = void (*)(T* to, const T* a, const T* b, const T* c, int64_t rows, const Ready<T>& how);
+
+// An instruction with all that need not be asked again for every few rows.
+template <class T>
+struct Ready {
+  Element<T> run;              // null where it is no operation element by element
+  T* to;                       // for the first row of the block
+  const T* from[3];
+  int64_t to_move, move[3];    // from there to the same of the next row, unless only a few rows are there at a time
+  int64_t stride[3], count;    // from row to row of those that are there; numbers a row
+  int operands;
+};
+
 // The memory of one thread.
 template <class T>
 struct Room {
+  Ready<T>* ready;           // of each instruction
   T** at;                    // of each value, for its first row of the block
   T *local, *scratch, *states, *gradients, *strips, *pack, *partials;
   int64_t most, capacity;    // rows of a block; cells of a strip

@@ -76,6 +76,10 @@ UNROLL_INLINE void store(typename S::Scalar* to, typename S::V value) {
 template <class S>
 UNROLL_INLINE typename S::V load(const typename S::Scalar* from, int64_t count) {
   if (count >= S::lanes) return load<S>(from);
+#if defined(__AVX512F__) && UNROLL_VECTOR_BYTES == 64
+  if constexpr (sizeof(*from) == 4) return (typename S::V)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from);
+  if constexpr (sizeof(*from) == 8) return (typename S::V)_mm512_maskz_loadu_pd(__mmask8((1u << count) - 1), from);
+#endif
   typename S::V value{};
   for (int64_t lane = 0; lane < count; ++lane) value[lane] = from[lane];
   return value;
@@ -84,6 +88,10 @@ UNROLL_INLINE typename S::V load(const typename S::Scalar* from, int64_t count) 
 template <class S>
 UNROLL_INLINE void store(typename S::Scalar* to, typename S::V value, int64_t count) {
   if (count >= S::lanes) return store<S>(to, value);
+#if defined(__AVX512F__) && UNROLL_VECTOR_BYTES == 64
+  if constexpr (sizeof(*to) == 4) return _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), (__m512)value);
+  if constexpr (sizeof(*to) == 8) return _mm512_mask_storeu_pd(to, __mmask8((1u << count) - 1), (__m512d)value);
+#endif
   for (int64_t lane = 0; lane < count; ++lane) to[lane] = value[lane];
 }
 

@@ -169,7 +169,7 @@ class Program:
         return node.of[0] if node.op == "number" else None
 
     def _simplified(self, op: str, args: tuple[int, ...]) -> int | None:
-        """What stands for an operation that computes nothing: times one, plus zero, minus minus."""
+        """What stands for an operation that computes nothing, such as times one, or the same in each column."""
         if op in ("add", "sub", "mul", "div"):
             a, b = args
             idle = 0.0 if op in ("add", "sub") else 1.0
@@ -179,6 +179,11 @@ class Program:
                 return b
         if op == "neg" and self.nodes[args[0]].op == "neg":
             return self.nodes[args[0]].args[0]
+        wide = [n for n in args if self.nodes[n].op == "widen"]
+        if wide and op in ELEMENTWISE and all(n in wide or self.nodes[n].op == "number" for n in args):
+            narrow = self.add(op, *(self.nodes[n].args[0] if n in wide else n for n in args))
+            width = self.nodes[wide[0]].width
+            return self.add("widen", narrow, of=(width,), shape=(width,))
         return None
 
     def _shape(self, op: str, args: tuple[int, ...]) -> tuple[int, ...]:

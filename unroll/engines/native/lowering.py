@@ -40,6 +40,8 @@ _CHEAP = {
     "minimum",
     "copy",
     "widen",
+    "tanh",
+    "sigmoid",
 }
 _FREE = {"slice", "concat", "place", "stop"}  # pieces of other values
 _UNALIGNED = {"linear", "linear_back", "sum", "max", "widen", "input", "state", "gradient"}
@@ -172,6 +174,7 @@ class _Lowering:
                 read = [self._read(a, unit[1], True) for a in factors] or [self.operand(*unit, True)]
                 backward.append([NUMBER["accumulate"], self.weight(w), piece[0], *read])
             jobs = self._jobs(back, backward)
+        forward, backward = (self._ordered(part) for part in (forward, backward))
         for part in (forward, backward):
             self._share_memory(part)
         self._encode(forward, backward, jobs)
@@ -554,6 +557,39 @@ class _Lowering:
             return [NUMBER["multiply_add"], result, *of_product, self._read(node.args[1 - product], piece, backward)]
         operands = [self._read(a, piece, backward) for a in node.args]
         return [NUMBER["copy" if node.op == "widen" else node.op], result, *operands]
+
+    def _ordered(self, instructions: Sequence[list[int]]) -> list[list[int]]:
+        """Products and sums over steps as soon as what they read is there; what is computed again as late as can be.
+
+        So there are few stretches between products, and most values are used up within theirs.
+        """
+        found: list[list[int]] = []
+        for one in instructions:
+            op, place = OPS[one[0]], len(found)
+            if op in ("affine", "accumulate"):
+                read = set(_touched(one)[1])
+                while place and not (
+                    read.intersection(_touched(found[place - 1])[0]) or (op == "affine" == OPS[found[place - 1][0]])
+                ):
+                    place -= 1
+            found.insert(place, one)
+        waiting: dict[int, list[int]] = {}  # instructions that read what is always there, by the value that they make
+        ordered: list[list[int]] = []
+
+        def put(one: list[int]) -> None:
+            for v in dict.fromkeys(_touched(one)[1]):
+                if v in waiting:
+                    put(waiting.pop(v))
+            ordered.append(one)
+
+        for one in found:
+            made, read = _touched(one)
+            there = all(v in waiting or self.values[v][1] in (SAVED, BEFORE, VECTOR, CONSTANT) for v in read)
+            if one[0] >= NUMBER["copy"] and there and self.values[made[0]][1] == SCRATCH:
+                waiting[made[0]] = one
+            else:
+                put(one)
+        return ordered
 
     def _share_memory(self, instructions: Sequence[list[int]]) -> None:
         """Scratch values that are never alive together share a slot; those that no product reads or makes are LOCAL."""
