@@ -55,7 +55,7 @@ class CellParameters(Cell):
 
     @torch.no_grad()
     def initialise(self, how: str) -> None:
-        """Draw W, U and b anew, in this order.
+        """Draw W, U and b anew, in this order, and after them what else a cell has; its vectors are treated as b.
 
         - ``uniform``: all from U(-1/√H, 1/√H), torch's default for its recurrent layers.
         - ``linear``: all from U(-1/√(D+H), 1/√(D+H)), the default of a linear layer on [h_{t-1}, x_t], as in the LSTM
