@@ -368,8 +368,8 @@ def recipes() -> None:
 
 @cli.command(cls=Command, short_help="List the cells that recipes can name, with their formulas.")
 @click.argument("cells", nargs=-1, metavar="[CELLS]...")
-@click.option("--input-size", type=click.IntRange(1), default=28, show_default=True, help="features D of x_t")
-@click.option("--hidden-size", type=click.IntRange(1), default=128, show_default=True, help="hidden units H")
+@click.option("--input-size", type=click.IntRange(1, 4096), default=28, show_default=True, help="features D of x_t")
+@click.option("--hidden-size", type=click.IntRange(1, 4096), default=128, show_default=True, help="hidden units H")
 def cells(cells: tuple[str, ...], input_size: int, hidden_size: int) -> None:
     """List the cells that recipes can name (--cell NAME), with parameters, cost and formulas; all if CELLS are left out.
 

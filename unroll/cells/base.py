@@ -64,15 +64,13 @@ class Cell(nn.Module):
     def masks(self) -> tuple[Mask, ...]:
         """What a step needs beside x and the state, in the mode (training or evaluation) that the cell is in.
 
-        An engine draws the masks of a whole scan before it begins, in this order, and hands each step its own.
+        An engine draws the masks of a whole scan before it begins, in this order, and hands each step its own: forward takes
+        them (B, width) as further arguments, and draws them itself where it is called without.
         """
         return ()
 
-    def forward(self, x: Tensor, state: Any, *masks: Tensor) -> Any:
-        """x_t (B, D) or word indices (B,), the state before, the masks' values (B, width) -> the state after.
-
-        A cell with masks that is called without them draws its own.
-        """
+    def forward(self, x: Tensor, state: Any) -> Any:
+        """x_t (B, D) or word indices (B,), the state before -> the state after."""
         raise NotImplementedError
 
     def initial_state(self, batch_size: int) -> State:
@@ -107,7 +105,7 @@ def check_share(name: str, share: object) -> float:
     Raises:
         InputError: it is no number in [0, 1).
     """
-    if isinstance(share, bool) or not isinstance(share, numbers.Real) or not 0 <= share < 1:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
         raise InputError(f"{name} is {quoted(share)}; expected a share in [0, 1)")
     return float(share)
 
@@ -147,7 +145,7 @@ class AdaptedCell(Cell):
         self.input_size = getattr(module, "input_size", None)
         self.spread = spread
 
-    def forward(self, x: Tensor, state: Any, *masks: Tensor) -> Any:
+    def forward(self, x: Tensor, state: Any) -> Any:
         before = parts(state)
         after = self.module(x, *before) if self.spread else self.module(x, state)
         found = after if isinstance(after, tuple) else (after,)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from unroll.cells.base import Cell, Mask, State, as_cell, check_share, joined, parts
@@ -86,6 +85,7 @@ class Zoneout(Wrapper):
     Raises:
         InputError: the module is no cell, or `share` does not fit.
 
+    >>> import torch
     >>> cell = Zoneout(nn.GRUCell(28, 128), 0.1)
     >>> cell(torch.zeros(64, 28), cell.initial_state(64)).shape
     torch.Size([64, 128])
@@ -141,7 +141,9 @@ class _Reading(Wrapper):
         super().__init__(cell, self.name)
         self.inputs, self.states = inputs, states
         if inputs > 0 and self.input_size is None:
-            raise InputError(f"{type(cell).__name__} does not say its input_size, the width of the inputs to be dropped")
+            raise InputError(
+                f"{type(cell).__name__} does not say its input_size, the width of the inputs to be dropped"
+            )
 
     @property
     def own(self) -> tuple[Mask, ...]:
@@ -196,6 +198,7 @@ class VariationalDropout(_Reading):
     Raises:
         InputError: the module is no cell, does not say its input_size where `inputs` is above 0, or a share is not in [0, 1).
 
+    >>> import torch
     >>> cell = VariationalDropout(nn.RNNCell(28, 128), inputs=0.2, states=0.3)
     >>> cell(torch.zeros(64, 28), cell.initial_state(64)).shape
     torch.Size([64, 128])
@@ -223,6 +226,7 @@ class RecurrentDropout(_Reading):
     Raises:
         InputError: the module is no cell, or `share` is not in [0, 1).
 
+    >>> import torch
     >>> cell = RecurrentDropout(nn.RNNCell(28, 128), 0.25)
     >>> cell(torch.zeros(64, 28), cell.initial_state(64)).shape
     torch.Size([64, 128])

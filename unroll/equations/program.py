@@ -317,7 +317,9 @@ class Program:
             found = json.loads(text)
             version = found["version"]
             program = cls(tuple(found["inputs"]), tuple(found["states"]), constants=dict(constants))
-            program.masks = tuple(Mask(int(n), float(p), bool(same), bool(scaled)) for n, p, same, scaled in found["masks"])
+            program.masks = tuple(
+                Mask(int(n), float(p), bool(same), bool(scaled)) for n, p, same, scaled in found["masks"]
+            )
             for op, args, of, shape, row, name, line in found["nodes"]:
                 if op not in (*ELEMENTWISE, *LEAVES, *_SHAPES, "linear", "lookup", "sum", "max", "stop"):
                     raise ValueError(op)
