@@ -365,6 +365,7 @@ def test_quantities_are_those_of_the_step():
         (lambda: VariationalDropout(RNNCell(D, H), inputs=2), r"inputs is 2; expected a share"),
         (lambda: VariationalDropout(RNNCell(D, H), states=float("nan")), r"states is nan; expected a share"),
         (lambda: RecurrentDropout(RNNCell(D, H), 1.0), r"share is 1.0; expected a share"),
+        (lambda: Mask(3, 1.5).draw(2, torch.zeros(2, 1)), r"the share of a mask is 1.5; expected a share in"),
         (lambda: Zoneout(nn.Linear(2, 2), 0.1), r"Linear.forward takes 1 arguments; expected x and the state"),
     ],
 )

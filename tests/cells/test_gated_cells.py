@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -201,3 +203,14 @@ def test_native_engine_takes_each_cell_of_recipes(name, words):
 def test_gates_of_other_cells_are_not_removed(name):
     with pytest.raises(InputError, match="only the LSTM has gates to remove here, and the cell is of kind"):
         without(cell_type(name)(2, 2), "f")
+
+
+def test_training_an_lstm_imports_no_other_cell():
+    code = (
+        "import sys; from unroll.training import train; from unroll.models import SequenceClassifier\n"
+        "SequenceClassifier('lstm', 2, 2, 2)\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('unroll.cells.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    expected = [f"unroll.cells.{name}" for name in ("base", "lstm", "parameters", "rnn")]
+    assert done.stdout.split() == expected

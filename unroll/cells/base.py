@@ -38,7 +38,12 @@ class Mask(NamedTuple):
         return 1 / (1 - self.share) if self.scaled else 1.0
 
     def draw(self, T: int, like: Tensor) -> Tensor:
-        """(T, B, width) by torch's generator, of the type and on the device of `like` (B, …); constant ones are not copied."""
+        """(T, B, width) by torch's generator, of the type and on the device of `like` (B, …); constant ones are not copied.
+
+        Raises:
+            InputError: the share is not in [0, 1).
+        """
+        check_share("the share of a mask", self.share)
         drawn = like.new_empty(1 if self.constant else T, len(like), self.width).bernoulli_(1 - self.share)
         return (drawn * self.kept if self.scaled else drawn).expand(T, -1, -1)
 
