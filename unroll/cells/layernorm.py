@@ -5,6 +5,8 @@ Source: Ba, Kiros & Hinton, "Layer Normalization", arXiv:1607.06450, 2016, suppl
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
@@ -42,6 +44,7 @@ class LayerNormLSTMCell(CellParameters):
     about = "a long short-term memory network (LSTM) with layer normalisation"
     state_names = ("h", "c")
     gate_names = ("i", "f", "c_tilde", "o")
+    first_values: ClassVar[dict[str, float]] = {"alpha_h": 1.0, "alpha_x": 1.0, "alpha_c": 1.0, "beta": 0.0}
 
     def __init__(
         self,
@@ -56,16 +59,6 @@ class LayerNormLSTMCell(CellParameters):
         self.alpha_x = nn.Parameter(torch.ones(4 * hidden_size, device=device, dtype=dtype))
         self.alpha_c = nn.Parameter(torch.ones(hidden_size, device=device, dtype=dtype))
         self.beta = nn.Parameter(torch.zeros(hidden_size, device=device, dtype=dtype)) if bias else None
-
-    @torch.no_grad()
-    def initialise(self, how: str) -> None:
-        """Draw W, U and b anew (see `CellParameters.initialise`); the gains are 1 and β is 0."""
-        super().initialise(how)
-        for name, parameter in self.named_parameters():
-            if name.startswith("alpha"):
-                parameter.fill_(1)
-            elif name == "beta":
-                parameter.zero_()
 
     def equations(
         self, x: Float[Tensor, "B D"] | Integer[Tensor, " B"], h: Float[Tensor, "B H"], c: Float[Tensor, "B H"]
