@@ -15,7 +15,13 @@ from jaxtyping import install_import_hook
 
 # The shapes that the public functions declare are checked in every test.
 install_import_hook(
-    ["unroll.cells.lstm", "unroll.cells.rnn", "unroll.cells.parameters", "unroll.engines.reference", "unroll.models"],
+    [
+        *(
+            f"unroll.cells.{name}"
+            for name in ("rnn", "lstm", "gru", "peephole", "coupled", "layernorm", "mgu", "parameters")
+        ),
+        *("unroll.engines.reference", "unroll.models"),
+    ],
     "beartype.beartype",
 )
 

@@ -366,6 +366,25 @@ def recipes() -> None:
     _table([[name, load_recipe(name).about] for name in known_recipes()])
 
 
+@cli.command(cls=Command, short_help="List the cells that recipes can name, with their formulas.")
+@click.argument("cells", nargs=-1, metavar="[CELLS]...")
+@click.option("--input-size", type=click.IntRange(1, 4096), default=28, show_default=True, help="features D of x_t")
+@click.option("--hidden-size", type=click.IntRange(1, 4096), default=128, show_default=True, help="hidden units H")
+def cells(cells: tuple[str, ...], input_size: int, hidden_size: int) -> None:
+    """List the cells that recipes can name (--cell NAME), with parameters, cost and formulas; all if CELLS are left out.
+
+    Multiply-adds are those of one time step of one sequence, in products with weights. Names and formulas are those of the
+    cells' sources, in unroll/cells; [0:128] are the first 128 entries.
+    """
+    from unroll.insight.cells import listed, text_formulas, text_table
+
+    found = listed(cells, input_size, hidden_size)
+    say(f"D = {input_size} features, H = {hidden_size} hidden units")
+    _table(text_table(found))
+    for cell in found:
+        say("", *text_formulas(cell))
+
+
 @cli.command(cls=Command, short_help="Name versions, machine and engine in use.")
 def info() -> None:
     """Say which versions, which machine and which engine are in use."""

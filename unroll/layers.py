@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from unroll.cells import cell_type
-from unroll.cells.base import Cell, State, as_cell, check_size, joined, parts
+from unroll.cells.base import Cell, State, as_cell, check_share, check_size, joined, parts
 from unroll.cells.rnn import Nonlinearity
 from unroll.engines import EngineName, check_engine, scan
 from unroll.errors import InputError, nearest, quoted
@@ -124,8 +124,6 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         layers = _by_layer(cells, num_layers, bidirectional)
-        if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-            raise InputError(f"dropout is {quoted(dropout)}; expected a share in [0, 1)")
         check_engine(engine)
         self.cells = nn.ModuleList(nn.ModuleList(ways) for ways in layers)  # type: ignore[assignment]
         self.input_size = layers[0][0].input_size
@@ -134,7 +132,7 @@ class Recurrent(nn.Module):
         self.directions = len(layers[0])
         self.bidirectional = self.directions == 2
         self.batch_first = batch_first
-        self.dropout = float(dropout)
+        self.dropout = check_share("dropout", dropout)
         self.engine = engine
 
     def forward(

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from unroll.cells import LSTMCell
 from unroll.cells.variants import HELD_OPEN, OPEN, REMOVALS, hold_open, keep_open, without
 from unroll.cli import cli
-from unroll.engines import choose, native
+from unroll.engines import choose, native, reference
+from unroll.engines.native import programs
 from unroll.errors import InputError
 from unroll.insight import ablate
 from unroll.insight.ablate import count_parameters, plan, remove, table, text_table
@@ -100,6 +101,22 @@ def test_a_model_with_a_part_removed_keeps_its_parameters_and_learns(removed):
     walked_by = {choose("auto", cell, x) for cell in model.layers.cells[0]}
     if native.instruction_set() is not None:
         assert walked_by == {native}
+
+
+@pytest.mark.skipif(native.instruction_set() is None, reason="the compiled kernels are not installed")
+@pytest.mark.parametrize("removed", REMOVALS)
+def test_each_variant_is_a_step_program_with_the_references_numbers_and_gradients(removed):
+    torch.manual_seed(3)
+    cell = without(LSTMCell(3, 5, dtype=torch.float64), removed)
+    x = torch.randn(6, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert native.why_not(cell, x) is None
+    assert isinstance(programs.step_of(cell, words=False), programs.Step)
+    found = []
+    for engine in (reference, programs):
+        outputs, last = engine.scan(cell, x, cell.initial_state(4), torch.tensor([6, 0, 3, 5]))
+        total = (outputs**2).sum() + last[1].sum()
+        found.append([outputs, *last, *torch.autograd.grad(total, [x, *cell.parameters()])])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-10)
 
 
 def test_a_variant_without_a_gate_has_a_quarter_of_the_cell_fewer_parameters():

@@ -2,8 +2,9 @@
 
 Everything that a recipe decides is done here a second time: reading and splitting the data, numbering words and classes,
 the first weights, the order of the batches, what is drawn at random, the loss, the update, the schedule, patience and the
-choice of the weights that are tested. The layers, optimisers and schedules are torch's. Of the package there is only
-`unroll.data.augment`, which has tests of its own. Nothing here is fast, and nothing checks its input.
+choice of the weights that are tested. The layers, optimisers and schedules are torch's, but for the cells that torch does not
+have (`Loop`). Of the package there is only `unroll.data.augment`, which has tests of its own. Nothing here is fast, and nothing
+checks its input.
 
 Run it with float64 as torch's default type.
 """
@@ -15,6 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -199,6 +201,61 @@ def class_order(labels: Any) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------- model
 
 
+class Loop(nn.Module):
+    """A layer in torch's form of a cell that torch does not have, one sequence and one step at a time."""
+
+    BLOCKS = {"peephole": 4, "coupled": 3, "layernorm": 4, "mgu": 2}  # noqa: RUF012 - nobody writes to it
+
+    def __init__(self, cell: str, D: int, H: int, bidirectional: bool) -> None:
+        super().__init__()
+        self.cell, self.input_size, rows = cell, D, self.BLOCKS[cell] * H
+        self.ends = ("l0", "l0_reverse")[: 1 + bidirectional]
+        self.more: dict[str, Tensor] = {"p": torch.zeros(3 * H)} if cell == "peephole" else {}
+        if cell == "layernorm":
+            ones = {"alpha_h": torch.ones(rows), "alpha_x": torch.ones(rows), "alpha_c": torch.ones(H)}
+            self.more = ones | {"beta": torch.zeros(H)}
+        for end in self.ends:
+            first = {"weight_hh": torch.empty(rows, H), "weight_ih": torch.empty(rows, D), "bias_ih": torch.empty(rows)}
+            for name, value in (first | {"bias_hh": torch.empty(rows)} | self.more).items():
+                self.register_parameter(f"{name}_{end}", nn.Parameter(value.clone()))
+
+    def forward(self, packed: Any) -> Any:
+        x, lengths = pad_packed_sequence(packed)
+        ways, last = [], []
+        for end in self.ends:
+            each = []
+            for b, n in enumerate(lengths.tolist()):
+                h = c = torch.zeros(getattr(self, f"weight_hh_{end}").shape[1])
+                outputs = []
+                for x_t in x[:n, b] if end == "l0" else x[:n, b].flip(0):
+                    h, c = self.step(x_t, h, c, end)
+                    outputs.append(h)
+                each.append((torch.stack(outputs if end == "l0" else outputs[::-1]), h))
+            ways.append(pad_sequence([rows for rows, _ in each]))
+            last.append(torch.stack([h for _, h in each]))
+        return pack_padded_sequence(torch.cat(ways, -1), lengths, enforce_sorted=False), torch.stack(last)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, end: str) -> tuple[Tensor, Tensor]:
+        """x (D,), h and c (H,) -> h and c after the step; of a cell without c the same twice."""
+        W, U, b = (getattr(self, f"{name}_{end}") for name in ("weight_hh", "weight_ih", "bias_ih"))
+        more, H = {name: getattr(self, f"{name}_{end}") for name in self.more}, len(h)
+        if self.cell == "mgu":
+            f = torch.sigmoid(W[:H] @ h + U[:H] @ x + b[:H])
+            h = h + f * (torch.tanh(W[H:] @ (f * h) + U[H:] @ x + b[H:]) - h)
+            return h, h
+        if self.cell == "layernorm":
+            a = F.layer_norm(W @ h, b.shape, more["alpha_h"]) + F.layer_norm(U @ x, b.shape, more["alpha_x"]) + b
+        else:
+            a = W @ h + U @ x + b
+        *first, g, o = a.split(H)
+        p_i, p_f, p_o = more["p"].split(H) if self.cell == "peephole" else [torch.zeros(H)] * 3
+        f = torch.sigmoid(first[-1] + p_f * c)
+        i = 1 - f if self.cell == "coupled" else torch.sigmoid(first[0] + p_i * c)
+        c = f * c + i * torch.tanh(g)
+        shown = F.layer_norm(c, (H,), more["alpha_c"], more["beta"]) if self.cell == "layernorm" else c
+        return torch.sigmoid(o + p_o * c) * torch.tanh(shown), c
+
+
 class Model(nn.Module):
     """One torch layer for each layer of the recipe.
 
@@ -211,7 +268,8 @@ class Model(nn.Module):
         H, self.directions = recipe.hidden_size, 1 + recipe.bidirectional
         embedded = getattr(recipe, "embedding_size", None)
         widths = [embedded or width] + [H * self.directions] * (recipe.num_layers - 1)
-        kind: Any = {"lstm": nn.LSTM, "rnn": nn.RNN, "gru": nn.GRU}[recipe.cell]
+        theirs: Any = {"lstm": nn.LSTM, "rnn": nn.RNN, "gru": nn.GRU}
+        kind = theirs.get(recipe.cell) or partial(Loop, recipe.cell)
         options = {"nonlinearity": recipe.nonlinearity} if recipe.cell == "rnn" else {}
         self.layers = nn.ModuleList(kind(D, H, bidirectional=recipe.bidirectional, **options) for D in widths)
         self.W_out = nn.Parameter(torch.empty(classes, H * self.directions))
@@ -244,8 +302,13 @@ class Model(nn.Module):
                         weights.copy_(evenly(weights.shape, 1 / math.sqrt(H if how == "uniform" else D + H)))
                     if recipe.cell == "gru":
                         b_h[2 * H :] = evenly((H,), 1 / math.sqrt(H if how == "uniform" else D + H))
-                if recipe.cell == "lstm" and recipe.forget_bias is not None:
-                    b[H : 2 * H] = recipe.forget_bias
+                    if recipe.cell == "peephole":
+                        getattr(layer, f"p_{end}").copy_(
+                            evenly((3 * H,), 1 / math.sqrt(H if how == "uniform" else D + H))
+                        )
+                if recipe.cell not in ("rnn", "gru") and recipe.forget_bias is not None:
+                    start = 0 if recipe.cell in ("coupled", "mgu") else H
+                    b[start : start + H] = recipe.forget_bias
         classes, features = self.W_out.shape
         self.b_out.zero_()
         if how == "normal":
@@ -288,6 +351,8 @@ class Model(nn.Module):
             for direction, end in enumerate(("l0", "l0_reverse")[: self.directions]):
                 for ours, theirs in (("W", "weight_hh"), ("U", "weight_ih"), ("b", "bias_ih")):
                     found[f"layers.cells.{number}.{direction}.{ours}"] = getattr(layer, f"{theirs}_{end}")
+                for name in getattr(layer, "more", ()):
+                    found[f"layers.cells.{number}.{direction}.{name}"] = getattr(layer, f"{name}_{end}")
                 if self.recipe.cell == "gru":
                     found[f"layers.cells.{number}.{direction}.b_h"] = getattr(layer, f"bias_hh_{end}")
         return found

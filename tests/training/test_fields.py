@@ -26,7 +26,7 @@ class Change(NamedTuple):
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}
 SHARED = [
-    Change("cell", ("rnn", "gru")),
+    Change("cell", ("rnn", "gru", "peephole", "coupled", "layernorm", "mgu")),
     Change("nonlinearity", ("relu",), {"cell": "rnn"}),
     Change("hidden_size", (6,)),
     Change("num_layers", (2,)),

@@ -34,6 +34,10 @@ RECIPES = {
             **{"cell": "gru", "num_layers": 2, "bidirectional": True, "dropout": 0.2, "initialisation": "linear"},
             **{"weight_decay": 0.1, "max_norm": 0.5},
         },
+        "peephole": {
+            **{"cell": "peephole", "num_layers": 2, "bidirectional": True, "initialisation": "uniform"},
+            **{"forget_bias": 1.0, "dropout": 0.2},
+        },
         "in order and distorted": {"shuffle": False, "rotation": 20.0, "plain_epochs": 1},
     },
     "sentences": {
@@ -43,6 +47,8 @@ RECIPES = {
             **{"class_weights": "balanced", "label_smoothing": 0.1, "min_count": 3, "validation": 10, "epochs": 5},
         },
         "in order": {"shuffle": False, "word_dropout": 0.3},
+        "layernorm": {"cell": "layernorm", "num_layers": 2, "bidirectional": True, "initialisation": "linear"},
+        "mgu": {"cell": "mgu", "forget_bias": -1.0, "bidirectional": True, "pooling": "mean"},
         "one by one": {  # more than 50 batches: sorted by length in two stretches
             **{"batch_size": 1, "epochs": 2, "test": 0, "cell": "rnn", "initialisation": "normal", "optimizer": "sgd"},
             **{"schedule": "cosine", "max_norm": 1.0},

@@ -9,18 +9,35 @@ from unroll.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from unroll.cells.base import Cell as Cell
+    from unroll.cells.base import Mask as Mask
     from unroll.cells.base import State as State
     from unroll.cells.base import as_cell as as_cell
+    from unroll.cells.coupled import CoupledLSTMCell as CoupledLSTMCell
+    from unroll.cells.dropout import RecurrentDropout as RecurrentDropout
+    from unroll.cells.dropout import VariationalDropout as VariationalDropout
+    from unroll.cells.dropout import Zoneout as Zoneout
     from unroll.cells.gru import GRUCell as GRUCell
+    from unroll.cells.layernorm import LayerNormLSTMCell as LayerNormLSTMCell
     from unroll.cells.lstm import LSTMCell as LSTMCell
     from unroll.cells.lstm import LSTMGates as LSTMGates
+    from unroll.cells.mgu import MGUCell as MGUCell
     from unroll.cells.parameters import CellParameters
+    from unroll.cells.peephole import PeepholeLSTMCell as PeepholeLSTMCell
     from unroll.cells.rnn import RNNCell as RNNCell
 
 # The cells that recipes can name, each a class in the file of that name.
-CELLS = {"rnn": "RNNCell", "lstm": "LSTMCell", "gru": "GRUCell"}
+CELLS = {
+    "rnn": "RNNCell",
+    "lstm": "LSTMCell",
+    "gru": "GRUCell",
+    "peephole": "PeepholeLSTMCell",
+    "coupled": "CoupledLSTMCell",
+    "layernorm": "LayerNormLSTMCell",
+    "mgu": "MGUCell",
+}
 
-_FILES = {"Cell": "base", "State": "base", "as_cell": "base", "LSTMGates": "lstm"}
+_FILES = dict.fromkeys(("Cell", "Mask", "State", "as_cell"), "base") | {"LSTMGates": "lstm"}
+_FILES |= dict.fromkeys(("RecurrentDropout", "VariationalDropout", "Zoneout"), "dropout")
 _FILES |= {name: file for file, name in CELLS.items()}
 
 

@@ -6,7 +6,7 @@ import inspect
 import numbers
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,37 @@ from unroll.errors import InputError, quoted
 
 State = Tensor | tuple[Tensor, ...]
 """What a cell hands from step to step: one tensor, or a tuple whose first entry is what the layer hands up."""
+
+
+class Mask(NamedTuple):
+    """Random numbers (B, width) that a step needs in training: 0 for what is dropped, and a positive number for what is kept.
+
+    Attributes:
+        width: columns.
+        share: probability of a zero, in [0, 1).
+        constant: one draw for all steps of a sequence; else anew at each step.
+        scaled: what is kept is 1 / (1 - share), so that the mean is 1; else it is 1.
+    """
+
+    width: int
+    share: float
+    constant: bool = False
+    scaled: bool = False
+
+    @property
+    def kept(self) -> float:
+        """The number that stands for what is kept."""
+        return 1 / (1 - self.share) if self.scaled else 1.0
+
+    def draw(self, T: int, like: Tensor) -> Tensor:
+        """(T, B, width) by torch's generator, of the type and on the device of `like` (B, …); constant ones are not copied.
+
+        Raises:
+            InputError: the share is not in [0, 1).
+        """
+        check_share("the share of a mask", self.share)
+        drawn = like.new_empty(1 if self.constant else T, len(like), self.width).bernoulli_(1 - self.share)
+        return (drawn * self.kept if self.scaled else drawn).expand(T, -1, -1)
 
 
 class Cell(nn.Module):
@@ -31,8 +62,17 @@ class Cell(nn.Module):
     input_size: int | None
     state_sizes: tuple[int, ...]
     state_names: tuple[str, ...]
-    title: ClassVar[str] = "recurrent cell"
-    about: ClassVar[str] = "a recurrent network"
+    title: str = "recurrent cell"
+    about: str = "a recurrent network"
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """What a step needs beside x and the state, in the mode (training or evaluation) that the cell is in.
+
+        An engine draws the masks of a whole scan before it begins, in this order, and hands each step its own: forward takes
+        them (B, width) as further arguments, and draws them itself where it is called without.
+        """
+        return ()
 
     def forward(self, x: Tensor, state: Any) -> Any:
         """x_t (B, D) or word indices (B,), the state before -> the state after."""
@@ -62,6 +102,22 @@ def check_size(name: str, size: object) -> None:
     """Raise InputError unless `size` is a whole number of at least 1."""
     if not isinstance(size, numbers.Integral) or isinstance(size, bool) or size < 1:
         raise InputError(f"{name} is {quoted(size)}; expected a whole number of at least 1")
+
+
+def check_share(name: str, share: object) -> float:
+    """A share as a float.
+
+    Raises:
+        InputError: it is no number in [0, 1).
+    """
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise InputError(f"{name} is {quoted(share)}; expected a share in [0, 1)")
+    return float(share)
+
+
+def draw_masks(cell: Cell, T: int, state: State) -> list[Tensor]:
+    """The masks (T, B, width) of a scan over T steps that begins with `state`."""
+    return [mask.draw(T, parts(state)[0]) for mask in cell.masks]
 
 
 def parts(state: State) -> tuple[Tensor, ...]:

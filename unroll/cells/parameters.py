@@ -29,6 +29,8 @@ class CellParameters(Cell):
 
     gate_names: ClassVar[tuple[str, ...]]
     """The gates, in the order of their blocks."""
+    first_values: ClassVar[dict[str, float]] = {}
+    """Parameters that begin with a number, such as gains with 1, and are not drawn."""
     input_size: int
 
     def __init__(
@@ -55,7 +57,7 @@ class CellParameters(Cell):
 
     @torch.no_grad()
     def initialise(self, how: str) -> None:
-        """Draw W, U and b anew, in this order.
+        """Draw W, U and b anew, in this order, and after them what else a cell has, its vectors like b.
 
         - ``uniform``: all from U(-1/√H, 1/√H), torch's default for its recurrent layers.
         - ``linear``: all from U(-1/√(D+H), 1/√(D+H)), the default of a linear layer on [h_{t-1}, x_t], as in the LSTM
@@ -71,8 +73,11 @@ class CellParameters(Cell):
         D, H = self.input_size, self.hidden_size
         if how in ("uniform", "linear"):
             bound = 1 / math.sqrt(H if how == "uniform" else D + H)
-            for parameter in self.parameters():
-                parameter.uniform_(-bound, bound)
+            for name, parameter in self.named_parameters():
+                if name in self.first_values:
+                    parameter.fill_(self.first_values[name])
+                else:
+                    parameter.uniform_(-bound, bound)
             return
         if how == "normal":
             self.W.normal_().div_(math.sqrt(H))
@@ -84,9 +89,9 @@ class CellParameters(Cell):
                 nn.init.xavier_uniform_(block)
         else:
             raise InputError(f"unknown initialisation {how!r}{nearest(how, get_args(Initialisation))}")
-        for parameter in self.parameters():
+        for name, parameter in self.named_parameters():
             if parameter.dim() == 1:
-                parameter.zero_()
+                parameter.fill_(self.first_values.get(name, 0.0))
 
     @torch.no_grad()
     def set_bias(self, gate: str, value: float | Tensor) -> None:

@@ -76,7 +76,7 @@ def without(cell: Cell, removed: Removal) -> Cell:
     """
     if not isinstance(cell, LSTMCell):
         raise InputError(
-            f"only the LSTM has gates to remove, and the cell is a {cell.title}; use a run with cell: lstm"
+            f"only the LSTM has gates to remove here, and the cell is of kind {cell.title!r}; use a run with cell: lstm"
         )
     if removed in ("c_tilde", "coupled"):
         return AblatedLSTMCell(cell, removed)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from unroll.cells.base import Cell, State, joined, parts
+from unroll.cells.base import Cell, State, draw_masks, joined, parts
 
 
 def why_not(cell: Cell, x: Tensor) -> str | None:
@@ -81,9 +81,10 @@ def scan(
         padding = ~valid if x.dim() == 2 else ~valid[:, :, None]
         x = x.masked_fill(padding, 0)  # a NaN in the padding would reach the gradients through 0·NaN
     outputs: list[Tensor] = []
+    masks = draw_masks(cell, x.shape[0], state)
     order = range(x.shape[0] - 1, -1, -1) if reverse else range(x.shape[0])
     for t in order:
-        new = cell(x[t], state)
+        new = cell(x[t], state, *(mask[t] for mask in masks))
         if valid is None:
             state = new
             outputs.append(parts(state)[0])

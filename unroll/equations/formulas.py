@@ -108,9 +108,12 @@ class _Writer:
 
     def term(self, n: int, strength: int) -> str:
         """A node within a formula, in parentheses where it binds less than what is around it."""
-        node = self.program.nodes[n]
+        program, node = self.program, self.program.nodes[n]
         if n in self.names:
             return f"{pretty(self.names[n])}_t"
+        if (mask := program.mask_of(n)) is not None:
+            letter = "m" if len(program.masks) == 1 else f"m{mask + 1}"
+            return letter if program.masks[mask].constant else f"{letter}_t"
         if node.op == "input":
             return "x_t" if node.of[0] == 0 else f"x{node.of[0] + 1}_t"
         if node.op == "state":

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unroll.cells.base import Mask
 from unroll.errors import InputError
 
 VERSION = 1
@@ -99,12 +100,13 @@ class Program:
 
     Attributes:
         nodes: in the order in which they are computed.
-        inputs: widths of the rows that each step is given; the first is x_t.
+        inputs: widths of the rows that each step is given; the first is x_t, the last are the masks.
         states: widths of the state's tensors.
         new: the nodes of the state after the step.
         constants: tensors that the cell holds beside its parameters, by name.
         places: by the author's file and expression (lines and columns) the nodes of its value, in the order of the calls.
         state_names: what the state's tensors are called.
+        masks: what the last of the inputs are drawn as.
     """
 
     inputs: tuple[int, ...]
@@ -114,6 +116,7 @@ class Program:
     constants: dict[str, Tensor] = field(default_factory=dict)
     places: list[tuple[tuple[str, tuple[int, ...]], list[int]]] = field(default_factory=list, repr=False)
     state_names: tuple[str, ...] = ()
+    masks: tuple[Mask, ...] = ()
     _known: dict[tuple[Any, ...], int] = field(default_factory=dict, repr=False)
 
     # --- making one -----------------------------------------------------------------------------------------------
@@ -197,6 +200,13 @@ class Program:
         if op in ("sum", "max"):
             return (1,)
         raise AssertionError(op)
+
+    def mask_of(self, n: int) -> int | None:
+        """Which of the masks a node is; None of another node."""
+        node = self.nodes[n]
+        # Words are an input that is not among `inputs`.
+        first = max(1, len(self.inputs) - len(self.masks))
+        return node.of[0] - first if node.op == "input" and node.of[0] >= first else None
 
     # --- asking it ------------------------------------------------------------------------------------------------
 
@@ -295,7 +305,10 @@ class Program:
         """The program without the tensors of `constants`."""
         nodes = [[n.op, n.args, n.of, n.shape, n.row, n.name, n.line] for n in self.nodes]
         return json.dumps(
-            {"version": VERSION, "inputs": self.inputs, "states": self.states, "new": self.new, "nodes": nodes}
+            {
+                **{"version": VERSION, "inputs": self.inputs, "states": self.states, "masks": self.masks},
+                **{"new": self.new, "nodes": nodes},
+            }
         )
 
     @classmethod
@@ -309,6 +322,9 @@ class Program:
             found = json.loads(text)
             version = found["version"]
             program = cls(tuple(found["inputs"]), tuple(found["states"]), constants=dict(constants))
+            program.masks = tuple(
+                Mask(int(n), float(p), bool(same), bool(scaled)) for n, p, same, scaled in found["masks"]
+            )
             for op, args, of, shape, row, name, line in found["nodes"]:
                 if op not in (*ELEMENTWISE, *LEAVES, *_SHAPES, "linear", "lookup", "sum", "max", "stop"):
                     raise ValueError(op)

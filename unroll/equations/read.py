@@ -7,7 +7,7 @@ each of them is in the program's operations. It is run at two batch sizes: what 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unroll.cells.base import Cell, joined, parts
+from unroll.cells.base import Cell, Mask, joined, parts
 from unroll.equations.program import Node, Program
 
 BATCHES = 5, 7  # sizes that no axis of a small cell is likely to have
@@ -288,7 +288,9 @@ def _read_once(
     else:
         x = random(cell.input_size)
     states = [random(size) for size in widths]
-    program = Program(inputs=() if words else (x.shape[1],), states=widths)
+    masks = sample_masks(cell.masks, batch, generator)
+    features = () if words else (x.shape[1],)
+    program = Program((*features, *(mask.width for mask in cell.masks)), widths, masks=cell.masks)
     own = {
         id(t): (t, name, learnt)
         for found, learnt in ((parameters, True), (buffers, False))
@@ -299,11 +301,13 @@ def _read_once(
         reader.keep(x, program.add("input", of=(0,), shape=(1,)))
     else:
         reader.give(x, "input", 0)
+    for k, mask in enumerate(masks, 1):
+        reader.give(mask, "input", k)
     for k, state in enumerate(states):
         reader.give(state, "state", k)
     kept = {name: b.clone() for name, b in buffers.items()}
     with reader:
-        new = torch.func.functional_call(cell, {**parameters, **buffers}, (x, joined(states)))
+        new = torch.func.functional_call(cell, {**parameters, **buffers}, (x, joined(states), *masks))
     if any(not torch.equal(kept[name], b) for name, b in buffers.items()):
         raise UnreadableError(f"{type(cell).__name__} changes a buffer from one call to the next")
     found = parts(new)
@@ -323,6 +327,13 @@ def _read_once(
     program.places = list(reader.places.items())
     program.state_names = cell.state_names
     return program
+
+
+def sample_masks(masks: Sequence[Mask], batch: int, generator: torch.Generator) -> list[Tensor]:
+    """Masks (B, width) for one step, in float64, of which about half is dropped whatever their shares."""
+    return [
+        (torch.rand(batch, mask.width, generator=generator, dtype=torch.float64) < 0.5) * mask.kept for mask in masks
+    ]
 
 
 def remembered(module: nn.Module) -> tuple[Any, ...]:

@@ -25,6 +25,10 @@ TITLES = {
     "i": "input gate i: share of the candidate let in",
     "c_tilde": "candidate c̃: what could be written",
     "o": "output gate o: share of tanh(c) shown",
+    "r": "reset gate r: share of W h that the candidate sees",
+    "z": "update gate z: share of h that is kept",
+    "n": "candidate n: what could be written",
+    "h_tilde": "candidate h̃: what could be written",
     "c": "cell state c: what is remembered",
     "h": "hidden state h: what the next step and the readout see",
     "s": "hidden state s",
@@ -96,8 +100,11 @@ def draw_look(
     if p is not None:
         _probabilities(bands[1].subplots(), p, class_names, words, step, truth)
     panels = [axes for band in bands[2:-1] for axes in band.subplots(1, columns, squeeze=False)[0]]
+    titles = TITLES if "c" in found else TITLES | {"f": "forget gate f: share of h that is replaced"}
     for axes, name in zip(panels, names, strict=False):
-        _heat_map(axes, name, found[name][:, order], words, step)
+        _heat_map(axes, titles.get(name, name), found[name][:, order], words, step)
+    for axes in panels[len(names) :]:
+        axes.axis("off")
     _busiest(bands[-1].subplots(), found[state], state, words, step)
     return figure
 
@@ -158,13 +165,13 @@ def _probabilities(
     axes.figure.colorbar(image, ax=axes, label="probability", pad=0.01)
 
 
-def _heat_map(axes: Axes, name: str, values: Array, words: Sequence[str] | None, step: str) -> None:
+def _heat_map(axes: Axes, title: str, values: Array, words: Sequence[str] | None, step: str) -> None:
     H = values.shape[1]
     bound = max(1.0, float(np.abs(values).max()))
     gate = bool(values.min() >= 0 and values.max() <= 1)  # a share of something; all others have signs
     scale: dict[str, Any] = {"cmap": SHARE, "vmin": 0} if gate else {"cmap": SIGNED, "vmin": -bound}
     image = _image(axes, values, words, 1, vmax=bound, **scale)
-    axes.set(title=TITLES.get(name, name), xlabel=step, ylabel="unit (similar ones together)")
+    axes.set(title=title, xlabel=step, ylabel="unit (similar ones together)")
     axes.set_yticks([1, H] if H > 8 else range(1, H + 1))
     axes.figure.colorbar(image, ax=axes, pad=0.01)
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unroll.cells.base import Cell, State, joined, parts
+from unroll.cells.base import Cell, State, draw_masks, joined, parts
 from unroll.engines import reference
 from unroll.engines.native.eager import Saved, check_status
 from unroll.engines.native.library import ProgramCall, library
 from unroll.engines.native.lowering import Code, lower
 from unroll.equations.program import Program
-from unroll.equations.read import UnreadableError, read, remembered
+from unroll.equations.read import UnreadableError, read, remembered, sample_masks
 from unroll.equations.reverse import Reverse, gradients, reverse
 
 CHECKED_AT = 3  # sequences, in float64
@@ -55,14 +55,19 @@ class Step:
         self._compiled: dict[tuple[bool, ...], Compiled] = {}
         self.tables: list[int] = []  # weights whose rows are looked up: an input of the kernels each
         if words:
+            lookups = [n for n, node in enumerate(program.nodes) if node.op == "lookup"]
+            self.tables = [program.nodes[n].args[1] for n in lookups]
             for n, node in enumerate(program.nodes):
-                if node.op == "lookup":
-                    program.nodes[n] = replace(node, op="input", args=(), of=(len(self.tables),))
-                    self.tables.append(node.args[1])
-            program.inputs = tuple(program.nodes[t].shape[1] for t in self.tables)
+                if (mask := program.mask_of(n)) is not None:  # the last inputs, here after the tables
+                    program.nodes[n] = replace(node, of=(len(lookups) + mask,))
+            for k, n in enumerate(lookups):
+                program.nodes[n] = replace(program.nodes[n], op="input", args=(), of=(k,))
+            tables = (program.nodes[t].shape[1] for t in self.tables)
+            program.inputs = (*tables, *(mask.width for mask in program.masks))
         self.back = reverse(program)
         _check(cell, self, words)
-        self.compiled((True,) * len(program.inputs), True)  # so that a program that the kernels refuse is known now
+        needed = (True,) * (len(program.inputs) - len(program.masks)) + (False,) * len(program.masks)
+        self.compiled(needed, True)  # so that a program that the kernels refuse is known now
 
     def rows(self, x: Tensor, parameters: Mapping[str, Tensor], like: Tensor) -> list[Tensor]:
         """The inputs of the program: x itself, or the rows that words x stand for."""
@@ -101,9 +106,10 @@ def _check(cell: Cell, step: Step, words: bool) -> None:
     }
     x = torch.arange(CHECKED_AT) % (cell.input_size or 1) if words else draw(CHECKED_AT, program.inputs[0])
     states = [draw(CHECKED_AT, size).requires_grad_() for size in program.states]
+    masks = sample_masks(program.masks, CHECKED_AT, generator)
     with torch.enable_grad():
         inputs = [t if words else t.requires_grad_() for t in step.rows(x, learnt, states[0])]
-        new = parts(torch.func.functional_call(cell, {**learnt, **buffers}, (x, joined(states))))
+        new = parts(torch.func.functional_call(cell, {**learnt, **buffers}, (x, joined(states), *masks)))
         d_new = [draw(*part.shape) for part in new]
         # Of words the tables' own gradients are autograd's, here and in a scan.
         tables = step.program.needed(step.tables)
@@ -113,24 +119,25 @@ def _check(cell: Cell, step: Step, words: bool) -> None:
         found = torch.autograd.grad([p for p, _ in pairs], leaves, [d for _, d in pairs], allow_unused=True)
     expected = [*new, *(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True))]
     with torch.no_grad():
-        values = program.step([x.detach() for x in inputs], [s.detach() for s in states], learnt)
+        values = program.step([*(x.detach() for x in inputs), *masks], [s.detach() for s in states], learnt)
         d_inputs, d_states, d_learnt = gradients(program, back, values, d_new, learnt)
     of_learnt = [d for name, d in d_learnt.items() if name not in apart]
-    ours = [*(values[n] for n in program.new), *(() if words else d_inputs), *d_states, *of_learnt]
+    ours = [*(values[n] for n in program.new), *(() if words else d_inputs[:1]), *d_states, *of_learnt]
     for a, b in zip(ours, expected, strict=True):
         scale = max(1.0, float(b.detach().abs().max())) if b.numel() else 1.0
         if not bool(((a - b).abs() <= CLOSE * scale).all() | (a != a).all() & (b != b).all()):
             raise UnreadableError(f"{type(cell).__name__} and its step program compute different numbers")
 
 
-_STEPS: weakref.WeakKeyDictionary[Cell, dict[bool, tuple[Any, Step | str]]] = weakref.WeakKeyDictionary()
+# By what x are and the mode: who trains and evaluates in turn would read both programs again and again.
+_STEPS: weakref.WeakKeyDictionary[Cell, dict[tuple[bool, bool], tuple[Any, Step | str]]] = weakref.WeakKeyDictionary()
 
 
 def step_of(cell: Cell, words: bool) -> Step | str:
     """The program of a cell as it is now, or why there is none; read once until the cell changes."""
-    now = remembered(cell)
+    now, key = remembered(cell), (words, cell.training)
     known = _STEPS.setdefault(cell, {})
-    if words not in known or known[words][0] != now:
+    if key not in known or known[key][0] != now:
         found: Step | str
         try:
             found = Step(cell, words)
@@ -138,8 +145,8 @@ def step_of(cell: Cell, words: bool) -> Step | str:
             found = str(why)
             if "different numbers" in found:
                 warnings.warn(f"{found}; the reference engine takes its place", stacklevel=2)
-        known[words] = (now, found)
-    return known[words][1]
+        known[key] = (now, found)
+    return known[key][1]
 
 
 class ProgramCell(Cell):
@@ -171,7 +178,7 @@ def scan(
     learnt = dict(cell.named_parameters())
     if step.tables and lengths is not None:  # what stands in the padding need not be a word
         x = x.masked_fill(torch.arange(x.shape[0], device=x.device)[:, None] >= lengths, 0)
-    inputs = step.rows(x, learnt, states[0])
+    inputs = [*step.rows(x, learnt, states[0]), *draw_masks(cell, x.shape[0], state)]
     grad = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *learnt.values()))
     compiled = step.compiled(tuple(t.requires_grad for t in inputs), grad)
     values: dict[int, Tensor] = {}
