@@ -22,6 +22,7 @@ from unroll.cli import main
 from unroll.data.images import ImageEncoder
 from unroll.data.sentences import SentenceEncoder
 from unroll.data.series import Fill, SeriesEncoder
+from unroll.equations import read
 from unroll.errors import InputError
 from unroll.files import load_tensors, save_tensors
 from unroll.layers import Recurrent, stack
@@ -44,6 +45,12 @@ MODELS = [
     {"pooling": "mean", "bidirectional": True},
     {"pooling": "max", "num_layers": 2},
 ]
+
+
+def unread(graph) -> set[str]:
+    """Constants that no node reads, of which ONNX Runtime warns everyone who loads the file."""
+    graphs = [graph, *(a.g for node in graph.node for a in node.attribute if a.name == "body")]
+    return {c.name for c in graph.initializer} - {name for g in graphs for node in g.node for name in node.input}
 
 
 def run_cli(*arguments: object) -> int:
@@ -84,6 +91,7 @@ def test_onnx_runtime_gives_the_models_own_logits(cell, changes, task, encoder, 
     onnx.checker.check_model(model, full_check=True)
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count(cell.upper()) == changes.get("num_layers", 1)
+    assert unread(model.graph) == set()
     assert check(made, model.SerializeToString()).difference < 1e-5
 
 
@@ -101,6 +109,7 @@ def test_onnx_scans_cells_that_onnx_has_no_operator_for(kind, changes, task, enc
     onnx.checker.check_model(model, full_check=True)
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("Scan") == changes.get("num_layers", 1) * (2 if "bidirectional" in changes else 1)
+    assert unread(model.graph) == set()
     assert check(made, model.SerializeToString()).difference < 1e-5
     first, *_ = model.graph.input
     assert [axis.dim_param for axis in first.type.tensor_type.shape.dim][:2] == ["batch", "time"]
@@ -376,6 +385,17 @@ def test_the_cards_torch_snippet_makes_a_layer_with_the_same_outputs(bars_recipe
     theirs = made[recipe.cell]
     x = torch.randn(7, 3, 8)
     torch.testing.assert_close(theirs(x)[0], load(folder.path).model.layers(x)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_card_of_a_cell_that_torch_has_no_layer_for_shows_its_equations(bars_recipe, tmp_path):
+    from unroll.training.train import train
+
+    recipe = bars_recipe(epochs=1, cell="gru")
+    folder = RunFolder.create(tmp_path / "run", recipe, {})
+    train(recipe, folder, echo=lambda line: None)
+    card = card_text(folder)
+    assert str(read(load(folder.path).model.layers.cells[0][0])) in card
+    assert "torch.nn" not in card
 
 
 def test_the_card_has_the_metadata_that_sharing_sites_read(bars_run, tmp_path):

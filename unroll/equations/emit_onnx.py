@@ -150,7 +150,7 @@ class _Writer:
                 self.names[n] = f"{y}_before_{node.of[0]}"
             elif node.op == "input" and program.inputs:
                 self.names[n] = x
-            # A word's index is read by lookups as it is, and as a number by nobody, as a rule.
+            # Lookups read a word's index as it is; as a number it is made only where something else reads it.
             if node.op == "state" or (node.op == "input" and (program.inputs or n not in read)):
                 self._there.add(n)
 

@@ -14,7 +14,7 @@ from unroll.errors import InputError
 from unroll.files import load_tensors, refuse_foreign, save_tensors
 from unroll.report.blocks import percent
 from unroll.report.document import command, title_of, wrapped
-from unroll.report.export import input_words, operator_of
+from unroll.report.export import input_words, operator_of, reads_words
 from unroll.report.pdf import write_whole
 from unroll.terminal import INVISIBLE, UNPRINTABLE
 from unroll.training.run import Classifier, RunFolder, load
@@ -49,8 +49,8 @@ Seed {seed}; {versions}; {seconds:.0f} s of training.
 
 ## Limits
 
-The model knows the {classes} classes that it was trained on and always names one of them, whatever it is shown. The \
-accuracy above holds for sequences like those of {data}, and for no others.
+The model answers with one of the {classes} classes that it was trained on, whatever its input is. The accuracy above \
+holds for sequences like those of {data}, and for no others.
 """
 TEST = """
 **Test accuracy {accuracy}** ({correct:,} of {total:,}; 95% interval {low} to {high}).
@@ -78,7 +78,8 @@ names = {{"weight_ih": "U", "weight_hh": "W", "bias_ih": "b", "bias_hh": "b"}}
 torch keeps two biases where the equations have one; the second is zero. The input is {torch}.
 """
 STEP = """\
-One time step of a recurrent layer, x_t being its input:
+One time step of a recurrent layer, x_t being its input; the weights are in `model.safetensors`, under \
+`layers.cells.LAYER.DIRECTION`:
 
 {step}
 """
@@ -126,7 +127,7 @@ def write_card(folder: RunFolder, onnx: Path | None = None) -> list[Path]:
     if weights.resolve() != source.resolve():
         tensors, metadata = load_tensors(source)
         recipe = metadata["recipe"]
-        for field in ("data", "test_data"):  # where the data lie on this machine is nobody's business
+        for field in ("data", "test_data"):  # not where the data lie on this machine
             if recipe.get(field) is not None:
                 recipe[field] = Path(recipe[field]).name
         save_tensors(weights, tensors, metadata)
@@ -158,7 +159,7 @@ def card_text(folder: RunFolder, onnx: str | None = None) -> str:
     classifier, metrics, recipe, facts = load(folder.path), folder.metrics(), folder.recipe, folder.facts
     words, test = input_words(classifier), metrics.get("test")
     mnist = recipe.task == "images" and recipe.data is None
-    # Where the data lie on this machine is nobody's business.
+    # Not where the data lie on this machine.
     names = {name: Path(place).name for name in ("data", "test_data") if (place := getattr(recipe, name, None))}
     return CARD.format(
         metadata=_metadata(classifier, test, mnist),
@@ -187,7 +188,7 @@ def _layers(classifier: Classifier, inputs: str) -> str:
     operator = operator_of(layers.cells[0])
     if operator is None or hasattr(cell, "b_h"):  # of torch's two biases the snippet gives only the first
         try:
-            step = fenced(str(read(cell)).split("\n"), "text")
+            step = fenced(str(read(cell, reads_words(classifier, 0))).split("\n"), "text")
         except UnreadableError:
             return ""
         return STEP.format(step=step)

@@ -50,8 +50,8 @@ def export_onnx(folder: RunFolder, path: Path) -> Check | None:
         What comparing it with `predict` found; None where ONNX Runtime is not installed.
 
     Raises:
-        InputError: onnx is not installed, the file cannot be written, one of someone else's stands there, or the cell has
-            no step program.
+        InputError: onnx is not installed, the file cannot be written, a file that this package has not written would be
+            lost, or the cell has no step program.
         RunError: the run holds no trained model, or ONNX Runtime gives other outputs.
     """
     try:
@@ -96,7 +96,7 @@ def build_graph(classifier: Classifier) -> Any:
     nodes = _input(classifier, constants)
     if _ragged(classifier):
         inputs += ", int64[batch] lengths"
-        nodes += ["steps_read = Cast<to = 6>(lengths)", *_mask(constants)]  # 6: int32
+        nodes += _mask(constants)
     for number, cells in enumerate(layers):
         layer = _scans if operator_of(cells) is None else _operator
         nodes += layer(classifier, number, list(cells), constants)
@@ -157,7 +157,7 @@ def _input(classifier: Classifier, constants: dict[str, Any]) -> list[str]:
 
 
 def _filled(encoder: SeriesEncoder, constants: dict[str, Any]) -> list[str]:
-    """by_time (T, B, D) -> filled (T, B, D), with something in the place of every NaN, as `SeriesEncoder` puts it."""
+    """by_time (T, B, D) -> filled (T, B, D), every NaN replaced as `SeriesEncoder` replaces it."""
     if encoder.fill_missing == "none":
         return ["filled = Identity(by_time)"]
     if encoder.fill_missing != "last":
@@ -176,7 +176,7 @@ def _filled(encoder: SeriesEncoder, constants: dict[str, Any]) -> list[str]:
     ]
 
 
-def _reads_words(classifier: Classifier, number: int) -> bool:
+def reads_words(classifier: Classifier, number: int) -> bool:
     """Whether a layer's inputs are word indices, each of which stands for a one-hot vector."""
     return number == 0 and isinstance(classifier.encoder, SentenceEncoder) and classifier.model.embedding is None
 
@@ -186,7 +186,7 @@ def _scans(classifier: Classifier, number: int, cells: list[Cell], constants: di
     nodes, h, names = [], f"h_{number + 1}", []
     for direction, cell in enumerate(cells):
         try:
-            program = read(cell, _reads_words(classifier, number))
+            program = read(cell, reads_words(classifier, number))
         except UnreadableError as why:
             raise InputError(
                 f"the cell of layer {number + 1} cannot be exported, for its step cannot be read: {why}"
@@ -245,7 +245,7 @@ def _operator(classifier: Classifier, number: int, cells: list[Any], constants: 
     assert operator is not None
     H, directions, nodes, x = cells[0].hidden_size, len(cells), [], f"h_{number}"
     U, W, b = ([_blocks(cell, name, operator.gates) for cell in cells] for name in ("U", "W", "b"))
-    if _reads_words(classifier, number):
+    if reads_words(classifier, number):
         # A one-hot word picks a column of U. The columns are looked up, and the operator's input weights are the
         # identity: no one-hot vector over the whole vocabulary is ever made.
         constants["words"] = np.concatenate([block.T for block in U], axis=1)  # (V, G·H·directions)
@@ -263,7 +263,10 @@ def _operator(classifier: Classifier, number: int, cells: list[Any], constants: 
     attributes += operator.attributes
     if hasattr(cells[0], "nonlinearity"):
         attributes += f", activations = {json.dumps([cells[0].nonlinearity.capitalize()] * directions)}"
-    inputs = f"{x}, U_{number}, W_{number}, b_{number}" + ", steps_read" * _ragged(classifier)
+    inputs = f"{x}, U_{number}, W_{number}, b_{number}"
+    if _ragged(classifier):
+        nodes.append(f"steps_{number} = Cast<to = 6>(lengths)")  # 6: int32
+        inputs += f", steps_{number}"
     return [
         *nodes,
         f"Y_{number}, last_{number} = {operator.name}<{attributes}>({inputs})",
@@ -285,7 +288,7 @@ def _blocks(cell: Any, name: str, gates: tuple[str, ...]) -> Array:
 
 def _mask(constants: dict[str, Any]) -> list[str]:
     """Which steps belong to a sequence: number of the step < its length, (T, B, 1)."""
-    constants |= {"zero": np.array(0), "one": np.array(1), **{f"axis_{k}": np.array([k]) for k in range(3)}}
+    constants |= {"zero": np.array(0), "one": np.array(1), "axis_1": np.array([1]), "axis_2": np.array([2])}
     return [
         "h_shape = Shape(h_0)",
         "T = Gather<axis = 0>(h_shape, zero)",
@@ -326,6 +329,7 @@ def _pool(classifier: Classifier, h: str, constants: dict[str, Any]) -> tuple[st
     masked = f"masked = Where(mask, {h}, padding)"
     if how == "max":
         return "pooled", [masked, "pooled = ReduceMax<axes = [0], keepdims = 0>(masked)"]
+    constants["axis_0"] = np.array([0])
     return "pooled", [
         masked,
         "total = ReduceSum<keepdims = 0>(masked, axis_0)",
