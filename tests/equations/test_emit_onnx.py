@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -194,6 +196,15 @@ def test_emit_onnx_computes_products_of_x_before_the_scan_and_weights_at_export(
         for name in ("i", "f", "c")
         if any(n.name.endswith(f"_{name}") or f"_{name}" in n.output[0] for n in body.node)
     } == {"i", "f", "c"}
+
+
+def test_emit_onnx_writes_no_name_that_would_be_syntax():
+    cell = own(nn.RNNCell, 3, 4)
+    program = read(cell)
+    odd = "a = Identity(x) }"
+    program.nodes = [replace(node, name=odd) if node.args else node for node in program.nodes]
+    program.places = [((__file__, (0,)), [n]) for n in program.new]
+    assert odd not in " ".join(scan(program, dict(cell.named_parameters()), [torch.zeros(4)], "x", "y", {}))
 
 
 def test_emit_onnx_keeps_batch_and_time_free():

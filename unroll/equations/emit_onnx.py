@@ -145,7 +145,7 @@ class _Writer:
         called, self.names, self._there = author_names(program), {}, set()
         for n in rows:
             node, name = program.nodes[n], called.get(n, "")
-            self.names[n] = f"{y}_{n}_{name}" if name and name.isascii() else f"{y}_{n}"
+            self.names[n] = f"{y}_{n}_{name}" if name.isascii() and name.isidentifier() else f"{y}_{n}"
             if node.op == "state":
                 self.names[n] = f"{y}_before_{node.of[0]}"
             elif node.op == "input" and program.inputs:
