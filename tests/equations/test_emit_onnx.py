@@ -203,7 +203,6 @@ def test_emit_onnx_writes_no_name_that_would_be_syntax():
     program = read(cell)
     odd = "a = Identity(x) }"
     program.nodes = [replace(node, name=odd) if node.args else node for node in program.nodes]
-    program.places = [((__file__, (0,)), [n]) for n in program.new]
     assert odd not in " ".join(scan(program, dict(cell.named_parameters()), [torch.zeros(4)], "x", "y", {}))
 
 
