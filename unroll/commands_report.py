@@ -106,7 +106,11 @@ def compare(runs: tuple[str, ...], figure: Path, no_figure: bool, as_json: bool)
 @output("write the model as ONNX, normalisation included", "FILE", "--onnx")
 @click.option("--card", is_flag=True, help="write a model card (README.md) beside it, and the weights")
 def export(run: str, onnx: Path | None, card: bool) -> None:
-    """Make files of RUN's model that other tools load: ONNX, and a model card for sharing it."""
+    """Make files of RUN's model that other tools load: ONNX, and a model card for sharing it.
+
+    Any cell whose step can be read is exported: LSTM, GRU and RNN as ONNX's own operators, other cells as an ONNX Scan of
+    their equations. Where ONNX Runtime is installed, the file is compared with `predict` before it is written.
+    """
     from unroll.report.card import card_files, write_card
     from unroll.report.export import export_onnx
     from unroll.training.run import RunFolder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -225,3 +226,16 @@ def test_times_one_plus_zero_and_other_names_are_the_same_program():
 
     one, other = read(own(Coupled, D, H)), read(as_cell(Other(D, H), (H, H)))
     assert [n.op for n in one.nodes if n.op != "number"] == [n.op for n in other.nodes if n.op != "number"]
+
+
+class Beside(Own):
+    def forward(self, x, h):
+        return torch.tanh(torch.cat([x, self.v.expand(len(x), -1), h], 1) @ self.W.T)
+
+
+def test_program_has_a_parameter_among_columns_for_every_sequence():
+    torch.manual_seed(0)
+    cell = own(partial(Beside, W=(H, D + H + 2), v=(2,)), D, H).double()
+    program, x, (h,) = read(cell), torch.randn(B, D).double(), states_of(cell)
+    values = program.step([x], [h], dict(cell.named_parameters()))
+    torch.testing.assert_close(values[program.new[0]], cell(x, h), rtol=1e-12, atol=1e-12)

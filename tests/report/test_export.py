@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -14,13 +15,17 @@ import onnxruntime
 import pytest
 import torch
 import yaml
+from torch import nn
 
+from tests.equations.cells import Coupled, LayerNormLSTM, Minimal, Odd, Own, Peephole, own
 from unroll.cli import main
 from unroll.data.images import ImageEncoder
 from unroll.data.sentences import SentenceEncoder
 from unroll.data.series import Fill, SeriesEncoder
+from unroll.equations import read
 from unroll.errors import InputError
 from unroll.files import load_tensors, save_tensors
+from unroll.layers import Recurrent, stack
 from unroll.report import export
 from unroll.report.card import card_text
 from unroll.report.export import build_graph, check, export_onnx
@@ -42,23 +47,34 @@ MODELS = [
 ]
 
 
+def unread(graph) -> set[str]:
+    """Constants that no node reads, of which ONNX Runtime warns everyone who loads the file."""
+    graphs = [graph, *(a.g for node in graph.node for a in node.attribute if a.name == "body")]
+    return {c.name for c in graph.initializer} - {name for g in graphs for node in g.node for name in node.input}
+
+
 def run_cli(*arguments: object) -> int:
     with pytest.raises(SystemExit) as exit:
         main([str(argument) for argument in arguments])
     return exit.value.code
 
 
-def classifier(task: str, encoder, **changes) -> Classifier:
+def classifier(task: str, encoder, kind=None, **changes) -> Classifier:
+    """A model of a recipe's cell, or of cells of another `kind`."""
     recipe = parse_recipe({"task": task, "hidden_size": 5, **changes}, "test")
     torch.manual_seed(1)
     model = build_model(recipe, encoder)
+    if kind is not None:
+        first = model.layers.cells[0][0]
+        layers = stack(partial(own, kind), first.input_size, 5, recipe.num_layers, model.layers.directions)
+        model.layers = Recurrent(layers)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.uniform_(-0.8, 0.8)
     return Classifier(model, encoder, recipe)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "rnn", "gru"])
 @pytest.mark.parametrize("changes", MODELS, ids=str)
 @pytest.mark.parametrize(
     ("task", "encoder", "more"),
@@ -75,7 +91,88 @@ def test_onnx_runtime_gives_the_models_own_logits(cell, changes, task, encoder, 
     onnx.checker.check_model(model, full_check=True)
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count(cell.upper()) == changes.get("num_layers", 1)
+    assert unread(model.graph) == set()
     assert check(made, model.SerializeToString()).difference < 1e-5
+
+
+@pytest.mark.parametrize(
+    "kind", [LayerNormLSTM, Peephole, Coupled, Minimal, nn.GRUCell], ids=lambda kind: kind.__name__
+)
+@pytest.mark.parametrize("changes", MODELS, ids=str)
+@pytest.mark.parametrize(
+    ("task", "encoder", "more"),
+    [("images", IMAGES, {}), ("sentences", WORDS, {"embedding_size": 4}), ("series", SERIES, {})],
+)
+def test_onnx_scans_cells_that_onnx_has_no_operator_for(kind, changes, task, encoder, more):
+    made = classifier(task, encoder, kind, **changes, **more)
+    model = build_graph(made)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("Scan") == changes.get("num_layers", 1) * (2 if "bidirectional" in changes else 1)
+    assert unread(model.graph) == set()
+    assert check(made, model.SerializeToString()).difference < 1e-5
+    first, *_ = model.graph.input
+    assert [axis.dim_param for axis in first.type.tensor_type.shape.dim][:2] == ["batch", "time"]
+
+
+class Looked(Own):
+    """Words are rows of a table."""
+
+    def __init__(self, D: int, H: int) -> None:
+        super().__init__(D, H, W=(H, H), table=(D, H))
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        rows = nn.functional.embedding(x, self.table) if x.dim() == 1 else x
+        return torch.tanh(h @ self.W.T + rows)
+
+
+def test_onnx_looks_words_up_in_a_cell_that_reads_them():
+    made = classifier("sentences", WORDS, Looked, pooling="mean")
+    assert check(made, build_graph(made).SerializeToString()).difference < 1e-5
+
+
+class Sorted(Own):
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        return h.sort(-1).values
+
+
+class Drawn(Sorted):
+    def initial_state(self, batch_size: int) -> torch.Tensor:
+        return torch.arange(batch_size * 5.0).view(batch_size, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (
+            Sorted,
+            r"^the cell of layer 1 cannot be exported, for its step cannot be read: \S*test_export\.py:\d+: .*sort$",
+        ),
+        (Drawn, "^the initial state of layer 1 differs between sequences; expected the same for all of them$"),
+    ],
+)
+def test_onnx_of_a_cell_that_cannot_be_exported_is_refused_by_line(kind, said, monkeypatch):
+    if kind is Drawn:
+        monkeypatch.setattr(Drawn, "forward", lambda self, x, h: h * 0.5)
+    with pytest.raises(InputError, match=said):
+        build_graph(classifier("images", IMAGES, kind))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_onnx_operators_and_the_scan_of_the_same_cell_agree(cell, monkeypatch):
+    made = classifier("series", SERIES, cell=cell, bidirectional=True, num_layers=2, pooling="max")
+    by_operator = build_graph(made)
+    monkeypatch.setattr(export, "OPERATORS", {})
+    by_scan = build_graph(made)
+    assert "Scan" in [node.op_type for node in by_scan.graph.node]
+    x, lengths = np.random.default_rng(0).standard_normal((4, 9, 3)), np.array([9, 4, 1, 7])
+    found = [
+        onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            ["logits"], {"x": x, "lengths": lengths}
+        )[0]
+        for graph in (by_operator, by_scan)
+    ]
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
 
 
 AWKWARD = {  # mean and deviation of each feature, as they are out there
@@ -129,8 +226,9 @@ def test_the_check_notices_what_the_graph_does_otherwise(fault):
 
 @pytest.mark.parametrize("fill", get_args(Fill))
 @pytest.mark.parametrize("changes", MODELS, ids=str)
-def test_what_predict_refuses_comes_out_as_nan(fill, changes):
-    made = classifier("series", replace(SERIES, fill_missing=fill), **changes)
+@pytest.mark.parametrize("kind", [None, Odd], ids=str)
+def test_what_predict_refuses_comes_out_as_nan(kind, fill, changes):
+    made = classifier("series", replace(SERIES, fill_missing=fill), kind, **changes)
     session = onnxruntime.InferenceSession(build_graph(made).SerializeToString(), providers=["CPUExecutionProvider"])
     x = np.ones((4, 4, 3))
     x[0, 1, 1] = np.nan
@@ -232,8 +330,9 @@ def test_the_check_would_notice_gates_in_the_wrong_order():
     assert check(made, model.SerializeToString()).difference > 1e-3
 
 
-def test_padding_beyond_a_length_changes_nothing():
-    made = classifier("series", SERIES, bidirectional=True, num_layers=2)
+@pytest.mark.parametrize("kind", [None, LayerNormLSTM, nn.GRUCell], ids=str)
+def test_padding_beyond_a_length_changes_nothing(kind):
+    made = classifier("series", SERIES, kind, bidirectional=True, num_layers=2)
     session = onnxruntime.InferenceSession(build_graph(made).SerializeToString(), providers=["CPUExecutionProvider"])
     x = np.random.default_rng(0).standard_normal((2, 9, 3))
     lengths = np.array([9, 4])
@@ -286,6 +385,17 @@ def test_the_cards_torch_snippet_makes_a_layer_with_the_same_outputs(bars_recipe
     theirs = made[recipe.cell]
     x = torch.randn(7, 3, 8)
     torch.testing.assert_close(theirs(x)[0], load(folder.path).model.layers(x)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_card_of_a_cell_that_torch_has_no_layer_for_shows_its_equations(bars_recipe, tmp_path):
+    from unroll.training.train import train
+
+    recipe = bars_recipe(epochs=1, cell="gru")
+    folder = RunFolder.create(tmp_path / "run", recipe, {})
+    train(recipe, folder, echo=lambda line: None)
+    card = card_text(folder)
+    assert str(read(load(folder.path).model.layers.cells[0][0])) in card
+    assert "torch.nn" not in card
 
 
 def test_the_card_has_the_metadata_that_sharing_sites_read(bars_run, tmp_path):

@@ -274,6 +274,9 @@ class Program:
             axis, start, stop = of
             return args[0].narrow(axis, start, stop - start)
         if op == "concat":
+            if node.row:  # a weight among rows is the same for all sequences
+                batch = next(len(a) for a, n in zip(args, node.args, strict=True) if self.nodes[n].row)
+                args = [a if self.nodes[n].row else a.expand(batch, -1) for a, n in zip(args, node.args, strict=True)]
             return torch.cat(args, of[0])
         if op == "transpose":
             return args[0].transpose(*of)

@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
+from unroll.equations.read import UnreadableError, read
 from unroll.errors import InputError
 from unroll.files import load_tensors, refuse_foreign, save_tensors
 from unroll.report.blocks import percent
 from unroll.report.document import command, title_of, wrapped
-from unroll.report.export import input_words, operator_of
+from unroll.report.export import input_words, operator_of, reads_words
 from unroll.report.pdf import write_whole
 from unroll.terminal import INVISIBLE, UNPRINTABLE
 from unroll.training.run import Classifier, RunFolder, load
@@ -37,6 +38,28 @@ classifier = unroll.load("model.safetensors")
 print(classifier.predict([{example}]))  # {each}
 ```
 {prepared}
+{layers}{onnx}
+Labels, in the order of the outputs: {labels}.
+
+## Training
+
+{command}
+
+Seed {seed}; {versions}; {seconds:.0f} s of training.
+
+## Limits
+
+The model answers with one of the {classes} classes that it was trained on, whatever its input is. The accuracy above \
+holds for sequences like those of {data}, and for no others.
+"""
+TEST = """
+**Test accuracy {accuracy}** ({correct:,} of {total:,}; 95% interval {low} to {high}).
+
+| class | correct | of | accuracy |
+| --- | ---: | ---: | ---: |
+{rows}
+"""
+TORCH = """\
 The recurrent layers alone, in plain PyTorch:
 
 ```python
@@ -53,26 +76,12 @@ names = {{"weight_ih": "U", "weight_hh": "W", "bias_ih": "b", "bias_hh": "b"}}
 ```
 
 torch keeps two biases where the equations have one; the second is zero. The input is {torch}.
-{onnx}
-Labels, in the order of the outputs: {labels}.
-
-## Training
-
-{command}
-
-Seed {seed}; {versions}; {seconds:.0f} s of training.
-
-## Limits
-
-The model knows the {classes} classes that it was trained on and always names one of them, whatever it is shown. The \
-accuracy above holds for sequences like those of {data}, and for no others.
 """
-TEST = """
-**Test accuracy {accuracy}** ({correct:,} of {total:,}; 95% interval {low} to {high}).
+STEP = """\
+One time step of a recurrent layer, x_t being its input; the weights are in `model.safetensors`, under \
+`layers.cells.LAYER.DIRECTION`:
 
-| class | correct | of | accuracy |
-| --- | ---: | ---: | ---: |
-{rows}
+{step}
 """
 ONNX = """
 With ONNX Runtime:
@@ -118,7 +127,7 @@ def write_card(folder: RunFolder, onnx: Path | None = None) -> list[Path]:
     if weights.resolve() != source.resolve():
         tensors, metadata = load_tensors(source)
         recipe = metadata["recipe"]
-        for field in ("data", "test_data"):  # where the data lie on this machine is nobody's business
+        for field in ("data", "test_data"):  # not where the data lie on this machine
             if recipe.get(field) is not None:
                 recipe[field] = Path(recipe[field]).name
         save_tensors(weights, tensors, metadata)
@@ -138,25 +147,20 @@ def _printable(text: Any) -> str:
     return re.sub(f"\t|{UNPRINTABLE.pattern}", "\N{REPLACEMENT CHARACTER}", str(text))
 
 
-def fenced(lines: list[str]) -> str:
-    """Lines of a shell as a block of code that ends after the last one, whatever is in them."""
+def fenced(lines: list[str], language: str = "sh") -> str:
+    """Lines as a block of code that ends after the last one, whatever is in them."""
     code = "\n".join(map(_printable, lines))
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
-    return f"{fence}sh\n{code}\n{fence}"
+    return f"{fence}{language}\n{code}\n{fence}"
 
 
 def card_text(folder: RunFolder, onnx: str | None = None) -> str:
     """The model card as Markdown, its metadata first."""
     classifier, metrics, recipe, facts = load(folder.path), folder.metrics(), folder.recipe, folder.facts
-    words, layers, test = input_words(classifier), classifier.model.layers, metrics.get("test")
+    words, test = input_words(classifier), metrics.get("test")
     mnist = recipe.task == "images" and recipe.data is None
-    operator, _ = operator_of(classifier)
-    # Where the data lie on this machine is nobody's business.
+    # Not where the data lie on this machine.
     names = {name: Path(place).name for name in ("data", "test_data") if (place := getattr(recipe, name, None))}
-    options = f"{layers.input_size}, {layers.hidden_size}, num_layers={layers.num_layers}"
-    options += f", bidirectional={layers.bidirectional}"
-    if recipe.cell == "rnn":
-        options += f', nonlinearity="{recipe.nonlinearity}"'
     return CARD.format(
         metadata=_metadata(classifier, test, mnist),
         name=shown(recipe.name),
@@ -164,11 +168,7 @@ def card_text(folder: RunFolder, onnx: str | None = None) -> str:
         parameters=metrics["parameters"],
         sequences=metrics["training_sequences"],
         test="" if test is None else _test(test),
-        layer=operator.lower(),
-        operator=operator,
-        options=options,
-        layers=layers.num_layers,
-        directions=layers.directions,
+        layers=_layers(classifier, words["torch"]),
         onnx="" if onnx is None else ONNX.format(file=json.dumps(onnx), **words),
         labels=", ".join(map(shown, classifier.class_names)),
         command=fenced(wrapped(command(recipe.model_copy(update=names)))),
@@ -178,6 +178,31 @@ def card_text(folder: RunFolder, onnx: str | None = None) -> str:
         classes=len(classifier.class_names),
         data="the MNIST digits" if mnist else "the data named above",
         **words,
+    )
+
+
+def _layers(classifier: Classifier, inputs: str) -> str:
+    """The recurrent layers without this package: as torch's own, or as the equations of one time step."""
+    layers = classifier.model.layers
+    cell = layers.cells[0][0]
+    operator = operator_of(layers.cells[0])
+    if operator is None or hasattr(cell, "b_h"):  # of torch's two biases the snippet gives only the first
+        try:
+            step = fenced(str(read(cell, reads_words(classifier, 0))).split("\n"), "text")
+        except UnreadableError:
+            return ""
+        return STEP.format(step=step)
+    options = f"{layers.input_size}, {layers.hidden_size}, num_layers={layers.num_layers}"
+    options += f", bidirectional={layers.bidirectional}"
+    if hasattr(cell, "nonlinearity"):
+        options += f', nonlinearity="{cell.nonlinearity}"'
+    return TORCH.format(
+        layer=operator.name.lower(),
+        operator=operator.name,
+        options=options,
+        layers=layers.num_layers,
+        directions=layers.directions,
+        torch=inputs,
     )
 
 

@@ -1,9 +1,10 @@
 """A run's model for other tools: an ONNX file.
 
-The graph holds one LSTM or RNN node for each layer, and everything around it: pictures go in as they are (float32, 0 to
-255), series in their own units (float64, missing values filled as in training), words as numbers of the vocabulary;
-logits and probabilities come out. Batch and time axes are dynamic. Sentences and series take a second input, the length
-of each.
+The graph holds ONNX's own LSTM, GRU or RNN operator for each layer of those cells; of any other cell a Scan for each layer
+and direction, whose body is the cell's step program in ONNX's operators. Around it is everything else: pictures go in as
+they are (float32, 0 to 255), series in their own units (float64, missing values filled as in training), words as numbers of
+the vocabulary; logits and probabilities come out. Batch and time axes are dynamic. Sentences and series take a second
+input, the length of each.
 
 What a graph cannot do is refuse: where `predict` raises an error of a missing value that is not to be filled, or of one
 that is infinite, NaN comes out.
@@ -12,6 +13,7 @@ that is infinite, NaN comes out.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +23,14 @@ import torch
 from numpy.typing import NDArray
 
 import unroll
-from unroll.cells import cell_type
-from unroll.cells.parameters import CellParameters
+from unroll.cells import GRUCell, LSTMCell, RNNCell
+from unroll.cells.base import Cell, parts
 from unroll.data.batches import Encoder, Sequences, batches
 from unroll.data.images import ImageEncoder
 from unroll.data.sentences import SentenceEncoder
 from unroll.data.series import SeriesEncoder
+from unroll.equations.emit_onnx import scan
+from unroll.equations.read import UnreadableError, read
 from unroll.errors import InputError, RunError, UnrollError
 from unroll.files import refuse_foreign
 from unroll.report.pdf import write_whole
@@ -46,7 +50,8 @@ def export_onnx(folder: RunFolder, path: Path) -> Check | None:
         What comparing it with `predict` found; None where ONNX Runtime is not installed.
 
     Raises:
-        InputError: onnx is not installed, the file cannot be written, or one of someone else's stands there.
+        InputError: onnx is not installed, the file cannot be written, a file that this package has not written would be
+            lost, or the cell has no step program.
         RunError: the run holds no trained model, or ONNX Runtime gives other outputs.
     """
     try:
@@ -72,15 +77,17 @@ def export_onnx(folder: RunFolder, path: Path) -> Check | None:
 
 
 def build_graph(classifier: Classifier) -> Any:
-    """The model as an onnx ModelProto: its nodes in ONNX's textual syntax, and the constants that they name."""
+    """The model as an onnx ModelProto: its nodes in ONNX's textual syntax, and the constants that they name.
+
+    Raises:
+        InputError: the cell has no step program; the message says which line of it is in the way.
+    """
     from onnx import helper, numpy_helper, parser
 
     encoder, layers = classifier.encoder, list(classifier.model.layers.cells)
     constants: dict[str, Any] = {
         "W_out": classifier.model.W_out.detach().numpy().T,
         "b_out": classifier.model.b_out.detach().numpy(),
-        "keep_two": np.array([0, 0, -1]),
-        "keep_one": np.array([0, -1]),
     }
     inputs = "int64[batch,time] tokens"
     if not isinstance(encoder, SentenceEncoder):
@@ -89,13 +96,14 @@ def build_graph(classifier: Classifier) -> Any:
     nodes = _input(classifier, constants)
     if _ragged(classifier):
         inputs += ", int64[batch] lengths"
-        nodes += ["steps_read = Cast<to = 6>(lengths)", *_mask(constants)]  # 6: int32
+        nodes += _mask(constants)
     for number, cells in enumerate(layers):
-        nodes += _layer(classifier, number, list(cells), constants)
-    read, pooling = _pool(classifier, f"h_{len(layers)}", constants)
+        layer = _scans if operator_of(cells) is None else _operator
+        nodes += layer(classifier, number, list(cells), constants)
+    pooled, pooling = _pool(classifier, f"h_{len(layers)}", constants)
     nodes += [
         *pooling,
-        f"readout = MatMul({read}, W_out)",
+        f"readout = MatMul({pooled}, W_out)",
         *_logits(encoder, constants),
         "probabilities = Softmax<axis = -1>(logits)",
     ]
@@ -122,18 +130,12 @@ def _ragged(classifier: Classifier) -> bool:
 
 
 def _input(classifier: Classifier, constants: dict[str, Any]) -> list[str]:
-    """The graph's input -> h_0 (T, B, D): normalised, embedded, or with U looked up."""
+    """The graph's input -> h_0: features (T, B, D), normalised or embedded, or word indices (T, B) that the cells read."""
     encoder, model = classifier.encoder, classifier.model
     if isinstance(encoder, SentenceEncoder):
-        if model.embedding is not None:
-            constants["words"] = model.embedding.detach().numpy()  # (V, E)
-        else:
-            # A one-hot word picks a column of U. The columns are looked up, and the node's input weights are the
-            # identity: no one-hot vector over the whole vocabulary is ever made.
-            columns = [
-                _blocks(classifier, cell, "U").T for cell in model.layers.cells[0]
-            ]  # (V, G·H) for each direction
-            constants["words"] = np.concatenate(columns, axis=1)
+        if model.embedding is None:
+            return ["h_0 = Transpose<perm = [1, 0]>(tokens)"]
+        constants["words"] = model.embedding.detach().numpy()  # (V, E)
         return ["by_time = Transpose<perm = [1, 0]>(tokens)", "h_0 = Gather<axis = 0>(words, by_time)"]
     if isinstance(encoder, ImageEncoder):
         constants |= {"scale": np.float32(1 / (255 * encoder.std)), "shift": np.float32(-encoder.mean / encoder.std)}
@@ -155,7 +157,7 @@ def _input(classifier: Classifier, constants: dict[str, Any]) -> list[str]:
 
 
 def _filled(encoder: SeriesEncoder, constants: dict[str, Any]) -> list[str]:
-    """by_time (T, B, D) -> filled (T, B, D), with something in the place of every NaN, as `SeriesEncoder` puts it."""
+    """by_time (T, B, D) -> filled (T, B, D), every NaN replaced as `SeriesEncoder` replaces it."""
     if encoder.fill_missing == "none":
         return ["filled = Identity(by_time)"]
     if encoder.fill_missing != "last":
@@ -174,23 +176,100 @@ def _filled(encoder: SeriesEncoder, constants: dict[str, Any]) -> list[str]:
     ]
 
 
-def _layer(classifier: Classifier, number: int, cells: list[Any], constants: dict[str, Any]) -> list[str]:
-    """One layer: h_number (T, B, D) -> the next h (T, B, H·directions) and its last states (B, H·directions)."""
-    H, directions = cells[0].hidden_size, len(cells)
-    W, b = (np.stack([_blocks(classifier, cell, name) for cell in cells]) for name in ("W", "b"))
-    if number == 0 and isinstance(classifier.encoder, SentenceEncoder) and classifier.model.embedding is None:
-        G = b.shape[1]
-        U = np.eye(directions * G, dtype=np.float32).reshape(directions, G, directions * G)
-    else:
-        U = np.stack([_blocks(classifier, cell, "U") for cell in cells])
-    two = np.concatenate([b, np.zeros_like(b)], axis=1)  # ONNX has two biases, as torch
-    constants |= {f"U_{number}": U, f"W_{number}": W, f"b_{number}": two}
+def reads_words(classifier: Classifier, number: int) -> bool:
+    """Whether a layer's inputs are word indices, each of which stands for a one-hot vector."""
+    return number == 0 and isinstance(classifier.encoder, SentenceEncoder) and classifier.model.embedding is None
+
+
+def _scans(classifier: Classifier, number: int, cells: list[Cell], constants: dict[str, Any]) -> list[str]:
+    """One layer of any cells, from their step programs: h_number -> the next h (T, B, H·directions) and its last states."""
+    nodes, h, names = [], f"h_{number + 1}", []
+    for direction, cell in enumerate(cells):
+        try:
+            program = read(cell, reads_words(classifier, number))
+        except UnreadableError as why:
+            raise InputError(
+                f"the cell of layer {number + 1} cannot be exported, for its step cannot be read: {why}"
+            ) from None
+        initial = parts(cell.initial_state(2))
+        if any(not torch.equal(part[0], part[1]) for part in initial):
+            raise InputError(
+                f"the initial state of layer {number + 1} differs between sequences; expected the same for all of them"
+            )
+        names.append(f"{h}_{('forward', 'backward')[direction]}")
+        mask = "mask" if _ragged(classifier) else None
+        nodes += scan(
+            program,
+            dict(cell.named_parameters()),
+            [part[0] for part in initial],
+            f"h_{number}",
+            names[-1],
+            constants,
+            mask,
+            direction == 1,
+        )
+    last = ", ".join(f"last_{name}" for name in names)
+    return [*nodes, f"{h} = Concat<axis = -1>({', '.join(names)})", f"last_{h} = Concat<axis = -1>({last})"]
+
+
+class Operator(NamedTuple):
+    """ONNX's operator for a cell, which is also torch's name for its layer.
+
+    Attributes:
+        gates: the order in which it wants the gates' blocks.
+        attributes: that make its equations the cell's own.
+    """
+
+    name: str
+    gates: tuple[str, ...]
+    attributes: str = ""
+
+
+# The operators are faster in ONNX Runtime than a Scan; all other cells are emitted from their step programs.
+OPERATORS: dict[type[Cell], Operator] = {
+    RNNCell: Operator("RNN", ("s",)),
+    LSTMCell: Operator("LSTM", ("i", "o", "f", "c_tilde")),
+    GRUCell: Operator("GRU", ("z", "r", "n"), ", linear_before_reset = 1"),
+}
+
+
+def operator_of(cells: Iterable[Cell]) -> Operator | None:
+    """ONNX's operator for the cells of a layer, one a direction; None where there is none."""
+    (kind, *others) = {type(cell) for cell in cells}
+    return None if others else OPERATORS.get(kind)
+
+
+def _operator(classifier: Classifier, number: int, cells: list[Any], constants: dict[str, Any]) -> list[str]:
+    """One layer by ONNX's operator: h_number -> the next h (T, B, H·directions) and its last states (B, H·directions)."""
+    operator = operator_of(cells)
+    assert operator is not None
+    H, directions, nodes, x = cells[0].hidden_size, len(cells), [], f"h_{number}"
+    U, W, b = ([_blocks(cell, name, operator.gates) for cell in cells] for name in ("U", "W", "b"))
+    if reads_words(classifier, number):
+        # A one-hot word picks a column of U. The columns are looked up, and the operator's input weights are the
+        # identity: no one-hot vector over the whole vocabulary is ever made.
+        constants["words"] = np.concatenate([block.T for block in U], axis=1)  # (V, G·H·directions)
+        U = np.split(np.eye(constants["words"].shape[1], dtype=np.float32), directions)
+        nodes, x = [f"looked_up = Gather<axis = 0>(words, {x})"], "looked_up"
+    # ONNX has two biases, as torch; only the GRU's reset gate has a use for the second.
+    second = [np.zeros_like(values) for values in b]
+    for cell, values in zip(cells, second, strict=True):
+        if getattr(cell, "b_h", None) is not None:
+            values[-H:] = cell.b_h.detach().numpy()
+    two = [np.concatenate(both) for both in zip(b, second, strict=True)]
+    constants |= {f"U_{number}": np.stack(U), f"W_{number}": np.stack(W), f"b_{number}": np.stack(two)}
+    constants |= {"keep_two": np.array([0, 0, -1]), "keep_one": np.array([0, -1])}
     attributes = f'hidden_size = {H}, direction = "{"bidirectional" if directions == 2 else "forward"}"'
+    attributes += operator.attributes
     if hasattr(cells[0], "nonlinearity"):
         attributes += f", activations = {json.dumps([cells[0].nonlinearity.capitalize()] * directions)}"
-    inputs = f"h_{number}, U_{number}, W_{number}, b_{number}" + ", steps_read" * _ragged(classifier)
+    inputs = f"{x}, U_{number}, W_{number}, b_{number}"
+    if _ragged(classifier):
+        nodes.append(f"steps_{number} = Cast<to = 6>(lengths)")  # 6: int32
+        inputs += f", steps_{number}"
     return [
-        f"Y_{number}, last_{number} = {operator_of(classifier)[0]}<{attributes}>({inputs})",
+        *nodes,
+        f"Y_{number}, last_{number} = {operator.name}<{attributes}>({inputs})",
         f"Y_by_batch_{number} = Transpose<perm = [0, 2, 1, 3]>(Y_{number})",
         f"h_{number + 1} = Reshape(Y_by_batch_{number}, keep_two)",
         f"last_by_batch_{number} = Transpose<perm = [1, 0, 2]>(last_{number})",
@@ -198,35 +277,18 @@ def _layer(classifier: Classifier, number: int, cells: list[Any], constants: dic
     ]
 
 
-# ONNX's operator for a cell, and the order in which it wants the gates' blocks.
-OPERATORS = {"rnn": ("RNN", ("s",)), "lstm": ("LSTM", ("i", "o", "f", "c_tilde"))}
-
-
-def operator_of(classifier: Classifier) -> tuple[str, tuple[str, ...]]:
-    """ONNX's operator for the classifier's cell, which is also torch's name for it, and the order of its gates' blocks.
-
-    Raises:
-        InputError: there is none.
-    """
-    cell = classifier.recipe.cell
-    if cell not in OPERATORS:
-        title = cell_type(cell).title
-        raise InputError(f"ONNX has no operator for the cell {title!r}; export runs of cell {' or '.join(OPERATORS)}")
-    return OPERATORS[cell]
-
-
-def _blocks(classifier: Classifier, cell: CellParameters, name: str) -> Array:
+def _blocks(cell: Any, name: str, gates: tuple[str, ...]) -> Array:
     """W, U or b of a cell, the gates' blocks in ONNX's order; zeros for a bias that it does not have."""
     values = getattr(cell, name)
     if values is None:
         return np.zeros(len(cell.W), np.float32)
-    found: Array = torch.cat([values.detach().cpu()[cell.block(gate)] for gate in operator_of(classifier)[1]]).numpy()
+    found: Array = torch.cat([values.detach().cpu()[cell.block(gate)] for gate in gates]).numpy()
     return found
 
 
 def _mask(constants: dict[str, Any]) -> list[str]:
     """Which steps belong to a sequence: number of the step < its length, (T, B, 1)."""
-    constants |= {"zero": np.array(0), "one": np.array(1), **{f"axis_{k}": np.array([k]) for k in range(3)}}
+    constants |= {"zero": np.array(0), "one": np.array(1), "axis_1": np.array([1]), "axis_2": np.array([2])}
     return [
         "h_shape = Shape(h_0)",
         "T = Gather<axis = 0>(h_shape, zero)",
@@ -267,6 +329,7 @@ def _pool(classifier: Classifier, h: str, constants: dict[str, Any]) -> tuple[st
     masked = f"masked = Where(mask, {h}, padding)"
     if how == "max":
         return "pooled", [masked, "pooled = ReduceMax<axes = [0], keepdims = 0>(masked)"]
+    constants["axis_0"] = np.array([0])
     return "pooled", [
         masked,
         "total = ReduceSum<keepdims = 0>(masked, axis_0)",
