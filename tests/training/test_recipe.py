@@ -66,7 +66,7 @@ def test_the_later_value_wins():
         ({"seed": "1_0"}, "seed is '1_0'; expected a number in the digits 0 to 9, without '_'"),
         ({"patience": "1_0", "validation": 0.1}, "patience is '1_0'; expected a number in the digits 0 to 9"),
         ({"dropout": 1}, "dropout is 1; expected less than 1"),
-        ({"cell": "gruu"}, "cell is 'gruu'; expected 'rnn', 'lstm' or 'gru'"),
+        ({"cell": "gruu"}, "cell is 'gruu'; expected 'rnn', 'lstm', 'gru' or FILE.py:CLASS"),
         ({"hiden_size": 3}, "images have no field 'hiden_size'; did you mean 'hidden_size'?"),
         ({"embedding_size": 3}, "images have no field 'embedding_size'"),
         ({"rotation": 1000}, "rotation is 1000; expected less than or equal to 180"),

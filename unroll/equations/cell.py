@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unroll.cells.base import Cell, State, joined, parts, zero_state
-from unroll.equations.program import Program
+from unroll.equations.program import LEAVES, Program
 from unroll.equations.saved import LONGEST, from_data, to_data
 from unroll.errors import InputError, quoted
 
@@ -56,6 +56,12 @@ class ProgramCell(Cell):
         if found is None:
             raise InputError(f"{self.called} has a step program for evaluation only; it cannot be trained")
         return found
+
+    @property
+    def operations(self) -> int:
+        """How many operations a step has, weights that are computed once for a whole scan not counted."""
+        nodes = self.program.nodes
+        return sum(nodes[n].row and nodes[n].op not in LEAVES for n in self.program.needed(self.program.new))
 
     def read(self, words: bool) -> Program | None:
         """A program of one's own to work with, as `unroll.equations.read` gives it; None where x is of the other kind."""
@@ -145,9 +151,8 @@ class ProgramCell(Cell):
         if "training" in data:
             found = data["training"]
             training = None if found is None else from_data(found, constants, shapes["parameters"])
-        if training is not None:
-            if (training.inputs, training.states) != (evaluation.inputs, evaluation.states):
-                raise InputError("the cell's step programs for training and evaluation have other inputs or states")
+        if training is not None and (training.inputs, training.states) != (evaluation.inputs, evaluation.states):
+            raise InputError("the cell's step programs for training and evaluation have other inputs or states")
         return cls(evaluation, training, parameters, called=called)
 
 

@@ -294,9 +294,7 @@ class Program:
         return json.dumps(to_data(self), allow_nan=False)
 
     @classmethod
-    def from_json(
-        cls, text: str, constants: Mapping[str, Tensor], parameters: Mapping[str, Sequence[int]]
-    ) -> Program:
+    def from_json(cls, text: str, constants: Mapping[str, Tensor], parameters: Mapping[str, Sequence[int]]) -> Program:
         """The opposite of `to_json`: a program whose every node fits its operands.
 
         Args:

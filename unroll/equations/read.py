@@ -488,5 +488,7 @@ def _check_same(cell: Cell, made: ProgramCell, words: bool) -> None:
         zeros = (torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True))
         outcomes.append([*(part.detach() for part in new), *zeros])
     for a, b in zip(*outcomes, strict=True):
-        if not torch.allclose(a, b, rtol=0, atol=1e-9 * max(1.0, float(b.abs().max()) if b.numel() else 1.0), equal_nan=True):
+        if not torch.allclose(
+            a, b, rtol=0, atol=1e-9 * max(1.0, float(b.abs().max()) if b.numel() else 1.0), equal_nan=True
+        ):
             raise UnreadableError(f"{made.called} and its step program compute different numbers")

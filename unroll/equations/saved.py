@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -65,9 +65,7 @@ def _number_text(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)  # JSON has no infinity
 
 
-def from_data(
-    found: Any, constants: Mapping[str, torch.Tensor], parameters: Mapping[str, Sequence[int]]
-) -> Program:
+def from_data(found: Any, constants: Mapping[str, torch.Tensor], parameters: Mapping[str, Sequence[int]]) -> Program:
     """The opposite of `to_data`.
 
     Args:
@@ -168,10 +166,10 @@ class _Builder:
 
     def _shape(self, op: Any, args: list[Node], of: tuple[Any, ...], row: bool) -> Shape:
         """The shape of an operation's value, once its operands are known to fit."""
-        if not isinstance(op, str) or op not in _EXPECTED and (op not in ELEMENTWISE or op in _BACK):
+        if not isinstance(op, str) or (op not in _EXPECTED and (op not in ELEMENTWISE or op in _BACK)):
             raise _DamageError(f"{quoted(op)} is no operation")
         count, told = _EXPECTED.get(op, (None, 0))
-        wrong = count is not None and len(args) != count or told is not None and len(of) != told
+        wrong = (count is not None and len(args) != count) or (told is not None and len(of) != told)
         if wrong or (op == "concat" and not args):
             raise _DamageError(f"{op} has {len(args)} operands and is told {quoted(of)}")
         shapes = [node.shape for node in args]
@@ -184,7 +182,7 @@ class _Builder:
             return (sizes[_whole(of[0], 0, len(sizes) - 1)],)
         if op in ("parameter", "constant"):
             return self._tensor_shape(op, of[0])
-        fits = {
+        fitting: dict[str, Callable[..., bool]] = {
             "linear": lambda v, M: v.row and not M.row and len(M.shape) == 2 and M.shape[1:] == v.shape,
             "lookup": lambda w, M: w.op == "input" and not self.program.inputs and not M.row and len(M.shape) == 2,
             "sum": lambda v: len(v.shape) == 1,
@@ -192,8 +190,8 @@ class _Builder:
             "transpose": lambda M: not M.row and len(M.shape) == 2 and of == (0, 1),
             "reshape": lambda M: not M.row and math.prod(M.shape) == math.prod(_sizes(list(of), op)),
             "expand": lambda M: not M.row and _expands(M.shape, _sizes(list(of), op)),
-        }.get(op)
-        if fits is not None and not fits(*args):
+        }
+        if op in fitting and not fitting[op](*args):
             raise _DamageError(f"{op} of shapes {quoted(shapes)} does not fit")
         if op in ("linear", "lookup"):
             return (shapes[1][op == "lookup"],)
@@ -238,10 +236,10 @@ class _Builder:
 
 # How many operands each operation has, and of how many things it is told; None: any number.
 _EXPECTED: dict[str, tuple[int | None, int | None]] = {
-    **{op: (0, 1) for op in ("input", "state", "parameter", "constant", "number")},
-    **{op: (2, 0) for op in ("linear", "lookup")},
-    **{op: (1, 0) for op in ("sum", "max", "stop")},
-    **{op: (1, None) for op in ("reshape", "expand")},
+    **dict.fromkeys(("input", "state", "parameter", "constant", "number"), (0, 1)),
+    **dict.fromkeys(("linear", "lookup"), (2, 0)),
+    **dict.fromkeys(("sum", "max", "stop"), (1, 0)),
+    **dict.fromkeys(("reshape", "expand"), (1, None)),
     "slice": (1, 3),
     "concat": (None, 1),
     "transpose": (1, 2),

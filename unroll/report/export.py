@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 import unroll
-from unroll.cells import cell_type
+from unroll.cells import title_of
 from unroll.cells.parameters import CellParameters
 from unroll.data.batches import Encoder, Sequences, batches
 from unroll.data.images import ImageEncoder
@@ -210,17 +210,18 @@ def operator_of(classifier: Classifier) -> tuple[str, tuple[str, ...]]:
     """
     cell = classifier.recipe.cell
     if cell not in OPERATORS:
-        title = cell_type(cell).title
+        title = title_of(cell)
         raise InputError(f"ONNX has no operator for the cell {title!r}; export runs of cell {' or '.join(OPERATORS)}")
     return OPERATORS[cell]
 
 
 def _blocks(classifier: Classifier, cell: CellParameters, name: str) -> Array:
     """W, U or b of a cell, the gates' blocks in ONNX's order; zeros for a bias that it does not have."""
+    order = operator_of(classifier)[1]
     values = getattr(cell, name)
     if values is None:
         return np.zeros(len(cell.W), np.float32)
-    found: Array = torch.cat([values.detach().cpu()[cell.block(gate)] for gate in operator_of(classifier)[1]]).numpy()
+    found: Array = torch.cat([values.detach().cpu()[cell.block(gate)] for gate in order]).numpy()
     return found
 
 
