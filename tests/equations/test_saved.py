@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
-from cells import KINDS, LayerNormLSTM, Own, own
 from torch import nn
 
+from tests.equations.cells import KINDS, LayerNormLSTM, Own, own
 from unroll import Recurrent
 from unroll.cells.base import Cell, as_cell, joined, parts
 from unroll.engines import ENGINES, choose
@@ -64,10 +64,8 @@ def test_program_cell_without_the_source_keeps_names_and_no_folder(tmp_path):
     assert "c_t = σ(f_t) ⊙ c_{t-1} + σ(i_t) ⊙ tanh(g_t)" in str(again(made).program)
     assert '"cells.py:' in text
     assert "/" not in text
-    values = made.eval().quantities(
-        torch.randn(2, D).double(), (torch.zeros(2, H).double(), torch.zeros(2, H).double())
-    )
-    assert list(values) == ["i", "f", "g", "o", "h", "c"] or set(values) == {"i", "f", "g", "o", "h", "c"}
+    values = made.eval().quantities(torch.randn(2, D), (torch.zeros(2, H), torch.zeros(2, H)))
+    assert sorted(values) == ["c", "f", "g", "h", "i", "o"]
 
 
 def test_program_cell_has_both_modes_where_they_differ():
@@ -184,7 +182,7 @@ def test_program_cell_is_differentiated_twice():
     assert torch.autograd.gradgradcheck(lambda x: Recurrent(made)(x)[0].sum(), x)
 
 
-def test_a_program_that_is_not_the_cells_is_no_cell(monkeypatch):
+def test_a_program_that_is_not_the_cells_is_no_cell():
     class Liar(Cell):
         """Says another thing where nobody is reading."""
 
@@ -329,7 +327,7 @@ def test_infinite_numbers_survive_and_nan_does_not():
     data = program(node("number", of=("-inf",)), node("maximum", 1, 3))
     made = from_data(data, {}, PARAMETERS)
     assert made.value_of(3) == float("-inf")
-    assert json.loads(made.to_json())["nodes"][1][2] == ["-inf"] or '"-inf"' in made.to_json()
+    assert '["number", [], ["-inf"]' in made.to_json()
     made.nodes[3] = made.nodes[3].__class__("number", (), (float("nan"),), (), False)
     with pytest.raises(InputError, match="NaN"):
         made.to_json()
@@ -342,5 +340,5 @@ def test_a_program_gives_each_reader_nodes_of_its_own():
     ours.add("gradient", of=(0,), shape=(H,))
     ours.nodes[0] = ours.nodes[1]
     assert json.dumps(made.to_data()) == before
-    state = joined([torch.zeros(2, H).double()] * 2)
-    assert parts(made(torch.zeros(2, D).double(), state))[0].shape == (2, H)
+    state = joined([torch.zeros(2, H)] * 2)
+    assert parts(made(torch.zeros(2, D), state))[0].shape == (2, H)

@@ -159,8 +159,8 @@ class _Builder:
             self.numbers += (count := math.prod(shape))
             if count > LARGEST or self.numbers > 10 * LARGEST:
                 raise _DamageError(f"a weight of shape {quoted(shape)} is too large")
-        n = program.add(op, *args, of=of, shape=shape, line=line)
-        if n != len(program.nodes) - 1:
+        count, n = len(program.nodes), program.add(op, *args, of=of, shape=shape, line=line)
+        if n != count:
             raise _DamageError(f"{op} is there already, or computes nothing")
         program.nodes[n] = replace(program.nodes[n], name=name)
 
