@@ -143,6 +143,7 @@ def test_own_cell_predicts_the_same_when_its_file_is_gone(ran, file, kind, chang
     assert str(read(classifier.model.layers.cells[0][0])).split("\n")[-1] == "h_t = (1 - z_t) ⊙ h_{t-1} + z_t ⊙ n_t"
 
 
+@pytest.mark.slow
 def test_own_cell_from_the_shell(file, tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command = ["train", "lstm-series", "--data", tiny.series, "--cell", "my_cell.py:Leaky", "--epochs", "1"]
@@ -307,7 +308,8 @@ def test_own_cell_that_does_not_fit_is_refused_before_there_is_a_run(tiny_recipe
         ),
         (
             "import torch\nfrom unroll.cells import Cell\nclass A(Cell):\n"
-            "  input_size, state_sizes, state_names = 5, (5,), ('h',)\n  def __init__(self, D, H): super().__init__()\n  def forward(self, x, h): return h[:, :2]\n",
+            "  input_size, state_sizes, state_names = 5, (5,), ('h',)\n"
+            "  def __init__(self, D, H): super().__init__()\n  def forward(self, x, h): return h[:, :2]\n",
             r"A goes from a state of shapes \[\(2, 5\)\] to \[\(2, 2\)\]; expected \[\(2, 5\)\] \(.*my_cell.py:6\)",
         ),
     ],
