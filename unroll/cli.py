@@ -99,7 +99,7 @@ def train(
         folder = distributed.lead(lambda: RunFolder(resume))  # no other process needs to have the folder
         hold(folder.alone())
         chosen = distributed.lead(lambda: folder.recipe)
-        dataset = None if distributed.lead(lambda: folder.finished) else prepare(chosen)
+        dataset = None if distributed.lead(lambda: folder.finished) else prepare(chosen, begun=True)
     else:
         dataset = prepare(chosen, reading)  # before the folder is made: bad data leave nothing behind
         chosen = with_places(chosen)

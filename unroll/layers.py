@@ -42,6 +42,8 @@ def stack(
     width = input_size
     for _ in range(num_layers):
         layers.append([as_cell(cell(width, hidden_size, **options)) for _ in range(directions)])
+        for made in layers[-1]:
+            made.input_size = made.input_size or width  # which a class need not say that has just been told it
         width = sum(made.hidden_size for made in layers[-1])
     return layers
 

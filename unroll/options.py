@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import click
 
+from unroll.cells.own import is_own, own_parts
 from unroll.errors import InputError, check_digits
 from unroll.terminal import is_terminal, say
 
@@ -100,9 +101,13 @@ def progress(unit: str, **settings: Any) -> Callable[..., Any]:
 
 
 def with_places(recipe: AnyRecipe) -> AnyRecipe:
-    """The recipe with absolute paths, so that its data are found again from any other folder."""
+    """The recipe with absolute paths, so that its data and its cell are found again from any other folder."""
     places = {name: getattr(recipe, name, None) for name in ("data", "test_data")}
-    return recipe.model_copy(update={k: str(Path(v).resolve()) for k, v in places.items() if v is not None})
+    found = {k: str(Path(v).resolve()) for k, v in places.items() if v is not None}
+    if is_own(recipe.cell):
+        file, name = own_parts(recipe.cell)
+        found["cell"] = f"{file.resolve()}:{name}"
+    return recipe.model_copy(update=found)
 
 
 def given_fields(options: dict[str, str | None]) -> dict[str, Any]:

@@ -57,7 +57,9 @@ def test_reading_leaves_the_cell_as_it_was(cell):
 
 def test_program_as_json_computes_the_same(cell):
     program = read(cell)
-    other = Program.from_json(program.to_json(), program.constants)
+    other = Program.from_json(program.to_json(), program.constants, shapes_of(cell))
+    assert other.to_json() == program.to_json()
+    assert str(other) == str(program)  # the author's names among it
     x, states, learnt = torch.randn(B, D).double(), states_of(cell), dict(cell.named_parameters())
     ours, theirs = (p.step([x], states, learnt) for p in (program, other))
     assert all(torch.equal(ours[n], theirs[m]) for n, m in zip(program.new, other.new, strict=True))
@@ -67,15 +69,57 @@ def test_program_as_json_computes_the_same(cell):
     ("old", "new", "message"),
     [
         ('"version": 1', '"version": 7', "the step program is of version 7; expected 1"),
-        ('"tanh"', '"tonh"', "the step program is damaged"),
-        ('"new": [', '"new": [999, ', "the step program is damaged"),
-        ("{", "", "the step program is damaged"),
+        ('"version": 1', '"version": 1.0', "the step program is of version 1.0; expected 1"),
+        ('"version": 1', '"version": true', "the step program is of version True; expected 1"),
+        ('"tanh"', '"tonh"', "'tonh' is no operation"),
+        ('"tanh"', '"tanh_back"', "'tanh_back' is no operation"),
+        ('"tanh"', '["tanh"]', "is no operation"),
+        ('"tanh"', '"gradient"', "'gradient' is no operation"),
+        ('"tanh"', '"where"', r"where has 1 operands"),
+        ('"tanh", [', '"tanh", [999, ', r"its operands are \(999, \d+\); expected nodes before it"),
+        ('"tanh", [', '"tanh", [-1, ', "expected nodes before it"),
+        ('"tanh", [', '"tanh", [true, ', "expected nodes before it"),
+        ('"tanh", [', '"tanh", ["a", ', "expected nodes before it"),
+        ('"new": [', '"new": [999, ', "new is"),
+        ('"new": [', '"new": [0, ', "new is"),
+        ('"initial": []', '"initial": [0]', "state 0 begins with a value of shape"),
+        ('"initial": []', '"initial": {}', "initial is"),
+        ('"inputs": [5]', '"inputs": [6]', "linear of shapes"),
+        ('"inputs": [5]', '"inputs": [5, 5]', "it has 2 inputs"),
+        ('"inputs": [5]', '"inputs": [0]', "0 stands where a whole number from 1"),
+        ('"inputs": [5]', '"inputs": [5.0]', "5.0 stands where"),
+        ('"inputs": [5]', '"inputs": [1e999]', "inf stands where"),
+        ('"states": [6]', f'"states": [{10**30}]', "stands where a whole number from 1"),
+        ('"states": [6]', '"states": []', "it has 1 inputs and 0 states"),
+        ('"state_names": ["h"]', '"state_names": ["h", "c"]', "state_names are"),
+        ('"state_names": ["h"]', '"state_names": ["a.b"]', "state_names are"),
+        ("weight_ih", "weight_xx", "the cell has no parameter 'module.weight_xx'"),
+        ('"slice", [', '"slice", [0, ', "slice has 2 operands"),
+        ("[-1, 0, 6]", "[-1, 0, 7]", "linear|does not fit|whole number|shapes"),
+        ("[-1, 0, 6]", "[-1, 6, 6]", "whole number from 7"),
+        ("[-1, 0, 6]", "[0, 0, 6]", "along axis 0 does not fit"),
+        ("[1.0]", "[NaN]", "its number is nan"),
+        ("[1.0]", "[1e999]", "its number is inf"),
+        ("[1.0]", "[1]", "its number is 1"),
+        ("[1.0]", '["nan"]', "its number is 'nan'"),
+        ('"nodes": [', '"nodes": [7, ', "node 0: it is 7"),
+        ('"nodes": [', '"extra": 1, "nodes": [', r"entries \['extra'\] are missing or unknown"),
+        ("{", "", "the step program is damaged: it is no JSON"),
+        ("{", "[" * 100_000, "the step program is damaged: it is no JSON"),
     ],
 )
 def test_damaged_programs_are_refused(old, new, message):
-    program = read(as_cell(nn.GRUCell(D, H)))
-    with pytest.raises(InputError, match=message):
-        Program.from_json(program.to_json().replace(old, new, 1), {})
+    cell = as_cell(nn.GRUCell(D, H))
+    cell.input_size = D
+    text = read(cell).to_json()
+    assert old in text
+    with pytest.raises(InputError, match=message) as raised:
+        Program.from_json(text.replace(old, new, 1), {}, shapes_of(cell))
+    assert "\n" not in str(raised.value)
+
+
+def shapes_of(cell):
+    return {name: tuple(p.shape) for name, p in cell.named_parameters()}
 
 
 def test_words_are_looked_up():

@@ -68,7 +68,7 @@ def test_the_later_value_wins():
         ({"dropout": 1}, "dropout is 1; expected less than 1"),
         (
             {"cell": "gruu"},
-            "cell is 'gruu'; expected 'rnn', 'lstm', 'gru', 'peephole', 'coupled', 'layernorm' or 'mgu'",
+            "cell is 'gruu'; expected 'rnn', 'lstm', 'gru', 'peephole', 'coupled', 'layernorm', 'mgu' or FILE.py:CLASS",
         ),
         ({"hiden_size": 3}, "images have no field 'hiden_size'; did you mean 'hidden_size'?"),
         ({"embedding_size": 3}, "images have no field 'embedding_size'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from unroll.cells.own import is_own, own_parts
 from unroll.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -51,6 +52,15 @@ def cell_type(name: str) -> type[CellParameters]:
         raise InputError(f"unknown cell {name!r}{nearest(name, CELLS)}")
     found: type[CellParameters] = __getattr__(CELLS[name])
     return found
+
+
+def title_of(name: str) -> str:
+    """What reports call the cell of a recipe: of one's own the name of its class, which is not run for that.
+
+    Raises:
+        InputError: there is no such cell.
+    """
+    return own_parts(name)[1] if is_own(name) else cell_type(name).title
 
 
 def __getattr__(name: str) -> Any:  # recipes are checked before torch is imported, and ask for the names alone

@@ -51,6 +51,18 @@ def choose(name: EngineName, cell: Cell, x: Tensor) -> Any:
     return next(engine for engine in ENGINES.values() if engine.why_not(cell, x) is None)
 
 
+def explain(name: EngineName, cell: Cell, x: Tensor) -> tuple[str, str | None]:
+    """Name of the engine that will scan `cell` over `x`, and what is in the way of the first one in the list, if anything.
+
+    Raises:
+        InputError: an engine was asked for by name that cannot do the job.
+    """
+    chosen = choose(name, cell, x)
+    found = next(known for known, engine in ENGINES.items() if engine is chosen)
+    first = next(iter(ENGINES))
+    return found, None if found == first or name == found else ENGINES[first].why_not(cell, x)
+
+
 def scan(
     cell: Cell,
     x: Tensor,

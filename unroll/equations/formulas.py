@@ -21,8 +21,8 @@ def text(program: Program) -> str:
 
 
 def author_names(program: Program) -> dict[int, str]:
-    """What the author calls the nodes: the targets of assignments, as far as the source can be read."""
-    found: dict[int, str] = {}
+    """What the author calls the nodes: as the program carries it, or, where the source is there, what they are assigned to."""
+    found = {n: node.name for n, node in enumerate(program.nodes) if node.name is not None}
     targets: dict[str, dict[Span, list[str]]] = {}
     for (file, span), nodes in program.places:
         if file not in targets:

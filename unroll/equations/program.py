@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -63,7 +63,6 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
     "relu_back": lambda d, y: torch.where(y <= 0, 0, d),
 }
 LEAVES = ("input", "state", "parameter", "constant", "number", "gradient")
-_SHAPES = ("slice", "concat", "transpose", "reshape", "expand")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +106,7 @@ class Program:
         places: by the author's file and expression (lines and columns) the nodes of its value, in the order of the calls.
         state_names: what the state's tensors are called.
         masks: what the last of the inputs are drawn as.
+        initial: of each part of the state before the first step its node, a weight; none: all are zero.
     """
 
     inputs: tuple[int, ...]
@@ -117,6 +117,7 @@ class Program:
     places: list[tuple[tuple[str, tuple[int, ...]], list[int]]] = field(default_factory=list, repr=False)
     state_names: tuple[str, ...] = ()
     masks: tuple[Mask, ...] = ()
+    initial: tuple[int, ...] = ()
     _known: dict[tuple[Any, ...], int] = field(default_factory=dict, repr=False)
 
     # --- making one -----------------------------------------------------------------------------------------------
@@ -305,40 +306,34 @@ class Program:
         return text(self)
 
     def to_json(self) -> str:
-        """The program without the tensors of `constants`."""
-        nodes = [[n.op, n.args, n.of, n.shape, n.row, n.name, n.line] for n in self.nodes]
-        return json.dumps(
-            {
-                **{"version": VERSION, "inputs": self.inputs, "states": self.states, "masks": self.masks},
-                **{"new": self.new, "nodes": nodes},
-            }
-        )
+        """What the new state is computed from, with the author's names; without the tensors of `constants`."""
+        from unroll.equations.saved import to_data
+
+        return json.dumps(to_data(self), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str, constants: Mapping[str, Tensor]) -> Program:
-        """The opposite of `to_json`.
+    def from_json(cls, text: str, constants: Mapping[str, Tensor], parameters: Mapping[str, Sequence[int]]) -> Program:
+        """The opposite of `to_json`: a program whose every node fits its operands.
+
+        Args:
+            constants: the tensors that it may name as constants.
+            parameters: the shapes of the parameters that it may name.
 
         Raises:
             InputError: it is no program, or one of another version.
         """
+        from unroll.equations.saved import from_data
+
         try:
             found = json.loads(text)
-            version = found["version"]
-            program = cls(tuple(found["inputs"]), tuple(found["states"]), constants=dict(constants))
-            program.masks = tuple(
-                Mask(int(n), float(p), bool(same), bool(scaled)) for n, p, same, scaled in found["masks"]
-            )
-            for op, args, of, shape, row, name, line in found["nodes"]:
-                if op not in (*ELEMENTWISE, *LEAVES, *_SHAPES, "linear", "lookup", "sum", "max", "stop"):
-                    raise ValueError(op)
-                if not all(0 <= n < len(program.nodes) for n in args):
-                    raise ValueError(args)
-                program.nodes.append(Node(op, tuple(args), tuple(of), tuple(shape), bool(row), name, line))
-            program.new = tuple(found["new"])
-            if not all(0 <= n < len(program.nodes) for n in program.new):
-                raise ValueError(program.new)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise InputError("the step program is damaged") from None
-        if version != VERSION:
-            raise InputError(f"the step program is of version {version!r}; expected {VERSION}")
-        return program
+        except (ValueError, RecursionError):
+            raise InputError("the step program is damaged: it is no JSON") from None
+        return from_data(found, constants, parameters)
+
+    def copy(self, constants: Mapping[str, Tensor]) -> Program:
+        """The same program with nodes of its own, to which a backward step can be added.
+
+        Args:
+            constants: the tensors of its constants.
+        """
+        return replace(self, nodes=list(self.nodes), constants=dict(constants), _known=dict(self._known))

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from unroll.cells import cell_type
+from unroll.cells import cell_type, title_of
+from unroll.cells.own import is_own
 from unroll.cells.parameters import CellParameters
 from unroll.cells.variants import HELD_OPEN, REMOVALS, Removal, check_removal, keep_open, unread, without
 from unroll.data.batches import Dataset
@@ -114,7 +115,10 @@ def ablate(
         InputError: the recipe's cell is no LSTM, an unknown gate, fewer than one seed, a damaged file.
     """
     todo = [(removed, recipe.model_copy(update={"seed": recipe.seed + seed})) for removed, seed in plan(gates, seeds)]
-    without(cell_type(recipe.cell)(1, 1), "c_tilde")  # another cell is refused before the data are read
+    if is_own(recipe.cell):  # another cell is refused before the data are read
+        title = title_of(recipe.cell)
+        raise InputError(f"only the LSTM has gates to remove, and the cell is {title}; use a run with cell: lstm")
+    without(cell_type(recipe.cell)(1, 1), "c_tilde")
     entries: dict[str, Any] = {"recipe": dict, "data": str, "removed": (str, NoneType), "seed": int}
     trials = Trials(file, tuple(entries), entries)
     dataset = load_dataset(recipe)

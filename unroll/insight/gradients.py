@@ -29,8 +29,8 @@ from unroll.engines import scan
 from unroll.errors import InputError
 from unroll.heads import pool
 from unroll.models import SequenceClassifier, SequenceModel
-from unroll.training.run import load
-from unroll.training.tasks import first_model, load_test_part
+from unroll.training.run import before_training, load
+from unroll.training.tasks import load_test_part
 
 Array = NDArray[Any]
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -189,7 +189,7 @@ def measure_runs(
         x, y = equally_long(load_test_part(recipe, encoder, None), encoder, inputs)
         name, reading = Path(run).name, "rows" if isinstance(encoder, ImageEncoder) else "steps"
         label = {"label": name, "cell": recipe.cell, "reading": reading}
-        wanted.append(({**label, "trained": False}, first_model(recipe, encoder), x, y))
+        wanted.append(({**label, "trained": False}, before_training(run, classifier), x, y))
         wanted.append(({**label, "trained": True}, classifier.model, x, y))
         size = (recipe.hidden_size, x.shape[2] if x.is_floating_point() else encoder.input_size, len(y))
         if size in sizes:

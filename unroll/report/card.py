@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from unroll.cells.own import is_own, own_parts
 from unroll.equations.read import UnreadableError, read
 from unroll.errors import InputError
 from unroll.files import load_tensors, refuse_foreign, save_tensors
@@ -161,6 +162,9 @@ def card_text(folder: RunFolder, onnx: str | None = None) -> str:
     mnist = recipe.task == "images" and recipe.data is None
     # Not where the data lie on this machine.
     names = {name: Path(place).name for name in ("data", "test_data") if (place := getattr(recipe, name, None))}
+    if is_own(recipe.cell):
+        file, cell = own_parts(recipe.cell)
+        names["cell"] = f"{file.name}:{cell}"
     return CARD.format(
         metadata=_metadata(classifier, test, mnist),
         name=shown(recipe.name),
@@ -212,7 +216,12 @@ def _metadata(classifier: Classifier, test: dict[str, Any] | None, mnist: bool) 
     found: dict[str, Any] = {"library_name": "unroll-rnn"}
     if task != "time-series-classification":  # none of Hugging Face's own
         found["pipeline_tag"] = task
-    found["tags"] = ["unroll", recipe.cell, "recurrent-neural-network", task]
+    found["tags"] = [
+        "unroll",
+        own_parts(recipe.cell)[1] if is_own(recipe.cell) else recipe.cell,
+        "recurrent-neural-network",
+        task,
+    ]
     if mnist:
         found["datasets"] = ["ylecun/mnist"]
     if test is not None:

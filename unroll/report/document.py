@@ -19,6 +19,8 @@ from typing import Any
 import torch
 
 from unroll.cells import cell_type
+from unroll.cells import title_of as cell_title
+from unroll.cells.own import is_own
 from unroll.data.sentences import SentenceEncoder
 from unroll.errors import RunError
 from unroll.heads import wilson
@@ -128,7 +130,7 @@ def report(folder: RunFolder, *, title: str | None = None, author: str | None = 
         RunError: the run is not finished or a figure is missing, and it is no draft.
     """
     parts = Parts(folder, draft)
-    code = f"The cell, from `{parts.kind.__module__.replace('.', '/')}.py`."
+    source, code = parts.listing()
     body = [
         *parts.results(),
         {"t": "flush"},  # no figure in the middle of the listing
@@ -137,7 +139,7 @@ def report(folder: RunFolder, *, title: str | None = None, author: str | None = 
             "[](#lst-cell) is the cell as it was trained: one time step, on plain automatic differentiation. Walking "
             "over time, layers and directions are not part of it."
         ),
-        listing(inspect.getsource(parts.kind).rstrip(), code, "lst-cell"),
+        listing(source, code, "lst-cell"),
         *parts.again(),
     ]
     byline: list[list[Inline]] = [[{"t": "text", "v": author}]] if author else []
@@ -161,11 +163,12 @@ class Parts:
     def __post_init__(self) -> None:
         path = self.folder.path
         self.recipe: AnyRecipe = self.folder.recipe
-        self.kind = cell_type(self.recipe.cell)
         self.facts, self.history = self.folder.facts, self.folder.history()
         self.metrics: dict[str, Any] | None = self.folder.metrics() if (path / "metrics.json").is_file() else None
         self.outcome: dict[str, Any] | None = (self.metrics or {}).get("test")
-        self.encoder = load(path).encoder if (path / "model.safetensors").is_file() else None
+        self.classifier = load(path) if (path / "model.safetensors").is_file() else None
+        self.encoder = None if self.classifier is None else self.classifier.encoder
+        self.kind: Any = _OwnCell(self) if is_own(self.recipe.cell) else cell_type(self.recipe.cell)
         self.one_sequence = ONE_SEQUENCE[self.recipe.task]
         needed, figures = ["history.jsonl", "metrics.json", "model.safetensors"], ["loss"]
         if self.outcome is not None:
@@ -232,6 +235,12 @@ class Parts:
         return [*self.cell(), *self.hyperparameters(), *self.training(), *self.test(), *self.further()]
 
     # --------------------------------------------------------------------------------------------------- the cell
+
+    def listing(self) -> tuple[str, str]:
+        """The cell as code and the listing's caption: its source, or the formulas that the run carries in its place."""
+        if isinstance(self.kind, _OwnCell):
+            return self.kind.formulas, f"The step of the cell `{self.kind.title}`, as the run holds it."
+        return inspect.getsource(self.kind).rstrip(), f"The cell, from `{self.kind.__module__.replace('.', '/')}.py`."
 
     def cell(self) -> list[Block]:
         """The equations of the cell that was trained, in the notation of the labs."""
@@ -320,7 +329,7 @@ class Parts:
     def _applies(self, name: str) -> bool:
         recipe = self.recipe
         if name == "nonlinearity":
-            return "nonlinearity" in inspect.signature(self.kind).parameters
+            return isinstance(self.kind, type) and "nonlinearity" in inspect.signature(self.kind).parameters
         if name == "forget_bias":
             return "f" in self.kind.gate_names
         if name in ("momentum", "nesterov"):
@@ -332,7 +341,7 @@ class Parts:
         if name == "data":
             return str(value or ("MNIST" if self.recipe.task == "images" else "the lab's two sentences"))
         if name == "cell":
-            return self.kind.title
+            return cell_title(self.recipe.cell)
         if name == "optimizer":
             return {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[value]
         if type(value) is int and name != "seed":
@@ -517,9 +526,23 @@ class Parts:
         return [block | {"label": f"fig-{name}", "float": floating}]
 
 
+class _OwnCell:
+    """What a report says of a cell of one's own, whose class is not there: see `unroll.cells.base.Cell`."""
+
+    gate_names: tuple[str, ...] = ()
+
+    def __init__(self, parts: Parts) -> None:
+        self.title = cell_title(parts.recipe.cell)
+        self.about = f"a recurrent network of the cell {escape(self.title)}"
+        self.state_names, self.formulas = ("h",), "not trained yet"
+        if parts.classifier is not None:
+            cell = parts.classifier.model.layers.cells[0][0]
+            self.state_names, self.formulas = cell.state_names, str(cell.program)
+
+
 def title_of(recipe: AnyRecipe) -> str:
     """What was trained, as the title of a report."""
-    name = cell_type(recipe.cell).title
+    name = cell_title(recipe.cell)
     an = "An" if re.match("[AEIOUaeiou]|[FHLMNRSX][A-Z]", name) else "A"  # an LSTM, but a GRU
     what = "handwritten digits row by row" if recipe.data is None else "pictures row by row"
     what = {"sentences": "sentences word by word", "series": "series of measurements"}.get(recipe.task, what)

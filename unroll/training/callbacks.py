@@ -19,6 +19,8 @@ from tqdm import tqdm
 
 from unroll import optim
 from unroll.data.batches import Dataset
+from unroll.engines import explain
+from unroll.equations.cell import ProgramCell
 from unroll.errors import InputError, RunError
 from unroll.files import load_header, load_tensors, save_tensors
 from unroll.terminal import is_terminal
@@ -267,6 +269,29 @@ class TensorBoard(Callback):
 
     def on_close(self, training: Training) -> None:
         self._events.close()
+
+
+class Engines(Callback):
+    """Say which engine runs a cell of one's own, and why not a faster one; a line of the log, so after the `Saver`.
+
+    Args:
+        words: the first layer reads word indices.
+    """
+
+    def __init__(self, diary: Diary, words: bool) -> None:
+        self._diary = diary
+        self._words = words
+
+    def on_begin(self, training: Training) -> None:
+        model: Any = training.model
+        layers = model.layers
+        cell, like = layers.cells[0][0], training.optimizer.theta
+        x = like.new_zeros(1, 1, dtype=torch.int64) if self._words else like.new_zeros(1, 1, layers.input_size or 1)
+        name, obstacle = explain(layers.engine, cell, x)
+        as_what = f"its step program, {cell.operations} operations" if isinstance(cell, ProgramCell) else "its own step"
+        called = cell.called if isinstance(cell, ProgramCell) else type(getattr(cell, "module", cell)).__name__
+        why = "" if obstacle is None else f": {obstacle}"
+        self._diary.line(f"Cell {called}: the {name} engine runs {as_what}{why}")
 
 
 class Saver(Callback):

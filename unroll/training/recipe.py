@@ -15,6 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from unroll.cells import CELLS
+from unroll.cells.own import EXPECTED, is_own
 from unroll.errors import RecipeError, check_digits, nearest, quoted
 from unroll.files import NAME_RULE, is_name, name_from
 from unroll.training import DeviceName
@@ -50,6 +51,12 @@ def _name(value: str) -> str:
 Name = Annotated[str, AfterValidator(_name)]
 
 
+def _cell(value: str) -> str:
+    if value not in CELLS and not is_own(value):
+        raise ValueError(f"{', '.join(map(repr, CELLS))} or {EXPECTED}")  # pydantic says it
+    return value
+
+
 class Recipe(BaseModel):
     """What all tasks share."""
 
@@ -59,7 +66,9 @@ class Recipe(BaseModel):
     about: str = Field("", description="one line: what it is for")
     task: str
 
-    cell: Literal[tuple(CELLS)] = Field("lstm", description="kind of cell")  # type: ignore[valid-type]
+    cell: Annotated[str, AfterValidator(_cell)] = Field(
+        "lstm", description=f"kind of cell: {', '.join(CELLS)}, or a class of your own, {EXPECTED}"
+    )
     nonlinearity: Literal["tanh", "relu"] = Field("tanh", description="of the vanilla RNN")
     hidden_size: Size = Field(128, description="hidden units H in each layer and direction")
     num_layers: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="layers on top of each other")

@@ -5,6 +5,7 @@
     log.txt              what was printed
     metrics.json         the test's outcome, with times
     model.safetensors    the weights; labels, normalisation and architecture in its metadata
+    first.safetensors    the same, as training began, where the cell is one's own; its source is not needed any more
     predictions.npz      class probabilities of every test sequence
     resume.safetensors   where to go on, while training is under way
     figures/             PNG and SVG; loss.png, which every run has, is written last
@@ -18,7 +19,7 @@ import json
 import os
 import reprlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,11 @@ import numpy as np
 import torch
 import yaml
 from numpy.typing import NDArray
+from torch import nn
 
+from unroll.cells.own import is_own, own_parts
 from unroll.data.batches import Encoder, Sequences
+from unroll.equations.read import UnreadableError, as_program
 from unroll.errors import DataError, InputError, RunError, quoted
 from unroll.files import load_header, load_tensors, locked, remove_stale, save_tensors, stale_files, write_atomically
 from unroll.models import SequenceModel
@@ -48,10 +52,11 @@ from unroll.training.saved import (
     checked_predictions,
     checked_recipe,
 )
-from unroll.training.tasks import build_model, load_test_part
+from unroll.training.tasks import build_model, first_model, load_test_part, of_programs, reads_words
 from unroll.yaml_files import read_yaml
 
 LOCK = ".train.lock"
+FIRST = "first.safetensors"
 
 
 class RunFolder:
@@ -238,17 +243,29 @@ def _text(path: Path) -> str:
 
 
 def save_model(path: Path, model: SequenceModel, encoder: Encoder, recipe: AnyRecipe) -> None:
-    """The weights, with what is needed to use them."""
-    save_tensors(
-        path,
-        dict(model.state_dict()),
-        {
-            "format": MODEL_FORMAT,
-            "recipe": recipe.model_dump(),
-            "task": encoder.task,
-            "encoder": encoder.to_json(),
-        },
-    )
+    """The weights, with what is needed to use them; of cells of one's own their step programs, too."""
+    tensors: dict[str, Any] = dict(model.state_dict())
+    metadata: dict[str, Any] = {
+        "format": MODEL_FORMAT,
+        "recipe": recipe.model_dump(),
+        "task": encoder.task,
+        "encoder": encoder.to_json(),
+    }
+    if is_own(recipe.cell):
+        try:
+            cells = [
+                [as_program(cell, layer == 0 and reads_words(recipe)) for cell in row]
+                for layer, row in enumerate(model.layers.cells)
+            ]
+            metadata["cells"] = [[cell.to_data() for cell in row] for row in cells]
+            for layer, row in enumerate(cells):  # with what they hold beside the parameters
+                for direction, cell in enumerate(row):
+                    prefix = f"layers.cells.{layer}.{direction}."
+                    tensors = {name: t for name, t in tensors.items() if not name.startswith(prefix)}
+                    tensors |= {f"{prefix}{name}": t for name, t in cell.state_dict().items()}
+        except UnreadableError as why:
+            metadata["cells"] = str(why)
+    save_tensors(path, tensors, metadata)
 
 
 class Classifier:
@@ -296,8 +313,49 @@ def evaluate(run: str | Path, data: str | None = None) -> dict[str, Any]:
     return evaluated(classifier.model, test, classifier.encoder)
 
 
-def load(run: str | Path) -> Classifier:
+def before_training(run: str | Path, classifier: Classifier) -> SequenceModel:
+    """The model of a loaded run as training began with it.
+
+    Raises:
+        RunError: its cell is one's own, and the run folder does not hold it, or it is no step program.
+    """
+    if not is_own(classifier.recipe.cell):
+        return first_model(classifier.recipe, classifier.encoder)
+    path = run_path(run)
+    return _read((path.parent if path.suffix == ".safetensors" else path) / FIRST, classifier.recipe)[0].eval()
+
+
+def first_weights(folder: RunFolder) -> SequenceModel:
+    """The model of cells of one's own as training began with it, which is all that going on with a run needs of it.
+
+    Raises:
+        RunError: it was not kept, or training needs the cell's source.
+    """
+    path = folder.path / FIRST
+    if not path.is_file():
+        raise RunError(f"{path} does not exist, so that the cell is known by its source alone; {AGAIN}")
+    metadata = load_header(path)[1]
+    if isinstance(metadata.get("cells"), str):
+        raise RunError(
+            f"{folder.path} cannot be gone on with: its cell is no step program ({metadata['cells']}); {AGAIN}"
+        )
+    model = _read(path, folder.recipe)[0]
+    for row in model.layers.cells:
+        for cell in row:
+            if cell.training_program is None:
+                raise RunError(
+                    f"{folder.path} cannot be gone on with: its cell has a step program for evaluation only; {AGAIN}"
+                )
+    return model.train()
+
+
+def load(run: str | Path, cell: Callable[[int, int], nn.Module] | None = None) -> Classifier:
     """The trained classifier of a run folder, or of a `model.safetensors` file alone.
+
+    Nothing that the run names is executed: a cell of one's own is computed from its step program in the file.
+
+    Args:
+        cell: the class of a cell of one's own that is no step program, which the file does not hold.
 
     Raises:
         RunError: there is none, it is damaged, or its weights do not fit its recipe.
@@ -311,6 +369,18 @@ def load(run: str | Path) -> Classifier:
         path = folder.path / "model.safetensors"
         if not path.is_file():
             raise RunError(f"{folder.path} holds no trained model yet; go on with: unroll train --resume {folder.path}")
+    model, encoder, recipe = _read(path, own, cell)
+    try:
+        device = find_device(recipe.device, recipe.engine)
+    except InputError:  # it was trained on another machine
+        device = find_device("auto", recipe.engine)
+    return Classifier(model.to(device), encoder, recipe)
+
+
+def _read(
+    path: Path, own: AnyRecipe | None, cell: Callable[[int, int], nn.Module] | None = None
+) -> tuple[SequenceModel, Encoder, AnyRecipe]:
+    """The model in a file, which must be of the recipe `own`, where there is one."""
     shapes, metadata = load_header(path)
     if metadata.get("format") != MODEL_FORMAT:
         found = reprlib.repr(metadata.get("format"))
@@ -322,17 +392,31 @@ def load(run: str | Path) -> Classifier:
     if saved.task != recipe.task:
         raise RunError(f"{path} is damaged: its task is {reprlib.repr(saved.task)}, but its recipe's is {recipe.task}")
     encoder = checked_encoder(recipe, saved.encoder, path)
-    with torch.device("meta"):  # before any memory is asked for
-        expected = build_model(recipe, encoder).state_dict()
+    if saved.cells and not is_own(recipe.cell):
+        raise RunError(f"{path} is damaged: it holds cells beside the cell {recipe.cell} of its recipe; {AGAIN}")
+    if isinstance(saved.cells, str) and cell is None:
+        raise RunError(
+            f"{path} does not hold its cell, which is no step program ({saved.cells}); from Python: "
+            f"unroll.load({str(path.parent)!r}, cell={own_parts(recipe.cell)[1]})"
+        )
+
+    def build() -> SequenceModel:
+        if not is_own(recipe.cell):
+            return build_model(recipe, encoder)
+        return build_model(recipe, encoder, cell if isinstance(saved.cells, str) else of_programs(recipe, saved.cells))
+
+    try:
+        with torch.device("meta"):  # before any memory is asked for
+            expected = build().state_dict()
+    except (InputError, RunError) as error:
+        if not is_own(recipe.cell):
+            raise
+        raise RunError(f"{path} is damaged: {error}; {AGAIN}") from None
     check_architecture(path, shapes, {name: tuple(tensor.shape) for name, tensor in expected.items()})
     tensors, _ = load_tensors(path)
     for name, tensor in tensors.items():
         if tensor.dtype not in (torch.float32, torch.float64) or not bool(tensor.isfinite().all()):
             raise RunError(f"{path} is damaged: {name} holds what is no finite number; {AGAIN}")
-    model = build_model(recipe, encoder)
+    model = build()
     model.load_state_dict(tensors)
-    try:
-        device = find_device(recipe.device, recipe.engine)
-    except InputError:  # it was trained on another machine
-        device = find_device("auto", recipe.engine)
-    return Classifier(model.to(device), encoder, recipe)
+    return model, encoder, recipe

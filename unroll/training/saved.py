@@ -42,12 +42,18 @@ class Strict(BaseModel):
 
 
 class Model(Strict):
-    """The metadata of model.safetensors."""
+    """The metadata of model.safetensors.
+
+    Attributes:
+        cells: of a cell of one's own by layer and direction what `unroll.equations.cell.ProgramCell.to_data` gives, or why
+            there is none; empty for the cells of this package.
+    """
 
     format: str
     recipe: dict[str, Any]
     task: str
     encoder: dict[str, Any]
+    cells: list[list[Any]] | str = Field(default=[])
 
 
 class Position(Strict):

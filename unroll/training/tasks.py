@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from unroll.cells.own import check_own, is_own, own_type
 from unroll.data.augment import Augmentation
 from unroll.data.batches import Dataset, Encoder, Sequences
 from unroll.data.images import ImageEncoder, Reading, load_image_dataset, load_test_images
 from unroll.data.sentences import LAB_SENTENCES, SentenceEncoder, load_sentence_dataset, load_test_sentences
 from unroll.data.series import SeriesEncoder, load_series_dataset, load_test_series, read_series
-from unroll.errors import DataError, RecipeError
+from unroll.equations.cell import ProgramCell
+from unroll.equations.read import UnreadableError, as_program
+from unroll.errors import DataError, RecipeError, RunError
 from unroll.files import memory
 from unroll.heads import Classification
 from unroll.models import SequenceModel
@@ -71,8 +75,15 @@ def augmentation_of(recipe: ImageRecipe) -> Augmentation:
     return Augmentation(recipe.rotation, recipe.scaling, recipe.shear, recipe.translation, recipe.elastic)
 
 
-def build_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceModel:
-    """The model of a recipe, with its first weights drawn from torch's generator."""
+def build_model(
+    recipe: AnyRecipe, encoder: Encoder, cell: Callable[[int, int], nn.Module] | None = None
+) -> SequenceModel:
+    """The model of a recipe, with its first weights drawn from torch's generator.
+
+    Args:
+        cell: makes the cells from D and H; None: as the recipe says.
+    """
+    kind: Any = cell or (own_type(recipe.cell) if is_own(recipe.cell) else recipe.cell)
     head = Classification(
         len(encoder.class_names),
         recipe.pooling,
@@ -80,7 +91,7 @@ def build_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceModel:
         balanced=getattr(recipe, "class_weights", "none") == "balanced",
     )
     return SequenceModel(
-        recipe.cell,
+        kind,
         encoder.input_size,
         recipe.hidden_size,
         head,
@@ -91,6 +102,43 @@ def build_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceModel:
         nonlinearity=recipe.nonlinearity,
         engine=recipe.engine,
     )
+
+
+def of_programs(recipe: AnyRecipe, rows: Sequence[Sequence[Any]]) -> Callable[[int, int], nn.Module]:
+    """What makes the cells of a model from those that a file describes, layer by layer, direction by direction.
+
+    Raises:
+        InputError: one of them is no cell.
+        RunError: there are more or fewer than the recipe has, or one does not fit where it stands.
+    """
+    shape = [2 if recipe.bidirectional else 1] * recipe.num_layers
+    if [len(row) for row in rows] != shape:
+        raise RunError(f"it has cells for {[len(row) for row in rows]} layers and directions; expected {shape}")
+    data = iter([cell for row in rows for cell in row])
+
+    def make(input_size: int, hidden_size: int) -> nn.Module:
+        made = ProgramCell.from_data(next(data))
+        if made.input_size not in (None, input_size):
+            raise RunError(f"a cell of it reads {made.input_size} features; expected {input_size}")
+        return made
+
+    return make
+
+
+def reads_words(recipe: AnyRecipe) -> bool:
+    """Whether the first layer reads word indices, and not features."""
+    return isinstance(recipe, SentenceRecipe) and recipe.embedding_size is None
+
+
+def check_cell(recipe: AnyRecipe, encoder: Encoder) -> None:
+    """Raise InputError where the recipe's cell is a class of one's own that makes no cells for its first two layers."""
+    if not is_own(recipe.cell):
+        return
+    width, H = getattr(recipe, "embedding_size", None) or encoder.input_size, recipe.hidden_size
+    with torch.random.fork_rng(devices=[]):
+        check_own(recipe.cell, width, H, reads_words(recipe))
+        if recipe.num_layers > 1:
+            check_own(recipe.cell, H * (2 if recipe.bidirectional else 1), H, words=False)
 
 
 def parameter_count(recipe: AnyRecipe, encoder: Encoder) -> int:
@@ -112,6 +160,8 @@ def check_memory(recipe: AnyRecipe, encoder: Encoder) -> None:
     Asked first, because a system that promises more memory than it has would try until it kills something.
     """
     # theta, the gradient as autograd leaves it and end to end, the optimiser's vectors, and the average
+    if is_own(recipe.cell):  # only running it would tell
+        return
     state = 2 if recipe.optimizer != "sgd" else 1 if recipe.momentum else 0
     vectors = 3 + state + (recipe.weight_average is not None)
     count, there = parameter_count(recipe, encoder), memory()
@@ -126,14 +176,31 @@ def check_memory(recipe: AnyRecipe, encoder: Encoder) -> None:
 def first_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceModel:
     """The model as training begins with it: its weights follow from the recipe and its seed alone.
 
-    The RNN lab's printed losses follow from seed 42 with W, U, b, W_out, b_out drawn in this order.
+    The RNN lab's printed losses follow from seed 42 with W, U, b, W_out, b_out drawn in this order. Cells of one's own become
+    their step programs, where they are readable: what is trained is then what the run's files carry.
+
+    Raises:
+        InputError: the cell is one's own, and `load_own` has not been asked to run its file.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # for parameters that a cell of one's own draws only when it is made
         model = build_model(recipe, encoder)
         torch.manual_seed(recipe.seed)
         model.initialise(recipe.initialisation, recipe.forget_bias)
+        if is_own(recipe.cell):
+            for layer, cells in enumerate(model.layers.cells):
+                for direction, cell in enumerate(cells):
+                    cells[direction] = _trainable(cell, words=layer == 0 and reads_words(recipe))  # type: ignore[index]
     return model
+
+
+def _trainable(cell: Any, words: bool) -> Any:
+    """The cell as its step programs; itself where training cannot do with those."""
+    try:
+        found = as_program(cell, words)
+    except UnreadableError:
+        return cell
+    return cell if found.training_program is None else found
 
 
 def test_lines(recipe: AnyRecipe, dataset: Dataset, p: Tensor) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from unroll.cells.own import is_own, load_own
 from unroll.data.batches import Dataset
 from unroll.data.images import Reading
 from unroll.errors import DataError, RecipeError, RunError, TrainingError
@@ -18,25 +19,30 @@ from unroll.training import callbacks, distributed
 from unroll.training.evaluate import predictions, write_predictions
 from unroll.training.fit import Callback, Settings, Training, find_device, fit
 from unroll.training.recipe import AnyRecipe
-from unroll.training.run import RunFolder, save_model
-from unroll.training.tasks import check_memory, first_model, load_dataset, test_lines
+from unroll.training.run import FIRST, RunFolder, first_weights, save_model
+from unroll.training.tasks import check_cell, check_memory, first_model, load_dataset, reads_words, test_lines
 
 Echo = Callable[[str], None]
 
 
-def prepare(recipe: AnyRecipe, reading: Reading | None = None) -> Dataset:
+def prepare(recipe: AnyRecipe, reading: Reading | None = None, begun: bool = False) -> Dataset:
     """The recipe's data, in memory; after this a run of the recipe can begin.
 
+    A cell of one's own is loaded, which runs its file.
+
     Args:
+        begun: a run of the recipe is to be gone on with: what it began with is in its folder, and no file is run.
         reading: what `begin_loading` gave for the recipe's images, where it has been called already.
 
     Raises:
         DataError: the data are missing or damaged.
-        InputError: this machine has not the recipe's device.
+        InputError: this machine has not the recipe's device, or a cell of one's own cannot be loaded or computes no step.
         RecipeError: a batch is larger than the training part, or too small for so many processes, or the model is larger
             than the machine's memory.
     """
     distributed.together(lambda: find_device(recipe.device, recipe.engine))
+    if is_own(recipe.cell) and not begun:
+        distributed.together(lambda: load_own(recipe.cell))
     dataset = distributed.together(lambda: load_dataset(recipe, reading))
     if recipe.batch_size > (left := len(dataset.train)):
         sequences = f"{left} training sequence" + ("s" if left > 1 else "")
@@ -52,6 +58,8 @@ def prepare(recipe: AnyRecipe, reading: Reading | None = None) -> Dataset:
             f"choose a smaller one, such as --batch-size {1 << (left.bit_length() - 1)}"
         )
     distributed.together(lambda: check_memory(recipe, dataset.encoder))
+    if not begun:
+        distributed.together(lambda: check_cell(recipe, dataset.encoder))
     if distributed.size() > recipe.batch_size:
         raise RecipeError(
             f"batch_size is {recipe.batch_size}, but {distributed.size()} processes share each batch; "
@@ -73,6 +81,7 @@ def fit_recipe(
     dataset: Dataset,
     more: Sequence[Callback] = (),
     change: Callable[[SequenceModel], None] | None = None,
+    model: SequenceModel | None = None,
 ) -> Training:
     """Train the model of a recipe in memory.
 
@@ -80,11 +89,12 @@ def fit_recipe(
         dataset: what `prepare` gave for the recipe.
         more: callbacks beside those that the recipe asks for.
         change: what to do to the model before training.
+        model: with its first weights; None: `first_model` makes it.
 
     Raises:
         TrainingError: the loss or the weights are no longer numbers.
     """
-    model = first_model(recipe, dataset.encoder)
+    model = model or first_model(recipe, dataset.encoder)
     model.head.fit_to(dataset.train.y)
     if change is not None:
         change(model)
@@ -130,10 +140,11 @@ def train(
         UnrollError: the data or the recipe do not allow it.
     """
     started = time.perf_counter()
-    dataset = dataset or prepare(recipe)
+    dataset = dataset or prepare(recipe, begun=resume)
     with ExitStack() as stack:
         stack.enter_context(folder.alone())
         distributed.lead(lambda: _begin(folder, resume))
+        model = _first(recipe, folder, dataset, resume) if is_own(recipe.cell) else None
         diary = stack.enter_context(callbacks.Diary(folder.path, echo))
         more: list[Callback] = [
             callbacks.History(diary, recipe.log, recipe.log_every),
@@ -143,11 +154,13 @@ def train(
             more.append(callbacks.TensorBoard(folder.path / "tensorboard"))
         # after all that it saves
         more.append(callbacks.Saver(folder.path / "resume.safetensors", diary, recipe, dataset, resume))
+        if model is not None:
+            more.append(callbacks.Engines(diary, reads_words(recipe)))
         more.append(callbacks.ProgressBar())  # which begins where the saver goes on
         if on_epoch is not None:
             more.append(callbacks.Listener(on_epoch))
         try:
-            training = fit_recipe(recipe, dataset, more)
+            training = fit_recipe(recipe, dataset, more, model=model)
         except TrainingError as error:
             raise TrainingError(f"{error} (folder {folder.path} is kept)") from None
         if not distributed.leads():
@@ -158,6 +171,21 @@ def train(
         write_atomically(folder.path / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         (folder.path / "resume.safetensors").unlink(missing_ok=True)
     return metrics
+
+
+def _first(recipe: AnyRecipe, folder: RunFolder, dataset: Dataset, resume: bool) -> SequenceModel:
+    """The model as training begins with it, of cells of one's own: made and kept, or as it has been kept.
+
+    Whatever comes later has the cells from there, and not from their source.
+
+    Raises:
+        RunError: the run is to be gone on with, and has not kept them, or they were no step programs.
+    """
+    if resume:
+        return distributed.lead(lambda: first_weights(folder))
+    model = distributed.together(lambda: first_model(recipe, dataset.encoder))
+    distributed.lead(lambda: save_model(folder.path / FIRST, model, dataset.encoder, recipe))
+    return model
 
 
 def _begin(folder: RunFolder, resume: bool) -> None:

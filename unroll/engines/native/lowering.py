@@ -567,9 +567,9 @@ class _Lowering:
         for one in instructions:
             op, place = OPS[one[0]], len(found)
             if op in ("affine", "accumulate"):
-                read = set(_touched(one)[1])
+                reads = set(_touched(one)[1])
                 while place and not (
-                    read.intersection(_touched(found[place - 1])[0]) or (op == "affine" == OPS[found[place - 1][0]])
+                    reads.intersection(_touched(found[place - 1])[0]) or (op == "affine" == OPS[found[place - 1][0]])
                 ):
                     place -= 1
             found.insert(place, one)

@@ -18,6 +18,7 @@ from unroll.engines import reference
 from unroll.engines.native.eager import Saved, check_status
 from unroll.engines.native.library import ProgramCall, library
 from unroll.engines.native.lowering import Code, lower
+from unroll.equations.cell import ProgramCell
 from unroll.equations.program import Program
 from unroll.equations.read import UnreadableError, read, remembered, sample_masks
 from unroll.equations.reverse import Reverse, gradients, reverse
@@ -149,25 +150,6 @@ def step_of(cell: Cell, words: bool) -> Step | str:
     return known[key][1]
 
 
-class ProgramCell(Cell):
-    """A step program as a cell, on weights that need not be leaves; plain torch."""
-
-    def __init__(self, program: Program, weights: Mapping[int, Tensor]) -> None:
-        super().__init__()
-        self.program, self.weights = program, weights
-        self.state_sizes = program.states
-        self.state_names = tuple(f"state_{k}" for k in range(len(program.states)))
-        self.input_size = sum(program.inputs)
-
-    def forward(self, x: Tensor, state: Any) -> Any:
-        values, inputs = dict(self.weights), x.split(self.program.inputs, -1)
-        for n, node in enumerate(self.program.nodes):
-            if node.op in ("input", "state"):
-                values[n] = (inputs if node.op == "input" else parts(state))[node.of[0]]
-        self.program.compute(values, self.program.new, {}, x)
-        return joined([values[n] for n in self.program.new])
-
-
 def scan(
     cell: Cell, x: Tensor, state: State, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, State]:
@@ -293,7 +275,8 @@ def _differentiable(
     step, compiled, lengths, reverse = options
     aliases = [t.view_as(t) for t in given]  # so that only the way through this scan counts
     n, m = len(step.program.inputs), len(step.program.inputs) + len(step.program.states)
-    cell = ProgramCell(step.program, dict(zip(compiled.weights, aliases[m:], strict=True)))
+    weights = dict(zip(compiled.weights, aliases[m:], strict=True))
+    cell = ProgramCell(step.program, step.program, known=weights)
     out, last = reference.scan(cell, torch.cat(aliases[:n], -1), joined(aliases[n:m]), lengths, reverse)
     outputs = [out, *parts(last)]
     pairs = [(o, d) for o, d in zip(outputs, d_outputs, strict=True) if d is not None and o.requires_grad]
