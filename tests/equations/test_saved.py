@@ -9,7 +9,8 @@ from torch import nn
 
 from tests.equations.cells import KINDS, LayerNormLSTM, Own, own
 from unroll import Recurrent
-from unroll.cells.base import Cell, as_cell, joined, parts
+from unroll.cells import GRUCell, VariationalDropout, Zoneout
+from unroll.cells.base import Cell, Mask, as_cell, joined, parts
 from unroll.engines import ENGINES, choose
 from unroll.equations import UnreadableError, read
 from unroll.equations.cell import ProgramCell
@@ -237,6 +238,7 @@ def program(*nodes, new=None, state=4):
         "inputs": [4],
         "states": [state],
         "state_names": ["h"],
+        "masks": [],
         "nodes": every,
         "new": [len(every) - 1 if new is None else new],
         "initial": [],
@@ -342,3 +344,46 @@ def test_a_program_gives_each_reader_nodes_of_its_own():
     assert json.dumps(made.to_data()) == before
     state = joined([torch.zeros(2, H)] * 2)
     assert parts(made(torch.zeros(2, D), state))[0].shape == (2, H)
+
+
+# --------------------------------------------------------------------------------------------------------------- masks
+
+
+@pytest.mark.parametrize("engine", ["native", "reference"])
+@pytest.mark.parametrize("words", [False, True])
+def test_program_cell_draws_the_masks_of_a_wrapper(engine, words):
+    torch.manual_seed(2)
+    inner = GRUCell(D, H)
+    cell = Zoneout(inner, 0.3) if words else Zoneout(VariationalDropout(inner, inputs=0.2, states=0.4), 0.3)
+    x = torch.randint(D, (4, 3)) if words else torch.randn(4, 3, D)
+    made = again(as_program(cell, words))
+    assert len(made.masks) == (1 if words else 3)
+    for mode in (True, False):
+        outputs = []
+        for one in (cell.train(mode), made.train(mode)):
+            torch.manual_seed(3)
+            outputs.append(Recurrent(one, engine=engine)(x)[0])
+        torch.testing.assert_close(*outputs)
+        torch.manual_seed(4)
+        assert torch.equal(Recurrent(made, engine=engine)(x)[0], outputs[1]) is not mode
+    assert made.eval().masks == ()
+    assert str(read(made.train(), words)) == str(read(cell.train(), words))
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([[3, 0.5, False, False]], "it has inputs"),  # the input is 4 wide
+        ([[4, 0.5, False, False]] * 3, "it has inputs"),
+        ([[4, 0.5, False]], "a mask is"),
+        ([[4, 0.5, 0, False]], "a mask is"),
+        ([[4, 1.0, False, False]], "share of a mask"),
+        ([[4, "0.5", False, False]], "share of a mask"),
+        ("x", "a mask is"),
+    ],
+)
+def test_program_refuses_masks_that_cannot_be(masks, message):
+    data = program(node("linear", 0, 2), node("tanh", 3)) | {"inputs": [4, 4], "masks": [[4, 0.5, False, False]]}
+    assert from_data(data, {}, PARAMETERS).masks == (Mask(4, 0.5),)
+    with pytest.raises(InputError, match=message):
+        from_data(data | {"masks": masks}, {}, PARAMETERS)

@@ -429,6 +429,8 @@ def _read_initial(cell: Cell, program: Program) -> None:
     owner, usual = (cell.module, nn.Module) if isinstance(cell, AdaptedCell) else (cell, Cell)
     if getattr(type(owner), "initial_state", None) is getattr(usual, "initial_state", None):
         return
+    if all(not part.requires_grad and not part.any() for part in parts(cell.initial_state(1))):
+        return
     parameters, buffers = _copies(cell)
     batch = BATCHES[0]
     reader = Reader(program, batch, _owned(parameters, buffers))

@@ -108,7 +108,9 @@ class _Builder:
         masks = _masks(found["masks"])
         features = len(inputs) - len(masks)
         if features not in (0, 1) or not states or inputs[features:] != tuple(mask.width for mask in masks):
-            raise _DamageError(f"it has inputs {quoted(inputs)}, masks {quoted(found['masks'])} and {len(states)} states")
+            raise _DamageError(
+                f"it has inputs {quoted(inputs)}, masks {quoted(found['masks'])} and {len(states)} states"
+            )
         self.words = not features
         names = _list(found["state_names"], "state_names")
         if len(names) != len(states) or len(set(map(str, names))) != len(names) or None in map(_name, names):
