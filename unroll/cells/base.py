@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -24,8 +24,11 @@ class Cell(nn.Module):
         input_size: D features of x_t, or V words where x_t is a word index; None where the cell does not say.
         state_sizes: units of each tensor of a state. The first is what the layer hands up.
         state_names: the letters of those tensors, such as ``("h", "c")``.
+        gate_names: the gates whose bias `set_bias` can set.
         title: name of the cell in reports.
         about: the same in a sentence, with its article.
+        explained: what its gates are for, in a sentence that ends where the formulas begin; with LaTeX between dollar signs.
+        meanings: what its quantities are, by their names, such as ``{"f": "forget gate: share of c that is kept"}``.
     """
 
     input_size: int | None
@@ -33,6 +36,9 @@ class Cell(nn.Module):
     state_names: tuple[str, ...]
     title: ClassVar[str] = "recurrent cell"
     about: ClassVar[str] = "a recurrent network"
+    gate_names: ClassVar[tuple[str, ...]] = ()
+    explained: ClassVar[str] = ""
+    meanings: ClassVar[Mapping[str, str]] = {}
 
     def forward(self, x: Tensor, state: Any) -> Any:
         """x_t (B, D) or word indices (B,), the state before -> the state after."""
