@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import numbers
+import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar
@@ -34,8 +35,8 @@ class Cell(nn.Module):
     input_size: int | None
     state_sizes: tuple[int, ...]
     state_names: tuple[str, ...]
-    title: ClassVar[str] = "recurrent cell"
-    about: ClassVar[str] = "a recurrent network"
+    title: str = "recurrent cell"
+    about: str = "a recurrent network"
     gate_names: ClassVar[tuple[str, ...]] = ()
     explained: ClassVar[str] = ""
     meanings: ClassVar[Mapping[str, str]] = {}
@@ -92,11 +93,17 @@ def zero_state(module: nn.Module, sizes: Sequence[int], batch_size: int) -> Stat
 class AdaptedCell(Cell):
     """A module of any author's as a cell; made by `as_cell`."""
 
-    def __init__(self, module: nn.Module, state_sizes: tuple[int, ...], spread: bool) -> None:
+    def __init__(self, module: nn.Module, state_sizes: tuple[int, ...], state_names: Sequence[str]) -> None:
         super().__init__()
         self.module = module
-        self.state_sizes = state_sizes
+        self.title = type(module).__name__
+        self.about = f"a recurrent network of the cell {self.title}"
+        self.state_sizes, spread = state_sizes, len(state_names) > 1
         self.state_names = ("h", "c", *(f"state_{n}" for n in range(2, len(state_sizes))))[: len(state_sizes)]
+        if len(state_names) == len(state_sizes):  # forward has an argument for each
+            self.state_names = tuple(
+                _plain_name(name, usual) for name, usual in zip(state_names, self.state_names, strict=True)
+            )
         self.input_size = getattr(module, "input_size", None)
         self.spread = spread
 
@@ -116,6 +123,12 @@ class AdaptedCell(Cell):
     def initial_state(self, batch_size: int) -> State:
         own = getattr(self.module, "initial_state", None)
         return own(batch_size) if own is not None else zero_state(self.module, self.state_sizes, batch_size)
+
+
+def _plain_name(argument: str, usual: str) -> str:
+    """The name of a state from that of an argument such as ``h_prev``; the usual one where it says nothing."""
+    name = re.sub("^(prev|previous|old|last)_|_(prev|previous|old|last|t)$", "", argument)
+    return usual if name in ("state", "hidden", "hx", "cx", "") else name
 
 
 def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -> Cell:
@@ -142,7 +155,8 @@ def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -
     name = type(module).__name__
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     arguments = [p for p in inspect.signature(module.forward).parameters.values() if p.kind in positional]
-    states = len(arguments) - 1
+    state_names = [argument.name for argument in arguments[1:]]
+    states = len(state_names)
     if states < 1:
         raise InputError(f"{name}.forward takes {len(arguments)} arguments; expected x and the state before the step")
     if state_sizes is None:
@@ -155,4 +169,4 @@ def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -
         raise InputError(
             f"state_sizes is {sizes}, but {name}.forward takes {states} tensors after x; expected one size for each"
         )
-    return AdaptedCell(module, sizes, spread=states > 1)
+    return AdaptedCell(module, sizes, state_names)

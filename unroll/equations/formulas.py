@@ -152,7 +152,12 @@ def _left(equation: Equation, form: Form, several: str) -> str:
     return symbols[0] if len(symbols) == 1 else several.format(form.comma.join(symbols))
 
 
-def _text_symbol(symbol: Symbol) -> str:
+def text_symbol(symbol: Symbol) -> str:
+    """A symbol as text.
+
+    >>> text_symbol(Symbol("c", ("ih",), "tilde", "t-1"))
+    'c̃_ih_{t-1}'
+    """
     found = GREEK.get(symbol.base, symbol.base) + ACCENTS.get(symbol.accent or "", "")
     for sub in symbol.sub:
         found += sub if sub.isdigit() and len(symbol.sub) == 1 else f"_{sub}"
@@ -160,7 +165,7 @@ def _text_symbol(symbol: Symbol) -> str:
 
 
 TEXT = Form(
-    _text_symbol,
+    text_symbol,
     lambda value: f"{value:g}",
     lambda operation: operation.text,
     lambda what, bounds: f"{what}[{', '.join(bounds)}]",

@@ -191,6 +191,8 @@ class _Graph:
         for one, other in ((a, b), (b, a)):
             if nodes[other].op == "div" and self._number(nodes[other].args[0]) == 1:
                 return self._over(one, nodes[other].args[1])
+            if nodes[other].op == "square" and nodes[other].args[0] == one:
+                return self.add("pow", one, self.add("number", of=(3.0,), shape=()))
         return self.add("mul", a, b)
 
     def _mean(self, v: int) -> int:

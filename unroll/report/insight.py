@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 
+from unroll.equations.formulas import text_symbol
+from unroll.equations.names import symbol_of
 from unroll.insight.trace import Trace, decided
 from unroll.report.canvas import empty, subplots
 from unroll.report.figures import ACCENT, INK, WRONG, as_label, styled
@@ -20,15 +23,6 @@ Array = NDArray[Any]
 
 # Both maps grow steadily in lightness, so that a grey print keeps their order.
 SHARE, SIGNED = "Greys", "cividis"
-TITLES = {
-    "f": "forget gate f: share of c that is kept",
-    "i": "input gate i: share of the candidate let in",
-    "c_tilde": "candidate c̃: what could be written",
-    "o": "output gate o: share of tanh(c) shown",
-    "c": "cell state c: what is remembered",
-    "h": "hidden state h: what the next step and the readout see",
-    "s": "hidden state s",
-}
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend right of its axes
 LINES: list[dict[str, Any]] = [
     {"color": INK, "linestyle": "-"},
@@ -59,6 +53,7 @@ def draw_look(
     truth: str | None = None,
     layer: int = -1,
     direction: str = "forward",
+    meanings: Mapping[str, str] = MappingProxyType({}),
 ) -> Figure:
     """The first sequence of a trace: its input, the probability of each class after each step, every gate and state.
 
@@ -68,15 +63,16 @@ def draw_look(
         picture: whether the sequence is a picture read row by row.
         truth: the true class, if it is known.
         layer, direction: which ones to draw.
+        meanings: what the quantities are, see `unroll.cells.Cell`.
     """
     T = int(trace.lengths[0])
     class_names = [as_label(name, 20) for name in trace.class_names]
     words = None if words is None else [as_label(word, 20) for word in words]
-    known = trace.names()
-    names = sorted(known, key=lambda name: [*TITLES, *known].index(name))
+    names = trace.names()
     found: dict[str, Array] = {name: trace(name, layer, direction)[:T, 0] for name in names}
-    state = "c" if "c" in found else known[-1]
-    order = unit_order(found[state])
+    state = "c" if "c" in found else names[-1]
+    order = unit_order(found[state])  # one for all that have as many units
+    orders = {name: order if values.shape[1] == len(order) else unit_order(values) for name, values in found.items()}
     columns = min(2, len(names))
     heights = [1.45 if picture else 0.5 if words else 1.1, 1.9, *[1.9] * -(-len(names) // columns), 2.1]
     step = "row read, t" if picture else "word read, t" if words else "time step, t"
@@ -97,7 +93,7 @@ def draw_look(
         _probabilities(bands[1].subplots(), p, class_names, words, step, truth)
     panels = [axes for band in bands[2:-1] for axes in band.subplots(1, columns, squeeze=False)[0]]
     for axes, name in zip(panels, names, strict=False):
-        _heat_map(axes, name, found[name][:, order], words, step)
+        _heat_map(axes, _title(name, meanings), found[name][:, orders[name]], words, step)
     _busiest(bands[-1].subplots(), found[state], state, words, step)
     return figure
 
@@ -158,13 +154,20 @@ def _probabilities(
     axes.figure.colorbar(image, ax=axes, label="probability", pad=0.01)
 
 
-def _heat_map(axes: Axes, name: str, values: Array, words: Sequence[str] | None, step: str) -> None:
+def _title(name: str, meanings: Mapping[str, str]) -> str:
+    """forget gate: share of c that is kept -> forget gate f: share of c that is kept"""
+    what, colon, more = meanings.get(name, "").partition(":")
+    symbol = text_symbol(symbol_of(name))
+    return f"{what} {symbol}{colon}{more}".strip() if what else as_label(symbol)
+
+
+def _heat_map(axes: Axes, title: str, values: Array, words: Sequence[str] | None, step: str) -> None:
     H = values.shape[1]
     bound = max(1.0, float(np.abs(values).max()))
     gate = bool(values.min() >= 0 and values.max() <= 1)  # a share of something; all others have signs
     scale: dict[str, Any] = {"cmap": SHARE, "vmin": 0} if gate else {"cmap": SIGNED, "vmin": -bound}
     image = _image(axes, values, words, 1, vmax=bound, **scale)
-    axes.set(title=TITLES.get(name, name), xlabel=step, ylabel="unit (similar ones together)")
+    axes.set(title=title, xlabel=step, ylabel="unit (similar ones together)")
     axes.set_yticks([1, H] if H > 8 else range(1, H + 1))
     axes.figure.colorbar(image, ax=axes, pad=0.01)
 
