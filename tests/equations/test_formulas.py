@@ -131,6 +131,24 @@ def test_formulas_name_values_that_the_author_has_not_only_where_they_are_used_t
     assert lines(as_cell(Twice(D, H, W=(H, H)))) == ["u1_t = σ(h_{t-1}² + W h_{t-1})", "h_t = u1_t / (sum(u1_t) + 1)"]
 
 
+@pytest.mark.parametrize("op", ["add", "mul", "tanh", "concat"])
+def test_formulas_of_long_programs_are_finished_at_once(op):
+    """Thousands of operations one upon the other, which double where nothing is named."""
+    program = Program(inputs=(H,), states=(H,), state_names=("h",))
+    M = program.add("parameter", of=("M",), shape=(H, H))
+    n = program.add("linear", program.add("state", of=(0,), shape=(H,)), M)
+    for _ in range(3000):
+        if op == "concat":
+            n = program.slice(program.concat([n, n]), 1, H + 1)
+        else:
+            n = program.add(op, *[n] * (1 if op == "tanh" else 2))
+    program.new = (program.concat([program.slice(n, 0, 2), program.slice(n, 2, H)]),)
+    found = formulas(program)
+    assert text(program).split("\n")[-1].startswith("h_t = ")
+    assert max(map(len, text(program).split("\n"))) < 1000
+    assert words(found)
+
+
 def test_formulas_of_states_that_are_handed_on():
     class Delayed(Own):
         def forward(self, x: Tensor, h: Tensor, older: Tensor) -> tuple[Tensor, Tensor]:

@@ -56,7 +56,10 @@ class Cell(nn.Module):
         """Set the bias of one gate; a cell without this gate, or without biases, stays as it is."""
 
     def quantities(self, x: Tensor, state: State) -> dict[str, Tensor]:
-        """Everything with a name that a step computes, in the order of the equations; the new state is among it."""
+        """Everything with a name that a step computes, in the order of the equations; the new state is among it.
+
+        Of a cell that does not say, the new state alone; `unroll.insight.trace` then takes the names from its source.
+        """
         return dict(zip(self.state_names, parts(self(x, state)), strict=True))
 
     @property

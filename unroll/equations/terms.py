@@ -18,6 +18,8 @@ from unroll.equations.names import Symbol, author_names, distinct, parameter_sym
 from unroll.equations.program import ELEMENTWISE, Program
 
 Of = tuple[Any, ...]
+MOST_PUSHED = 200  # terms of a stacked sum that is taken apart
+LONGEST_TERM = 60  # parts of a formula; what has more is written in two
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class _Graph:
         self._known: dict[tuple[str, tuple[int, ...], Of], int] = {}
         self.origin: dict[int, int] = {}  # the program's node
         self.names: dict[int, str] = {}
+        self._facts: list[tuple[bool, bool, int]] = []
         self.labels: dict[int, str] = {}  # what tells a slice from the others of the same source
         found: dict[int, int] = {}
         names = author_names(program)
@@ -269,7 +272,7 @@ class _Graph:
                     continue
                 bounds = [self.nodes[u].of for u in cuts]
                 apart = all(one[2] <= other[1] for one, other in pairwise(bounds))
-                if apart and self._has_product(n) and self._splits(n):
+                if apart and self._can_push(n):
                     pushed = {}
                     for u in cuts:
                         start, stop = self.nodes[u].of[1:]
@@ -294,22 +297,20 @@ class _Graph:
                 return self.names[n]
         return None
 
-    def _splits(self, n: int) -> bool:
-        """Whether a slice of n is a formula of slices."""
-        node = self.nodes[n]
-        if node.shape in ((), (1,)):
-            return True
-        if node.op in ELEMENTWISE or node.op in ("scale", "square"):
-            return all(self._splits(a) for a in node.args)
-        if node.op == "slice" and node.row:
-            return self._splits(node.args[0])
-        return node.op == "product" or not node.row
+    def _can_push(self, n: int) -> bool:
+        """Whether a slice of n is a formula of slices, not too long, down to a product with weights."""
+        while len(self._facts) <= n:
+            self._facts.append(self._fact(self.nodes[len(self._facts)]))
+        splits, product, size = self._facts[n]
+        return splits and product and size <= MOST_PUSHED
 
-    def _has_product(self, n: int) -> bool:
-        node = self.nodes[n]
-        return node.op == "product" or (
-            node.row and node.op not in ("input", "state") and any(self._has_product(a) for a in node.args)
-        )
+    def _fact(self, node: _Node) -> tuple[bool, bool, int]:
+        """Of a node: whether its slices are formulas of slices, whether these hold a product, how many terms they have."""
+        if node.op == "product" or not node.row or node.shape == (1,):
+            return True, node.op == "product", 1
+        splits, product, size = zip(*(self._facts[a] for a in node.args), strict=True) if node.args else ((), (), ())
+        through = node.op in ELEMENTWISE or node.op in ("scale", "square", "slice")
+        return through and all(splits), any(product), 1 + sum(size)
 
     def _pushed(self, n: int, start: int, stop: int, label: str | None) -> int:
         node = self.nodes[n]
@@ -335,25 +336,34 @@ class _Graph:
         """Put nodes in the place of others, in all that is computed from these."""
         found: dict[int, int] = {}
 
-        def put(n: int) -> int:
-            if n not in found:
-                node = self.nodes[n]
-                if n in instead:
-                    found[n] = put(instead[n])
-                elif not (args := tuple(put(a) for a in node.args)) or args == node.args:
-                    found[n] = n
-                elif node.op == "slice":
-                    found[n] = self.cut(args[0], *node.of)
-                else:
-                    found[n] = self.add(node.op, *args, of=node.of, shape=node.shape)
-            return found[n]
-
-        self.new = [put(n) for n in self.new]
+        waiting = list(self.new)
+        while waiting:
+            n = waiting[-1]
+            needed = (instead[n],) if n in instead else self.nodes[n].args
+            missing = [a for a in needed if a not in found]
+            if n in found or not missing:
+                waiting.pop()
+                if n not in found:
+                    found[n] = (
+                        found[instead[n]] if n in instead else self._with_args(n, tuple(found[a] for a in needed))
+                    )
+            waiting += missing if n not in found else ()
+        self.new = [found[n] for n in self.new]
         for n, m in found.items():
             kept: list[dict[int, Any]] = [self.names, self.labels, self.origin]
             for known in kept:
                 if n in known and m != n:
                     known.setdefault(m, known[n])
+
+    def _with_args(self, n: int, args: tuple[int, ...]) -> int:
+        node = self.nodes[n]
+        if args == node.args:
+            return n
+        return (
+            self.cut(args[0], *node.of)
+            if node.op == "slice"
+            else self.add(node.op, *args, of=node.of, shape=node.shape)
+        )
 
 
 class _Emitter:
@@ -366,19 +376,23 @@ class _Emitter:
         self.blocks: dict[int, Symbol] = {}
         self._name_parameters()
         self.names = {n: name for n, name in graph.names.items() if n in self.users and self.nodes[n].row}
-        for n in [n for n in self.names if n not in graph.new and self._affine(n) and self._is_argument(n)]:
+        affine = self._affine()
+        for n in [n for n in self.names if n not in graph.new and n in affine and self._is_argument(n)]:
             del self.names[n]
         self.authors = dict(self.names)
         self.split = self._splits()
-        self._name_what_is_used_twice()
+        self._name_the_rest()
         self.symbols = self._numbered()
 
-    def _affine(self, n: int) -> bool:
-        """Whether n is a sum of products with weights, and of weights."""
-        node = self.nodes[n]
-        if node.op in ("add", "sub", "neg", "scale"):
-            return all(self._affine(a) for a in node.args)
-        return node.op == "product" or not node.row
+    def _affine(self) -> set[int]:
+        """The sums of products with weights, and of weights."""
+        found: set[int] = set()
+        for n in self.order:
+            node = self.nodes[n]
+            sums = node.op in ("add", "sub", "neg", "scale") and found.issuperset(node.args)
+            if sums or node.op == "product" or not node.row:
+                found.add(n)
+        return found
 
     def _is_argument(self, n: int) -> bool:
         """Whether n is used once: in a sum or product that is named, or whose function is."""
@@ -410,16 +424,17 @@ class _Emitter:
     def _size(self, n: int) -> int:
         return 1 if n in self.names or not self.nodes[n].row else 1 + sum(self._size(a) for a in self.nodes[n].args)
 
-    def _name_what_is_used_twice(self) -> None:
+    def _name_the_rest(self) -> None:
         taken = {symbol_of(name).base for name in self.names.values()} | {s.base for s in self.letters.values()}
         letter = next((one for one in "uvwqyza" if one not in taken), "value")
         count = 0
         for n in self.order:
             node = self.nodes[n]
-            once = len(self.users[n]) < 2 or n in self.split
-            if n in self.names or once or not node.row or node.op in ("slice", "concat"):
+            if n in self.names or n in self.split or not node.row:
                 continue
-            if self._size(n) > 3:
+            size = self._size(n)
+            again = len(self.users[n]) > 1 and size > 3 and node.op not in ("slice", "concat")
+            if again or size > LONGEST_TERM:
                 count += 1
                 self.names[n] = f"{letter}{count}"
 
