@@ -248,7 +248,7 @@ def look(run: str, given: str | None, number: int | None, layer: int | None, dir
     refuse_foreign(*figure_files(folder / "look"), folder / "look.npz")
     seen = run_look(run, given, number)
     trace = seen.trace
-    figure = draw_look(*seen[:4], layer=-1 if layer is None else layer, direction=direction)
+    figure = draw_look(*seen[:4], layer=-1 if layer is None else layer, direction=direction, meanings=seen.meanings)
     png = save_figure(figure, folder / "look")
     trace.save(folder / "look.npz")
     for warning in seen.warnings:

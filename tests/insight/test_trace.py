@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import nn
 
 import unroll
+from unroll.cells import LSTMCell
 from unroll.cli import cli
 from unroll.engines import ENGINES, native
 from unroll.errors import InputError, RunError
@@ -187,12 +189,47 @@ def test_look_without_an_input_takes_a_test_sequence_and_knows_its_class(sentenc
     assert second.words == ["The", "movie", "is", "good"]
 
 
+class Narrowed(nn.Module):
+    """A cell of one's own: a gate, a value of two units, and sums that serve as arguments alone."""
+
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.input_size, self.hidden_size = input_size, hidden_size
+        self.gate = nn.Linear(input_size + hidden_size, hidden_size)
+        self.down, self.up = nn.Linear(hidden_size, 2), nn.Linear(2, hidden_size)
+
+    def forward(self, x, h):
+        a = self.gate(torch.cat([x, h], 1))
+        keep = torch.sigmoid(a)
+        idea = torch.tanh(self.down(h))
+        return keep * h + (1 - keep) * torch.tanh(self.up(idea))
+
+
+def test_a_trace_of_a_cell_of_ones_own_has_the_values_that_have_formulas():
+    torch.manual_seed(6)
+    model = SequenceClassifier(Narrowed, 5, 7, 3)
+    x = torch.randn(6, 2, 5)
+    seen = trace(model, x, torch.tensor([6, 4]))
+    assert seen.names() == ["keep", "idea", "h"]
+    assert [seen(name).shape for name in seen.names()] == [(6, 2, 7), (6, 2, 2), (6, 2, 7)]
+    cell, h = model.layers.cells[0][0].module, torch.zeros(2, 7)
+    with torch.no_grad():
+        for t in range(6):
+            keep, idea = torch.sigmoid(cell.gate(torch.cat([x[t], h], 1))), torch.tanh(cell.down(h))
+            h = cell(x[t], h)
+            for name, value in (("keep", keep), ("idea", idea), ("h", h)):
+                running = torch.tensor([1.0, float(t < 4)])[:, None]
+                np.testing.assert_allclose(seen(name)[t], value * running, atol=1e-6)
+    titles = [axes.get_title() for axes in draw_look(seen).figure.axes]
+    assert {"keep", "idea", "h"} <= set(titles)
+
+
 def test_a_picture_and_a_series_can_be_drawn():
     torch.manual_seed(5)
     model = SequenceClassifier("lstm", 28, 12, 10)
     seen = trace(model, torch.rand(28, 1, 28))
     for picture in (True, False):
-        figure = draw_look(seen, picture=picture)
+        figure = draw_look(seen, picture=picture, meanings=LSTMCell.meanings)
         titles = [axes.get_title() for axes in figure.axes]
         assert sum("gate" in title for title in titles) == 3
         assert any("When did it know" in title for title in titles)

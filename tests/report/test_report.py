@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pypdf
 import pytest
+import torch
+from torch import nn
 
+from tests.equations.cells import KINDS, Fourth, Peephole, own
 from unroll.cli import main
 from unroll.errors import InputError, RunError
+from unroll.models import SequenceClassifier
 from unroll.report.blocks import record
 from unroll.report.document import command, report, wrapped
 from unroll.report.markdown import parse_markdown
 from unroll.report.pdf import Document, typeset, write_pdf
 from unroll.training.recipe import load_recipe, parse_recipe
-from unroll.training.run import RunFolder
+from unroll.training.run import Classifier, RunFolder, load
 
 
 def run_cli(*arguments: object) -> int:
@@ -145,6 +149,54 @@ def test_a_run_without_a_test_says_so_and_is_no_error(bars_run, copied, tmp_path
     (run / "predictions.npz").unlink()
     text = read_pdf(write_pdf(report(RunFolder(run)), tmp_path / "report.pdf"))
     assert "This run was not tested" in text
+
+
+@pytest.fixture
+def reported(bars_run, tmp_path, monkeypatch):
+    """The report of a finished run as if another cell had been trained in it."""
+
+    def make(cell) -> Path:
+        real = load(bars_run)
+        model = SequenceClassifier(cell, real.encoder.input_size, 12, 3)
+        monkeypatch.setattr("unroll.report.document.load", lambda _: Classifier(model, real.encoder, real.recipe))
+        return write_pdf(report(RunFolder(bars_run)), tmp_path / "own.pdf")
+
+    return make
+
+
+def test_the_report_of_a_cell_of_ones_own_has_its_equations_parameters_and_source(reported, read_pdf):
+    pdf = reported(lambda D, H: own(Peephole, D, H))
+    text, said = read_pdf(pdf), alternatives(pdf)
+    assert "A Peephole that reads pictures row by row" in text
+    assert (
+        "f t equals sigma of W f times x t and h t minus 1 side by side, plus b f, plus p f times c t minus 1" in said
+    )
+    assert "The 1,044 numbers that the cell learns" in text
+    assert "gates.weight 48 × 20 960" in text
+    assert "is the logistic function" in text
+    assert "class Peephole(Own):" in text
+    assert "The cell, from cells.py" in text
+    assert "input gate" not in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_equations_of_any_cell_are_set(reported, kind):
+    if kind is not Fourth:  # whose states are of other sizes than those that a model is asked for
+        assert " t equals " in alternatives(reported(lambda D, H: own(kind, D, H)))
+
+
+def test_the_report_says_why_a_cell_has_no_formulas(reported, read_pdf):
+    class Noisy(nn.Module):
+        def __init__(self, D: int, H: int) -> None:
+            super().__init__()
+            self.input_size, self.hidden_size = D, H
+
+        def forward(self, x, h):
+            return torch.tanh(h + torch.randn_like(h) + x.sum(1, keepdim=True))
+
+    text = read_pdf(reported(Noisy))
+    assert "could not be read as formulas" in text
+    assert "randn_like draws random numbers of its own" in text
 
 
 # --------------------------------------------------------------------------------------------------------- user's text

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import numbers
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -55,8 +56,11 @@ class Cell(nn.Module):
         input_size: D features of x_t, or V words where x_t is a word index; None where the cell does not say.
         state_sizes: units of each tensor of a state. The first is what the layer hands up.
         state_names: the letters of those tensors, such as ``("h", "c")``.
+        gate_names: the gates whose bias `set_bias` can set.
         title: name of the cell in reports.
         about: the same in a sentence, with its article.
+        explained: what its gates are for, in a sentence that ends where the formulas begin; with LaTeX between dollar signs.
+        meanings: what its quantities are, by their names, such as ``{"f": "forget gate: share of c that is kept"}``.
     """
 
     input_size: int | None
@@ -64,6 +68,9 @@ class Cell(nn.Module):
     state_names: tuple[str, ...]
     title: str = "recurrent cell"
     about: str = "a recurrent network"
+    gate_names: ClassVar[tuple[str, ...]] = ()
+    explained: ClassVar[str] = ""
+    meanings: ClassVar[Mapping[str, str]] = {}
 
     @property
     def masks(self) -> tuple[Mask, ...]:
@@ -89,7 +96,10 @@ class Cell(nn.Module):
         """Set the bias of one gate; a cell without this gate, or without biases, stays as it is."""
 
     def quantities(self, x: Tensor, state: State) -> dict[str, Tensor]:
-        """Everything with a name that a step computes, in the order of the equations; the new state is among it."""
+        """Everything with a name that a step computes, in the order of the equations; the new state is among it.
+
+        Of a cell that does not say, the new state alone; `unroll.insight.trace` then takes the names from its source.
+        """
         return dict(zip(self.state_names, parts(self(x, state)), strict=True))
 
     @property
@@ -142,11 +152,17 @@ def zero_state(module: nn.Module, sizes: Sequence[int], batch_size: int) -> Stat
 class AdaptedCell(Cell):
     """A module of any author's as a cell; made by `as_cell`."""
 
-    def __init__(self, module: nn.Module, state_sizes: tuple[int, ...], spread: bool) -> None:
+    def __init__(self, module: nn.Module, state_sizes: tuple[int, ...], state_names: Sequence[str]) -> None:
         super().__init__()
         self.module = module
-        self.state_sizes = state_sizes
+        self.title = type(module).__name__
+        self.about = f"a recurrent network of the cell {self.title}"
+        self.state_sizes, spread = state_sizes, len(state_names) > 1
         self.state_names = ("h", "c", *(f"state_{n}" for n in range(2, len(state_sizes))))[: len(state_sizes)]
+        if len(state_names) == len(state_sizes):  # forward has an argument for each
+            self.state_names = tuple(
+                _plain_name(name, usual) for name, usual in zip(state_names, self.state_names, strict=True)
+            )
         self.input_size = getattr(module, "input_size", None)
         self.spread = spread
 
@@ -166,6 +182,12 @@ class AdaptedCell(Cell):
     def initial_state(self, batch_size: int) -> State:
         own = getattr(self.module, "initial_state", None)
         return own(batch_size) if own is not None else zero_state(self.module, self.state_sizes, batch_size)
+
+
+def _plain_name(argument: str, usual: str) -> str:
+    """The name of a state from that of an argument such as ``h_prev``; the usual one where it says nothing."""
+    name = re.sub("^(prev|previous|old|last)_|_(prev|previous|old|last|t)$", "", argument)
+    return usual if name in ("state", "hidden", "hx", "cx", "") else name
 
 
 def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -> Cell:
@@ -192,7 +214,8 @@ def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -
     name = type(module).__name__
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     arguments = [p for p in inspect.signature(module.forward).parameters.values() if p.kind in positional]
-    states = len(arguments) - 1
+    state_names = [argument.name for argument in arguments[1:]]
+    states = len(state_names)
     if states < 1:
         raise InputError(f"{name}.forward takes {len(arguments)} arguments; expected x and the state before the step")
     if state_sizes is None:
@@ -205,4 +228,4 @@ def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -
         raise InputError(
             f"state_sizes is {sizes}, but {name}.forward takes {states} tensors after x; expected one size for each"
         )
-    return AdaptedCell(module, sizes, spread=states > 1)
+    return AdaptedCell(module, sizes, state_names)

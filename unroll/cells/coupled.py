@@ -13,7 +13,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from unroll.cells.base import State
-from unroll.cells.lstm import LSTMGates
+from unroll.cells.lstm import LSTMCell, LSTMGates
 from unroll.cells.parameters import CellParameters
 
 
@@ -37,6 +37,8 @@ class CoupledLSTMCell(CellParameters):
 
     title = "LSTM with coupled gates"
     about = "a long short-term memory network (LSTM) with coupled gates"
+    explained = "Two gates, whose values lie between 0 and 1, decide what the cell state $c_t$ replaces and shows"
+    meanings = LSTMCell.meanings
     state_names = ("h", "c")
     gate_names = ("f", "c_tilde", "o")
 

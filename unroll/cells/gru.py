@@ -6,7 +6,8 @@ Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder f
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Integer
@@ -42,6 +43,13 @@ class GRUCell(CellParameters):
 
     title = "GRU"
     about = "a network of gated recurrent units (GRU)"
+    explained = "Two gates, whose values lie between 0 and 1, decide how much of it is replaced"
+    meanings: ClassVar[Mapping[str, str]] = {
+        "r": "reset gate: share of the state that the candidate sees",
+        "z": "update gate: share of the state that is kept",
+        "n": "candidate: what could be written",
+        "h": "hidden state: what the next step and the readout see",
+    }
     state_names = ("h",)
     gate_names = ("r", "z", "n")
 

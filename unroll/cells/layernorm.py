@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from unroll.cells.base import State
-from unroll.cells.lstm import LSTMGates
+from unroll.cells.lstm import LSTMCell, LSTMGates
 from unroll.cells.parameters import CellParameters
 
 
@@ -42,6 +42,10 @@ class LayerNormLSTMCell(CellParameters):
 
     title = "layer-norm LSTM"
     about = "a long short-term memory network (LSTM) with layer normalisation"
+    explained = (
+        "Three gates, whose arguments are normalised, decide what the cell state $c_t$ takes in, keeps and shows"
+    )
+    meanings = LSTMCell.meanings
     state_names = ("h", "c")
     gate_names = ("i", "f", "c_tilde", "o")
     first_values: ClassVar[dict[str, float]] = {"alpha_h": 1.0, "alpha_x": 1.0, "alpha_c": 1.0, "beta": 0.0}

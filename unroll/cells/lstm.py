@@ -7,7 +7,8 @@ Plain autograd; scanning over time is the engines' job.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Integer
@@ -48,6 +49,17 @@ class LSTMCell(CellParameters):
 
     title = "LSTM"
     about = "a long short-term memory network (LSTM)"
+    explained = (
+        "Three gates, whose values lie between 0 and 1, decide what the cell state $c_t$ takes in, keeps and shows"
+    )
+    meanings: ClassVar[Mapping[str, str]] = {
+        "i": "input gate: share of the candidate let in",
+        "f": "forget gate: share of c that is kept",
+        "c_tilde": "candidate: what could be written",
+        "o": "output gate: share of tanh(c) shown",
+        "c": "cell state: what is remembered",
+        "h": "hidden state: what the next step and the readout see",
+    }
     state_names = ("h", "c")
     gate_names = ("i", "f", "c_tilde", "o")
 

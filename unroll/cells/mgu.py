@@ -6,7 +6,8 @@ Computing 13(3), 2016, pages 226-234.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Integer
@@ -41,6 +42,14 @@ class MGUCell(CellParameters):
 
     title = "minimal gated unit"
     about = "a network of minimal gated units (MGU)"
+    explained = (
+        "One gate, whose values lie between 0 and 1, decides what the candidate sees and how much of $h_t$ it replaces"
+    )
+    meanings: ClassVar[Mapping[str, str]] = {
+        "f": "forget gate: share of h that is replaced",
+        "h_tilde": "candidate: what could be written",
+        "h": "hidden state: what the next step and the readout see",
+    }
     state_names = ("h",)
     gate_names = ("f", "h_tilde")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -18,6 +19,8 @@ Initialisation = Literal["uniform", "linear", "normal", "orthogonal"]
 class CellParameters(Cell):
     """W (G·H, H), U (G·H, D) and b (G·H,): one block of H rows for each of the G gates.
 
+    `gate_names` are in the order of their blocks.
+
     Args:
         input_size: D, the number of features of x_t (or the number of words, where x_t is a word index).
         hidden_size: H, the number of hidden units.
@@ -27,9 +30,7 @@ class CellParameters(Cell):
         InputError: a size is no whole number of at least 1.
     """
 
-    gate_names: ClassVar[tuple[str, ...]]
-    """The gates, in the order of their blocks."""
-    first_values: ClassVar[dict[str, float]] = {}
+    first_values: ClassVar[Mapping[str, float]] = {}
     """Parameters that begin with a number, such as gains with 1, and are not drawn."""
     input_size: int
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from unroll.cells.base import State
-from unroll.cells.lstm import LSTMGates
+from unroll.cells.lstm import LSTMCell, LSTMGates
 from unroll.cells.parameters import CellParameters
 
 
@@ -36,6 +36,10 @@ class PeepholeLSTMCell(CellParameters):
 
     title = "peephole LSTM"
     about = "a long short-term memory network (LSTM) with peepholes"
+    explained = (
+        "Three gates, which see the cell state $c_t$ through peepholes, decide what it takes in, keeps and shows"
+    )
+    meanings = LSTMCell.meanings
     state_names = ("h", "c")
     gate_names = ("i", "f", "c_tilde", "o")
 

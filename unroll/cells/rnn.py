@@ -7,7 +7,8 @@ time is the engines' job.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Integer
@@ -33,6 +34,7 @@ class RNNCell(CellParameters):
 
     title = "vanilla RNN"
     about = "a vanilla recurrent network"
+    meanings: ClassVar[Mapping[str, str]] = {"s": "hidden state"}
     state_names = ("s",)
     gate_names = ("s",)
 

@@ -38,6 +38,7 @@ class ProgramCell(Cell):
         super().__init__()
         self.evaluation_program, self.training_program = evaluation, training
         self.known, self.called = dict(known or {}), called
+        self.title, self.about = called, f"a recurrent network of the cell {called}"
         self.state_sizes, self.state_names = evaluation.states, evaluation.state_names
         self.whole = known is not None  # x holds all inputs side by side
         self.words = not self.whole and len(evaluation.inputs) == len(evaluation.masks)
@@ -100,17 +101,6 @@ class ProgramCell(Cell):
         like, program = parts(state)[0], program.copy(dict(self.named_buffers()))
         program.compute(values, program.initial, dict(self.named_parameters()), like)
         return joined([values[n].expand(part.shape) for n, part in zip(program.initial, parts(state), strict=True)])
-
-    def quantities(self, x: Tensor, state: State) -> dict[str, Tensor]:
-        """The values of H columns that the author has named, and the new state."""
-        values, program = self._values(x, state), self.program
-        named = {
-            node.name: values[n]
-            for n, node in enumerate(program.nodes)
-            if node.name and n in values and node.row and node.shape == (self.hidden_size,)
-        }
-        new = dict(zip(self.state_names, (values[n] for n in program.new), strict=True))
-        return {name: value for name, value in named.items() if name not in new} | new
 
     # --- in a file --------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unroll.equations.formulas import author_names
+from unroll.equations.names import author_names
 from unroll.equations.program import Program
 from unroll.errors import InputError
 

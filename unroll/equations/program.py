@@ -161,11 +161,12 @@ class Program:
             return parts[0]
         return self.add("concat", *parts, of=(-1,), shape=(sum(self.nodes[p].width for p in parts),), line=line)
 
-    def label(self, n: int, name: str) -> None:
-        """Keep what the author calls a node; the first name stays."""
+    def label(self, n: int, name: str) -> int:
+        """Keep what the author calls a node, and return it; the first name stays."""
         node = self.nodes[n]
         if node.name is None and node.op not in LEAVES:
             self.nodes[n] = Node(node.op, node.args, node.of, node.shape, node.row, name, node.line)
+        return n
 
     def value_of(self, n: int) -> float | None:
         """The value of a number, None of another node."""

@@ -459,16 +459,18 @@ def _torch_cell(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[s
     s = Sums(reader)
     h = state[0] if isinstance(state, tuple | list) else state
     ih, hh = (_product(reader, v, W, b, False).node for v, W, b in ((x, W_ih, b_ih), (h, W_hh, b_hh)))
-    H, old, part = h.shape[1], reader.value(h).node, reader.program.slice
+    H, old, part, name = h.shape[1], reader.value(h).node, reader.program.slice, reader.program.label
     if func.__name__ == "gru_cell":
         r, z = (s.sigmoid(s.add(part(ih, k * H, (k + 1) * H), part(hh, k * H, (k + 1) * H))) for k in (0, 1))
-        n = s.tanh(s.add(part(ih, 2 * H, 3 * H), s.mul(r, part(hh, 2 * H, 3 * H))))
+        n = s.tanh(s.add(part(ih, 2 * H, 3 * H), s.mul(name(r, "r"), part(hh, 2 * H, 3 * H))))
+        z, n = name(z, "z"), name(n, "n")
         return result_of(reader, s.add(s.mul(s.sub(1.0, z), n), s.mul(z, old)))
     a = s.add(ih, hh)
     if func.__name__ == "lstm_cell":
-        i, f, g, o = (part(a, k * H, (k + 1) * H) for k in range(4))
-        c = s.add(s.mul(s.sigmoid(f), reader.value(state[1]).node), s.mul(s.sigmoid(i), s.tanh(g)))
-        return [result_of(reader, s.mul(s.sigmoid(o), s.tanh(c))), result_of(reader, c)]
+        gates = zip("ifgo", (s.sigmoid, s.sigmoid, s.tanh, s.sigmoid), range(4), strict=True)
+        i, f, g, o = (name(function(part(a, k * H, (k + 1) * H)), letter) for letter, function, k in gates)
+        c = s.add(s.mul(f, reader.value(state[1]).node), s.mul(i, g))
+        return [result_of(reader, s.mul(o, s.tanh(c))), result_of(reader, c)]
     return result_of(reader, s.tanh(a) if "tanh" in func.__name__ else s.relu(a))
 
 

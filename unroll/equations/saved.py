@@ -38,7 +38,7 @@ def to_data(program: Program) -> dict[str, Any]:
     Raises:
         InputError: a number of it is NaN, or `from_data` would refuse it as too large.
     """
-    from unroll.equations.formulas import author_names
+    from unroll.equations.names import author_names
 
     names, order = author_names(program), program.needed((*program.new, *program.initial))
     place = {n: k for k, n in enumerate(order)}

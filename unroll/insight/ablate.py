@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from unroll.cells import cell_type, title_of
-from unroll.cells.own import is_own
-from unroll.cells.parameters import CellParameters
+from unroll.cells import CELLS, cell_type
+from unroll.cells.lstm import LSTMCell
 from unroll.cells.variants import HELD_OPEN, REMOVALS, Removal, check_removal, keep_open, unread, without
 from unroll.data.batches import Dataset
 from unroll.errors import DataError, InputError
@@ -49,9 +48,9 @@ class KeepOpen(Callback):
 
     def on_gradients(self, training: Training) -> None:
         if self._removed in HELD_OPEN:
-            for module in training.model.modules():
-                if isinstance(module, CellParameters):
-                    keep_open(module, self._removed)
+            for cell in training.model.modules():
+                if isinstance(cell, LSTMCell):
+                    keep_open(cell, self._removed)
 
 
 def count_parameters(model: SequenceModel, removed: Removal | None) -> int:
@@ -115,10 +114,9 @@ def ablate(
         InputError: the recipe's cell is no LSTM, an unknown gate, fewer than one seed, a damaged file.
     """
     todo = [(removed, recipe.model_copy(update={"seed": recipe.seed + seed})) for removed, seed in plan(gates, seeds)]
-    if is_own(recipe.cell):  # another cell is refused before the data are read
-        title = title_of(recipe.cell)
-        raise InputError(f"only the LSTM has gates to remove, and the cell is {title}; use a run with cell: lstm")
-    without(cell_type(recipe.cell)(1, 1), "c_tilde")
+    if recipe.cell not in CELLS:
+        raise InputError(f"only the LSTM has gates to remove, and the cell is {recipe.cell}; use a run with cell: lstm")
+    without(cell_type(recipe.cell)(1, 1), "c_tilde")  # another cell is refused before the data are read
     entries: dict[str, Any] = {"recipe": dict, "data": str, "removed": (str, NoneType), "seed": int}
     trials = Trials(file, tuple(entries), entries)
     dataset = load_dataset(recipe)

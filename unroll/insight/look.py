@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +18,17 @@ from unroll.training.tasks import load_test_part, warnings_about
 
 
 class Look(NamedTuple):
-    """A trace of one input, and what a figure of it needs to know besides; and what a person should know of the input."""
+    """A trace of one input, and what a figure of it needs to know besides; and what a person should know of the input.
+
+    `meanings` are those of `unroll.cells.Cell`.
+    """
 
     trace: Trace
     words: list[str] | None
     picture: bool
     truth: str | None
     warnings: Sequence[str] = ()
+    meanings: Mapping[str, str] = {}
 
 
 def look(run: str | Path, given: str | None = None, number: int | None = None) -> Look:
@@ -51,7 +55,8 @@ def look(run: str | Path, given: str | None = None, number: int | None = None) -
         found = trace(classifier, given)
     words = encoder.words_of(torch.from_numpy(found.x[:, 0])) if isinstance(encoder, SentenceEncoder) else None
     warnings = [] if given is None else warnings_about(encoder, [given])
-    return Look(found, words, isinstance(encoder, ImageEncoder), truth, warnings)
+    meanings = classifier.model.layers.cells[0][0].meanings
+    return Look(found, words, isinstance(encoder, ImageEncoder), truth, warnings, meanings)
 
 
 def _test_sequence(folder: RunFolder, classifier: Classifier, number: int | None) -> tuple[Trace, str]:

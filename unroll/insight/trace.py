@@ -1,8 +1,8 @@
 """Trace: everything a model computes at each time step.
 
-The scan here is the cell's own `quantities`, step by step, so the numbers are those of the textbook page; they equal
-what the engines compute while training. Nothing is drawn here (`unroll.report.insight`), and nothing can be
-differentiated (`unroll.insight.gradients`).
+The scan here is the cell's own `quantities`, step by step (or its step program, where it has none), so the numbers are
+those of the textbook page; they equal what the engines compute while training. Nothing is drawn here
+(`unroll.report.insight`), and nothing can be differentiated (`unroll.insight.gradients`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from unroll.cells.base import Cell, joined, parts
+from unroll.cells.base import Cell, State, joined, parts
 from unroll.data.batches import Sequences
+from unroll.equations import UnreadableError, read
+from unroll.equations.terms import formulas
 from unroll.errors import InputError, RunError, nearest, quoted
 from unroll.files import write_atomically
 from unroll.layers import Recurrent
@@ -38,7 +40,8 @@ class Trace:
 
     Attributes:
         quantities: for every layer and direction, by names such as ``"layer0.forward.f"``, the arrays (T, B, H): of an
-            LSTM i, f, c_tilde, o, c and h, of a vanilla RNN s. Zero beyond a sequence's own length.
+            LSTM i, f, c_tilde, o, c and h, of a vanilla RNN s, of a cell of one's own the values that have a formula in
+            `unroll.equations`, by the author's names. Zero beyond a sequence's own length.
         p: (T, B, C) class probabilities after each step: what the model would say had the sequence ended there. None
             for layers without a readout.
         x: what the first layer read, (T, B, D) or words (T, B).
@@ -192,15 +195,33 @@ def quantities(cell: Cell, x: Tensor, running: Tensor, reverse: bool = False) ->
         reverse: from each sequence's last step to its first.
     """
     T, B = running.shape
-    state = cell.initial_state(B)
+    step, state = _named(cell, words=not x.is_floating_point()), cell.initial_state(B)
     steps: list[dict[str, Tensor]] = [{}] * T
     for t in reversed(range(T)) if reverse else range(T):
         now = running[t][:, None]
-        found = cell.quantities(x[t], state)
+        found = step(x[t], state)
         new = (found[name] for name in cell.state_names)
         state = joined([torch.where(now, after, before) for after, before in zip(new, parts(state), strict=True)])
         steps[t] = {name: value * now for name, value in found.items()}
     return {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
+
+
+def _named(cell: Cell, words: bool) -> Callable[[Tensor, State], dict[str, Tensor]]:
+    """What computes the quantities of a step: the cell's own `quantities`, or else the values that its author has named."""
+    if type(cell).quantities is not Cell.quantities:
+        return cell.quantities
+    try:
+        program = read(cell, words)
+    except UnreadableError:
+        return cell.quantities
+    nodes, parameters = formulas(program).values, dict(cell.named_parameters())
+
+    def step(x: Tensor, state: State) -> dict[str, Tensor]:
+        values = program.step((x,), parts(state), parameters)
+        new = dict(zip(cell.state_names, (values[n] for n in program.new), strict=True))
+        return {name: values[n] for name, n in nodes.items()} | new
+
+    return step
 
 
 def _probabilities(model: SequenceModel, x: Tensor, h: Tensor, running: Tensor) -> Tensor:

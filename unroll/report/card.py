@@ -168,7 +168,7 @@ def card_text(folder: RunFolder, onnx: str | None = None) -> str:
     return CARD.format(
         metadata=_metadata(classifier, test, mnist),
         name=shown(recipe.name),
-        title=shown(title_of(recipe)),
+        title=shown(title_of(recipe, classifier.model.layers.cells[0][0].title)),
         parameters=metrics["parameters"],
         sequences=metrics["training_sequences"],
         test="" if test is None else _test(test),

@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 
-from unroll.cells import cell_type
-from unroll.cells import title_of as cell_title
-from unroll.cells.own import is_own
+from unroll.cells import CELLS, cell_type
+from unroll.cells.base import AdaptedCell, Cell
 from unroll.data.sentences import SentenceEncoder
 from unroll.errors import RunError
 from unroll.heads import wilson
@@ -40,7 +39,7 @@ from unroll.report.blocks import (
     shown,
     table,
 )
-from unroll.report.equations import EQUATIONS, POOLED
+from unroll.report.equations import POOLED, before_step, equation_blocks
 from unroll.report.markdown import Block, Inline, inline
 from unroll.report.pdf import Document
 from unroll.training.recipe import AnyRecipe, known_recipes, load_recipe, value_text
@@ -130,20 +129,9 @@ def report(folder: RunFolder, *, title: str | None = None, author: str | None = 
         RunError: the run is not finished or a figure is missing, and it is no draft.
     """
     parts = Parts(folder, draft)
-    source, code = parts.listing()
-    body = [
-        *parts.results(),
-        {"t": "flush"},  # no figure in the middle of the listing
-        section("The equations as code", "sec-code"),
-        paragraph(
-            "[](#lst-cell) is the cell as it was trained: one time step, on plain automatic differentiation. Walking "
-            "over time, layers and directions are not part of it."
-        ),
-        listing(source, code, "lst-cell"),
-        *parts.again(),
-    ]
+    body = [*parts.results(), *parts.code(), *parts.again()]
     byline: list[list[Inline]] = [[{"t": "text", "v": author}]] if author else []
-    document = parts.document(title or title_of(parts.recipe), body, author, byline)
+    document = parts.document(title or title_of(parts.recipe, parts.described.title), body, author, byline)
     document.replace_missing = True  # sentences of a data set may hold anything; a name must not be mutilated
     return document
 
@@ -166,9 +154,11 @@ class Parts:
         self.facts, self.history = self.folder.facts, self.folder.history()
         self.metrics: dict[str, Any] | None = self.folder.metrics() if (path / "metrics.json").is_file() else None
         self.outcome: dict[str, Any] | None = (self.metrics or {}).get("test")
-        self.classifier = load(path) if (path / "model.safetensors").is_file() else None
-        self.encoder = None if self.classifier is None else self.classifier.encoder
-        self.kind: Any = _OwnCell(self) if is_own(self.recipe.cell) else cell_type(self.recipe.cell)
+        classifier = load(path) if (path / "model.safetensors").is_file() else None
+        self.encoder = None if classifier is None else classifier.encoder
+        self.cell: Cell | None = None if classifier is None else classifier.model.layers.cells[0][0]
+        kind: type[Cell] = cell_type(self.recipe.cell) if self.recipe.cell in CELLS else Cell
+        self.described: Cell | type[Cell] = self.cell or kind  # has title and sentences of the cell
         self.one_sequence = ONE_SEQUENCE[self.recipe.task]
         needed, figures = ["history.jsonl", "metrics.json", "model.safetensors"], ["loss"]
         if self.outcome is not None:
@@ -203,7 +193,7 @@ class Parts:
             summary=summary,
             body=body,
             description=f"Report of the training run {self.recipe.name}",
-            keywords=["recurrent neural network", self.kind.title, "sequence classification"],
+            keywords=["recurrent neural network", self.described.title, "sequence classification"],
             when=begun,
             files=self.files,
         )
@@ -212,7 +202,9 @@ class Parts:
         recipe, metrics, test = self.recipe, self.metrics, self.outcome
         size = f"{count(recipe.num_layers, 'layer')} of {count(recipe.hidden_size, 'hidden unit')}"
         both = ", reading in both directions" if recipe.bidirectional else ""
-        text = f"This report documents the training run *{escape(recipe.name)}*: {self.kind.about} with {size}{both}."
+        text = (
+            f"This report documents the training run *{escape(recipe.name)}*: {self.described.about} with {size}{both}."
+        )
         if metrics is not None:
             machine = escape(str(self.facts.get("processor", "an unknown processor")))
             if isinstance(self.facts.get("threads"), int):
@@ -232,51 +224,58 @@ class Parts:
 
     def results(self) -> list[Block]:
         """Everything between the summary and the code."""
-        return [*self.cell(), *self.hyperparameters(), *self.training(), *self.test(), *self.further()]
+        return [*self.equations(), *self.hyperparameters(), *self.training(), *self.test(), *self.further()]
 
     # --------------------------------------------------------------------------------------------------- the cell
 
-    def listing(self) -> tuple[str, str]:
-        """The cell as code and the listing's caption: its source, or the formulas that the run carries in its place."""
-        if isinstance(self.kind, _OwnCell):
-            return self.kind.formulas, f"The step of the cell `{self.kind.title}`, as the run holds it."
-        return inspect.getsource(self.kind).rstrip(), f"The cell, from `{self.kind.__module__.replace('.', '/')}.py`."
-
-    def cell(self) -> list[Block]:
-        """The equations of the cell that was trained, in the notation of the labs."""
-        recipe, H, letter = self.recipe, self.recipe.hidden_size, self.kind.state_names[0]
-        D = getattr(recipe, "embedding_size", None) or (self.encoder.input_size if self.encoder is not None else None)
+    def equations(self) -> list[Block]:
+        """The equations of the cell that was trained, from its step program."""
+        recipe, cell, blocks = self.recipe, self.cell, [section("The equations", "sec-cell")]
+        if cell is None:
+            return [*blocks, absent("the equations of the cell", "model.safetensors")]
+        size = getattr(recipe, "embedding_size", None)
+        D = size or (self.encoder.input_size if self.encoder is not None else None)
         x = f"$x_t \\in \\mathbb{{R}}^{{{D}}}$" if D else "$x_t$"
         rows = getattr(self.encoder, "rows", None)
-        word = "a learnt vector for word $t$"
-        if not getattr(recipe, "embedding_size", None):
-            word = "word $t$ as a one-hot vector over the vocabulary"
+        word = "a learnt vector for word $t$" if size else "word $t$ as a one-hot vector over the vocabulary"
         what = {
             "images": "row $t$ of the picture" + (f" (of {rows} rows)" if rows else ""),
             "sentences": word,
             "series": "the measurements at step $t$",
         }[recipe.task]
-        state = f"${letter}_{{t-1}} \\in \\mathbb{{R}}^{{{H}}}$"
-        begin = f"At each time step $t$ the cell reads {x}, {what} and its own hidden state {state}"
-        blocks = [section("The equations", "sec-cell")]
-        written = EQUATIONS.get(recipe.cell)
-        if written is None:
-            blocks.append(paragraph(f"{begin}. Its equations are those of [](#lst-cell)."))
-        else:
-            W, b = f"$W \\in \\mathbb{{R}}^{{{H} \\times {H}}}$", f"$b \\in \\mathbb{{R}}^{{{H}}}$"
-            U = f"$U \\in \\mathbb{{R}}^{{{H} \\times {D}}}$" if D else "$U$"
-            blocks.append(paragraph(begin + written.before))
-            blocks.append(equation(*written.formulas[recipe.nonlinearity], label="eq-cell"))
-            blocks.append(paragraph(written.after(W, U, b)))
+        begin = f"At each time step $t$ the cell reads {x}, {what} and its own {before_step(cell)}"
+        one_hot = recipe.task == "sentences" and not size
+        blocks += equation_blocks(cell, begin, one_hot, recipe.num_layers, 2 if recipe.bidirectional else 1)
         if recipe.num_layers > 1:
             text = f"There are {recipe.num_layers} such layers with weights of their own; each reads the hidden states of the "
             blocks.append(paragraph(text + "one below it."))
         if recipe.bidirectional:
             blocks.append(paragraph("A second set of weights reads the same sequence from its end."))
-        return blocks + self._readout(letter)
+        return blocks + self._readout(cell.state_names[0])
 
-    def _readout(self, letter: str) -> list[Block]:
-        read, aloud, said = POOLED[self.recipe.pooling](letter)
+    def code(self) -> list[Block]:
+        """The source of the cell, where there is one: a cell that is computed from its program has none."""
+        kind = source_of(self.described)
+        try:
+            source, file = inspect.getsource(kind).rstrip(), inspect.getsourcefile(kind)
+        except (OSError, TypeError):
+            return []
+        if kind is Cell or kind.__module__.startswith("unroll.equations"):
+            return []
+        ours = kind.__module__.startswith("unroll.")
+        name = f"{kind.__module__.replace('.', '/')}.py" if ours else Path(file or "").name
+        return [
+            {"t": "flush"},  # no figure in the middle of the listing
+            section("The equations as code", "sec-code"),
+            paragraph(
+                "[](#lst-cell) is the cell as it was trained: one time step, on plain automatic differentiation. Scanning "
+                "it over time, layers and directions are not part of it."
+            ),
+            listing(source, f"The cell, from `{name}`.", "lst-cell"),
+        ]
+
+    def _readout(self, state: str) -> list[Block]:
+        read, aloud, said = POOLED[self.recipe.pooling](state)
         if self.recipe.bidirectional:
             said += " of each direction, side by side,"
         loss = "The loss $\\mathcal{L}$ is the cross-entropy of the true class $y$"
@@ -329,9 +328,9 @@ class Parts:
     def _applies(self, name: str) -> bool:
         recipe = self.recipe
         if name == "nonlinearity":
-            return isinstance(self.kind, type) and "nonlinearity" in inspect.signature(self.kind).parameters
+            return "nonlinearity" in inspect.signature(source_of(self.described)).parameters
         if name == "forget_bias":
-            return "f" in self.kind.gate_names
+            return "f" in self.described.gate_names
         if name in ("momentum", "nesterov"):
             return recipe.optimizer == "sgd"
         # The lab's two sentences are taken as they are.
@@ -341,7 +340,7 @@ class Parts:
         if name == "data":
             return str(value or ("MNIST" if self.recipe.task == "images" else "the lab's two sentences"))
         if name == "cell":
-            return cell_title(self.recipe.cell)
+            return self.described.title
         if name == "optimizer":
             return {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}[value]
         if type(value) is int and name != "seed":
@@ -526,23 +525,15 @@ class Parts:
         return [block | {"label": f"fig-{name}", "float": floating}]
 
 
-class _OwnCell:
-    """What a report says of a cell of one's own, whose class is not there: see `unroll.cells.base.Cell`."""
-
-    gate_names: tuple[str, ...] = ()
-
-    def __init__(self, parts: Parts) -> None:
-        self.title = cell_title(parts.recipe.cell)
-        self.about = f"a recurrent network of the cell {escape(self.title)}"
-        self.state_names, self.formulas = ("h",), "not trained yet"
-        if parts.classifier is not None:
-            cell = parts.classifier.model.layers.cells[0][0]
-            self.state_names, self.formulas = cell.state_names, str(cell.program)
+def source_of(cell: Cell | type[Cell]) -> type:
+    """The class that the author of a cell has written."""
+    if isinstance(cell, AdaptedCell):
+        return type(cell.module)
+    return cell if isinstance(cell, type) else type(cell)
 
 
-def title_of(recipe: AnyRecipe) -> str:
-    """What was trained, as the title of a report."""
-    name = cell_title(recipe.cell)
+def title_of(recipe: AnyRecipe, name: str) -> str:
+    """What was trained, as the title of a report; `name` is that of the cell."""
     an = "An" if re.match("[AEIOUaeiou]|[FHLMNRSX][A-Z]", name) else "A"  # an LSTM, but a GRU
     what = "handwritten digits row by row" if recipe.data is None else "pictures row by row"
     what = {"sentences": "sentences word by word", "series": "series of measurements"}.get(recipe.task, what)

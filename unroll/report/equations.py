@@ -1,97 +1,139 @@
-"""The cells' equations as the report prints them: LaTeX, what is read out in its place, and the sentences around it."""
+"""What stands around the equations of a cell in a report: sentences, the table of its parameters, and what the readout reads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
+from unroll.cells.base import Cell, parts
+from unroll.equations import UnreadableError, read
+from unroll.equations.formulas import latex, latex_symbol
+from unroll.equations.formulas import words as aloud
+from unroll.equations.names import symbol_of
+from unroll.equations.terms import Formulas, formulas
+from unroll.report.blocks import count, equation, escape, paragraph, table
+from unroll.report.markdown import Block, inline
 
-class Written(NamedTuple):
-    """How a cell is written down."""
-
-    before: str  # what ends the sentence before the formulas
-    formulas: dict[str, tuple[str, str]]  # LaTeX and its text alternative, by nonlinearity
-    after: Callable[[str, str, str], str]  # the sentences after them, given the shapes of W, U and b
-
-
-_LSTM = (
-    r"""\begin{aligned}
-    i_t &= \sigma(W_i\, h_{t-1} + U_i\, x_t + b_i) \\
-    f_t &= \sigma(W_f\, h_{t-1} + U_f\, x_t + b_f) \\
-    \tilde{c}_t &= \tanh(W_c\, h_{t-1} + U_c\, x_t + b_c) \\
-    o_t &= \sigma(W_o\, h_{t-1} + U_o\, x_t + b_o) \\
-    c_t &= f_t \odot c_{t-1} + i_t \odot \tilde{c}_t \\
-    h_t &= o_t \odot \tanh(c_t)
-    \end{aligned}""",
-    "i t equals sigma of W i times h t minus 1, plus U i times x t, plus b i. f t equals sigma of W f times h t minus 1, "
-    "plus U f times x t, plus b f. c tilde t equals tanh of W c times h t minus 1, plus U c times x t, plus b c. "
-    "o t equals sigma of W o times h t minus 1, plus U o times x t, plus b o. c t equals f t times c t minus 1, plus i t "
-    "times c tilde t. h t equals o t times tanh of c t.",
-)
-
-_GRU = (
-    r"""\begin{aligned}
-    r_t &= \sigma(W_r\, h_{t-1} + U_r\, x_t + b_r) \\
-    z_t &= \sigma(W_z\, h_{t-1} + U_z\, x_t + b_z) \\
-    n_t &= \tanh(U_n\, x_t + b_n + r_t \odot (W_n\, h_{t-1} + b_h)) \\
-    h_t &= z_t \odot h_{t-1} + (1 - z_t) \odot n_t
-    \end{aligned}""",
-    "r t equals sigma of W r times h t minus 1, plus U r times x t, plus b r. z t equals sigma of W z times h t minus 1, "
-    "plus U z times x t, plus b z. n t equals tanh of U n times x t, plus b n, plus r t times the sum of W n times h t "
-    "minus 1 and b h. h t equals z t times h t minus 1, plus 1 minus z t times n t.",
-)
-
-EQUATIONS = {
-    "gru": Written(
-        ". Two gates, whose values lie between 0 and 1, decide how much of it is replaced:",
-        {"tanh": _GRU, "relu": _GRU},
-        lambda W, U, b: (
-            "From top to bottom these are the reset gate, the update gate, the candidate and the hidden state; "
-            "$\\sigma(a) = 1/(1 + e^{-a})$ is the logistic function and $\\odot$ multiplies unit by unit. Each of the first "
-            f"three blocks has weights {_dotted(W)}, {_dotted(U)} and {_dotted(b)} of its own, the candidate a second bias "
-            "$b_h$; $h_0 = 0$."
-        ),
-    ),
-    "lstm": Written(
-        ". Three gates, whose values lie between 0 and 1, decide what the cell state $c_t$ takes in, keeps and shows:",
-        {"tanh": _LSTM, "relu": _LSTM},
-        lambda W, U, b: (
-            "From top to bottom these are the input gate, the forget gate, the candidate, the output gate, the cell "
-            "state and the hidden state; $\\sigma(a) = 1/(1 + e^{-a})$ is the logistic function and $\\odot$ "
-            f"multiplies unit by unit. Each of the four blocks has weights {_dotted(W)}, {_dotted(U)} and {_dotted(b)} of "
-            "its own; $h_0 = c_0 = 0$."
-        ),
-    ),
-    "rnn": Written(
-        ":",
-        {
-            "tanh": (
-                r"s_t = \tanh(W\, s_{t-1} + U\, x_t + b)",
-                "s t equals tanh of W times s t minus 1, plus U times x t, plus b",
-            ),
-            "relu": (
-                r"s_t = \max(0,\; W\, s_{t-1} + U\, x_t + b)",
-                "s t equals the greater of 0 and W times s t minus 1, plus U times x t, plus b",
-            ),
-        },
-        lambda W, U, b: (
-            f"The recurrent weights {W}, the input weights {U} and the bias {b} are the same at every step; $s_0 = 0$."
-        ),
-    ),
+# What is said of an operation's sign, where it occurs.
+NOTATION = {
+    "sigmoid": r"$\sigma(a) = 1/(1 + e^{-a})$ is the logistic function",
+    "mul": r"$\odot$ multiplies unit by unit",
+    "concat": r"$[a, b]$ are $a$ and $b$ side by side",
+    "norm": r"$\operatorname{norm}(a) = (a - \operatorname{mean}(a)) / \sqrt{\operatorname{var}(a) + \varepsilon}$",
+    "mean": r"$\operatorname{mean}$ is the mean over the units",
+    "var": r"$\operatorname{var}$ is the variance over the units",
+    "sum": r"$\operatorname{sum}$ adds up the units",
+    "max": r"$\operatorname{rowmax}$ is the greatest of the units",
+    "softmax": r"$\operatorname{softmax}(a)_k = e^{a_k} / \sum_j e^{a_j}$",
+    "softplus": r"$\operatorname{softplus}(a) = \log(1 + e^a)$",
+    "sign": r"$\operatorname{sign}$ is $-1$, $0$ or $1$",
+    "less": r"$[a < b]$ is 1 where that is true, else 0",
+    "equal": r"$[a = b]$ is 1 where that is true, else 0",
+    "where": r"$\operatorname{where}(m, a, b)$ is $a$ where $m$ is not 0, else $b$",
+    "slice": r"an index such as $0:6$ takes units 0 to 5",
+    "stop": r"no gradient goes through $\operatorname{stop}$",
 }
 
 # What the readout reads, by the recipe's pooling: LaTeX, what is read out in its place, and in words; given the state.
 POOLED: dict[str, Callable[[str], tuple[str, str, str]]] = {
-    "last": lambda s: (f"{s}_T", f"{s} T", "the last hidden state"),
-    "mean": lambda s: (f"\\overline{{{s}}}", f"mean of {s}", f"the mean of ${s}_t$ over all steps"),
+    "last": lambda s: (latex_symbol(symbol_of(s, "T")), f"{s} T", "the last hidden state"),
+    "mean": lambda s: (
+        f"\\overline{{{latex_symbol(symbol_of(s))}}}",
+        f"mean of {s}",
+        f"the mean of ${latex_symbol(symbol_of(s, 't'))}$ over all steps",
+    ),
     "max": lambda s: (
-        f"\\max_t {s}_t",
+        f"\\max_t {latex_symbol(symbol_of(s, 't'))}",
         f"maximum over t of {s} t",
-        f"the greatest value of each unit of ${s}_t$ over all steps",
+        f"the greatest value of each unit of ${latex_symbol(symbol_of(s, 't'))}$ over all steps",
     ),
 }
 
 
-def _dotted(shape: str) -> str:
-    """$W ...$ -> $W_\\bullet ...$: one for each block."""
-    return shape[:2] + "_\\bullet" + shape[2:]
+def equation_blocks(cell: Cell, begin: str, words: bool, num_layers: int, directions: int) -> list[Block]:
+    """The equations of a cell with the sentences around them, and its parameters.
+
+    Args:
+        begin: what a step reads, a sentence without its end.
+        words: the cell reads word indices.
+    """
+    try:
+        found = formulas(read(cell, words))
+    except UnreadableError as why:
+        return [paragraph(f"{begin}. Its step could not be read as formulas: {escape(str(why))}.")]
+    caption = parameter_caption(cell, num_layers, directions)
+    head = ["Symbol", "In the code", "Shape", "Numbers"]
+    return [
+        paragraph(f"{begin}. {cell.explained}:" if cell.explained else f"{begin}:"),
+        equation(latex(found), aloud(found), label="eq-cell"),
+        paragraph(f"{after(cell, found)} {parameter_sentence(found)}"),
+        table("tab-parameters", caption, head, "llrr", parameter_rows(cell, found)),
+    ]
+
+
+def listed(words: list[str]) -> str:
+    """
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def named(cell: Cell, name: str) -> str:
+    """What a quantity of the cell is, in a word or two."""
+    return cell.meanings[name].partition(":")[0]
+
+
+def before_step(cell: Cell) -> str:
+    """The state that a step reads, and of how many units it is."""
+    symbols = [
+        f"${latex_symbol(symbol_of(name, 't-1'))} \\in \\mathbb{{R}}^{{{size}}}$"
+        for name, size in zip(cell.state_names, cell.state_sizes, strict=True)
+    ]
+    if set(cell.state_names) <= set(cell.meanings):
+        return listed([f"{named(cell, name)} {s}" for name, s in zip(cell.state_names, symbols, strict=True)])
+    return f"state{'s' * (len(symbols) > 1)} {listed(symbols)}"
+
+
+def after(cell: Cell, found: Formulas) -> str:
+    """The sentences after the formulas: what the quantities are, what the signs mean, and how the state begins."""
+    occurring = found.operations()
+    signs = [said for op, said in NOTATION.items() if op in occurring]
+    clauses = [listed(signs)] if signs else []
+    if len(found.values) > 1 and set(found.values) <= set(cell.meanings):
+        clauses.insert(
+            0, f"From top to bottom these are {listed([f'the {named(cell, name)}' for name in found.values])}"
+        )
+    elif signs:
+        clauses[0] = f"Here {clauses[0]}"
+    if any(bool(part.any()) for part in parts(cell.initial_state(1))):
+        clauses.append("the cell has an initial state of its own")
+    else:
+        zeros = (latex_symbol(symbol_of(f"{name}_0")) for name in cell.state_names)
+        clauses.append(f"the state begins as ${' = '.join(zeros)} = 0$")
+    said = "; ".join(clauses) + "."
+    return said[0].upper() + said[1:]
+
+
+def parameter_rows(cell: Cell, found: Formulas) -> list[list[Any]]:
+    """A row for each parameter: its symbols, its name in the code, its shape; and how many numbers these are."""
+    symbols = {letters.path: letters.symbols for letters in found.parameters}
+    rows: list[list[Any]] = []
+    for path, parameter in cell.named_parameters():
+        shown = inline(", ".join(f"${latex_symbol(symbol)}$" for symbol in symbols.get(path, ()))) or "not read"
+        code = [{"t": "code", "v": path.removeprefix("module.")}]
+        rows.append([shown, code, " × ".join(map(str, parameter.shape)) or "1", f"{parameter.numel():,}"])
+    return rows
+
+
+def parameter_sentence(found: Formulas) -> str:
+    """What the table of the parameters says."""
+    stacked = any(len(letters.symbols) > 1 for letters in found.parameters)
+    more = "; blocks that are stacked in one parameter are named in their order" if stacked else ""
+    return f"[](#tab-parameters) lists the parameters, which are the same at every step{more}."
+
+
+def parameter_caption(cell: Cell, num_layers: int, directions: int) -> str:
+    total = sum(parameter.numel() for parameter in cell.parameters())
+    where = " of the first layer" * (num_layers > 1) + (", in each direction" if directions > 1 else "")
+    return f"The {count(total, 'number')} that the cell{where} learns."

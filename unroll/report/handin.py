@@ -11,7 +11,7 @@ import json
 import re
 import warnings
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -46,7 +46,7 @@ class Lab(BaseModel):
 
     name: str = Field(pattern=r"\{student_id\}")
     title: str = Field(min_length=1)
-    cell: Literal["rnn", "lstm"] | None = None
+    cell: str | None = None  # as recipes call it
     questions: list[Question] = Field(min_length=1)
 
     def file_name(self, student_id: str) -> str:
