@@ -299,10 +299,11 @@ def test_a_program_keeps_its_masks():
     assert program.inputs == (D, H, H, D, H, H)
     assert [mask.share for mask in program.masks] == [0.3, 0.3, 0.2, 0.4, 0.25]
     assert [(mask.constant, mask.scaled) for mask in program.masks[1:4]] == [(False, False), (True, True), (True, True)]
-    again = Program.from_json(program.to_json(), program.constants)
+    parameters = {name: tuple(p.shape) for name, p in nested(LSTMCell(D, H)).named_parameters()}
+    again = Program.from_json(program.to_json(), program.constants, parameters)
     assert again.masks == program.masks
     with pytest.raises(InputError, match="the step program is damaged"):
-        Program.from_json(program.to_json().replace('"masks": [[', '"masks": [["a", '), program.constants)
+        Program.from_json(program.to_json().replace('"masks": [[', '"masks": [["a", '), program.constants, parameters)
 
 
 def test_formulas_print_a_mask_as_a_letter():

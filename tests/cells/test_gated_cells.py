@@ -212,5 +212,5 @@ def test_training_an_lstm_imports_no_other_cell():
         "print(*sorted(name for name in sys.modules if name.startswith('unroll.cells.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    expected = [f"unroll.cells.{name}" for name in ("base", "lstm", "parameters", "rnn")]
+    expected = [f"unroll.cells.{name}" for name in ("base", "lstm", "own", "parameters", "rnn")]
     assert done.stdout.split() == expected

@@ -238,13 +238,14 @@ def test_a_picture_and_a_series_can_be_drawn():
 @pytest.mark.parametrize(
     ("cell", "gates"),
     [
-        ("gru", ["reset gate r: share of W h that the candidate sees", "update gate z: share of h that is kept"]),
+        ("gru", ["reset gate r: share of the state that the candidate sees", "update gate z: share of the state that is kept"]),
         ("mgu", ["forget gate f: share of h that is replaced", "candidate h̃: what could be written"]),
         ("coupled", ["forget gate f: share of c that is kept", "input gate i: share of the candidate let in"]),
     ],
 )
 def test_a_figure_says_what_each_gate_of_other_cells_does_and_has_no_empty_panel(cell, gates):
-    figure = draw_look(trace(SequenceClassifier(cell, 4, 6, 3), torch.rand(9, 1, 4)))
+    model = SequenceClassifier(cell, 4, 6, 3)
+    figure = draw_look(trace(model, torch.rand(9, 1, 4)), meanings=cell_type(cell).meanings)
     shown = [axes for axes in figure.axes if axes.axison]
     assert set(gates) <= {axes.get_title() for axes in shown}
     assert all(axes.images or axes.lines or axes.get_ylabel() or axes.collections for axes in shown)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from unroll.cells import CELLS, cell_type
+from unroll.cells import CELLS, cell_type, title_of
 from unroll.cells.lstm import LSTMCell
 from unroll.cells.variants import HELD_OPEN, REMOVALS, Removal, check_removal, keep_open, unread, without
 from unroll.data.batches import Dataset
@@ -115,7 +115,7 @@ def ablate(
     """
     todo = [(removed, recipe.model_copy(update={"seed": recipe.seed + seed})) for removed, seed in plan(gates, seeds)]
     if recipe.cell not in CELLS:
-        raise InputError(f"only the LSTM has gates to remove, and the cell is {recipe.cell}; use a run with cell: lstm")
+        raise InputError(f"only the LSTM has gates to remove, and the cell is {title_of(recipe.cell)}; use a run with cell: lstm")
     without(cell_type(recipe.cell)(1, 1), "c_tilde")  # another cell is refused before the data are read
     entries: dict[str, Any] = {"recipe": dict, "data": str, "removed": (str, NoneType), "seed": int}
     trials = Trials(file, tuple(entries), entries)
