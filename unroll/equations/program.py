@@ -169,7 +169,10 @@ class Program:
         return node.of[0] if node.op == "number" else None
 
     def _simplified(self, op: str, args: tuple[int, ...]) -> int | None:
-        """What stands for an operation that computes nothing: times one, plus zero, minus minus."""
+        """What stands for an operation that computes nothing: of numbers alone, times one, plus zero, minus minus."""
+        if op in ELEMENTWISE and all(self.nodes[n].op == "number" for n in args):
+            numbers = [torch.tensor(self.nodes[n].of[0], dtype=torch.float64) for n in args]
+            return self.number(float(ELEMENTWISE[op](*numbers)))
         if op in ("add", "sub", "mul", "div"):
             a, b = args
             idle = 0.0 if op in ("add", "sub") else 1.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from unroll.equations.program import Node, Program
+from unroll.equations.read import UnreadableError
 from unroll.equations.reverse import Reverse
 
 # In the order of `Op` in native/program.hpp.
@@ -24,6 +25,7 @@ NUMBER = {name: number for number, name in enumerate(OPS)}
 SCRATCH, SAVED, BEFORE, STATE, VECTOR, CONSTANT, GRADIENT, SENT, STRIP, LOCAL = range(10)
 # Where the rows of a weight gradient's product come from, in the order of `Source` in native/program.hpp.
 VALUE, INPUT, OUTPUT = range(3)
+MOST_PIECES = 64  # of the operands of one instruction: `most_pieces` in native/program.hpp
 # What the backward step would rather compute again than read.
 _CHEAP = {
     "add",
@@ -179,11 +181,11 @@ class _Lowering:
     def _unshared(
         self, wanted: list[int], leaves: Sequence[str], nodes: list[int], foreign: Sequence[int] | set[int] = ()
     ) -> list[int]:
-        """Nodes that nobody else is: a leaf, a piece, another program's node or one met before is copied."""
+        """Nodes that nobody else is: a leaf, pieces of others, another program's node or one met before is copied."""
         found: list[int] = []
         for n in wanted:
             node = self.nodes[n]
-            if node.op in (*leaves, *_FREE) or n in foreign or n in found:
+            if node.op in (*leaves, *_FREE) or self._scattered(n) or n in foreign or n in found:
                 self.nodes.append(Node("copy", (n,), (), node.shape, True))
                 n = len(self.nodes) - 1
                 nodes.append(n)
@@ -252,7 +254,7 @@ class _Lowering:
             inside = start - node.of[0]
             fits = 0 <= inside < self.nodes[node.args[0]].width
             return self.root(node.args[0], (inside, width)) if fits else None
-        if node.op == "add" and node.row and "place" in (self.nodes[a].op for a in self._addends(n)):
+        if self._scattered(n):
             here = [
                 (a, self.root(a, (0, 1) if self.nodes[a].row and self.nodes[a].width == 1 else piece))
                 for a in node.args
@@ -267,6 +269,11 @@ class _Lowering:
                     return self.root(a, (start, width))
                 start -= size
         return n, piece
+
+    def _scattered(self, n: int) -> bool:
+        """Whether a node is a sum whose pieces may be those of one addend alone."""
+        node = self.nodes[n]
+        return node.op == "add" and node.row and "place" in (self.nodes[a].op for a in self._addends(n))
 
     def _addends(self, n: int) -> Iterator[int]:
         for a in self.nodes[n].args:
@@ -433,7 +440,7 @@ class _Lowering:
                 terms = self._args(u)
                 if (
                     all(m in single and self.nodes[m[0]].op == "mul" and m[1][1] > 1 for m in terms)
-                    and 2 * len(terms) <= 64
+                    and 2 * len(terms) <= MOST_PIECES
                 ):
                     self.factored.add(u)
                     inside |= set(terms)
@@ -524,7 +531,15 @@ class _Lowering:
             if self.root(v, part)
         )
 
+    def _count(self, n: int, pieces: Sequence[int]) -> None:
+        if len(pieces) > MOST_PIECES:
+            line = self.nodes[n].line or "the step"
+            raise UnreadableError(
+                f"{line}: reads a row of {len(pieces)} pieces that were cut and joined; the kernels take {MOST_PIECES}"
+            )
+
     def _affine(self, sums: Sequence[_Sum], operands: tuple[int, ...], backward: bool) -> list[int]:
+        self._count(sums[0].unit[0], operands)
         code = [NUMBER["affine"], len(operands), *operands, len(sums)]
         for s in sums:
             biases = [self.operand(*u, backward) for u in s.biases]
@@ -546,6 +561,7 @@ class _Lowering:
             return [NUMBER["dot"], result, 2 * len(terms), *(v for pair in terms for v in pair)]
         if node.op in ("sum", "max"):
             parts = [self.operand(node.args[0], part, backward) for part in self.pieces(node.args[0])]
+            self._count(n, parts)
             return [NUMBER[node.op], result, len(parts), *parts]
         if product is not None:
             factor = self.root(node.args[product], piece)
@@ -618,6 +634,7 @@ class _Lowering:
                     sources.append((*source, part[1]))
                     places.append((self.weight(M), row, part[0], 0))
             order = sorted(range(len(sources)), key=lambda n: sources[n][0] != OUTPUT)  # what is handed up comes first
+            self._count(root, order)
             key, blocks_of = tuple(sources[n] for n in order), [places[n] for n in order]
             jobs.setdefault(key, []).append((value, blocks_of))
         return [

@@ -37,7 +37,7 @@ class Compiled:
             words.buffer_info()[0], len(words), numbers.buffer_info()[0] if numbers else 0, len(numbers)
         )
         if not made:
-            raise UnreadableError("the kernels refuse the program: it has too many pieces")
+            raise UnreadableError("the kernels refuse the program")
         self.handle: int = made
         self.weights = tuple(code.weights)
         weakref.finalize(self, library.unroll_program_free, made)
@@ -227,8 +227,13 @@ class _Program(torch.autograd.Function):
             d_out = d_out if d_out.stride(2) == 1 or d_out.shape[2] == 1 else d_out.contiguous()
             call.d_out, call.d_out_time, call.d_out_batch = d_out.data_ptr(), d_out.stride(0), d_out.stride(1)
         d_last = tuple(None if d is None else d.contiguous() for d in d_last)
-        found = [torch.empty(t.shape, dtype=t.dtype) if want else None for t, want in zip(given, needed, strict=True)]
         n, m = len(inputs), len(inputs) + len(states)
+        found = [
+            torch.empty(t.shape, dtype=t.dtype) if want else None for t, want in zip(given, needed, strict=True)
+        ]
+        for k, d in enumerate(step.back.inputs):
+            if d is None:  # a cell that does not read it: the kernels write nothing there
+                found[k] = None
         for name, tensors in (
             ("d_last", d_last),
             ("d_inputs", found[:n]),
