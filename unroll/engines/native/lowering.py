@@ -170,7 +170,8 @@ class _Lowering:
                         value = zeros
                     backward.append([NUMBER["store_input"], k, piece[0], value])
             for w, piece, unit in self._sums_of_vectors():
-                factors = self.nodes[unit[0]].args if unit in self.factored else ()
+                product = unit in self.factored and self.nodes[unit[0]].op == "mul"
+                factors = self.nodes[unit[0]].args if product else ()
                 read = [self._read(a, unit[1], True) for a in factors] or [self.operand(*unit, True)]
                 backward.append([NUMBER["accumulate"], self.weight(w), piece[0], *read])
             jobs = self._jobs(back, backward)
