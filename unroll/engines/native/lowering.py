@@ -175,6 +175,7 @@ class _Lowering:
                 read = [self._read(a, unit[1], True) for a in factors] or [self.operand(*unit, True)]
                 backward.append([NUMBER["accumulate"], self.weight(w), piece[0], *read])
             jobs = self._jobs(back, backward)
+            self._forget(backward, jobs)
         for part in (forward, backward):
             self._share_memory(part)
         self._encode(forward, backward, jobs)
@@ -571,6 +572,17 @@ class _Lowering:
             return [NUMBER["multiply_add"], result, *of_product, self._read(node.args[1 - product], piece, backward)]
         operands = [self._read(a, piece, backward) for a in node.args]
         return [NUMBER["copy" if node.op == "widen" else node.op], result, *operands]
+
+    def _forget(self, backward: Sequence[list[int]], jobs: Sequence[list[int]]) -> None:
+        """Do not save those pieces of saved nodes that the backward step does not read."""
+        read = {v for one in backward for v in _touched(one)[1]}
+        read |= {self.result(n, piece, False) for n in self.new for piece in self.pieces(n)}
+        for sources, *rest in jobs:
+            read |= {rest[4 * k + 1] for k in range(sources) if rest[4 * k] == VALUE}
+            read |= set(rest[4 * sources + 1 :: 1 + 4 * sources])
+        for v, (width, home, _, _) in enumerate(self.values):
+            if home == SAVED and v not in read:
+                self.values[v] = width, SCRATCH, 0, 0
 
     def _share_memory(self, instructions: Sequence[list[int]]) -> None:
         """Scratch values that are never alive together share a slot; those that no product reads or makes are LOCAL."""
