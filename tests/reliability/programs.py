@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import partial
 
 import torch
 
@@ -31,6 +32,10 @@ def kind(found: str | None) -> str | None:
     return None if found is None else "differs" if "differs by" in found else found.split(":")[0]
 
 
+def alike(fault: str | None, sketch: Sketch) -> bool:
+    return kind(wrong(sketch)) == fault
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="of the first cell")
@@ -45,7 +50,7 @@ def main() -> int:
             largest = max(largest, *rounding(sketch, Call(6, 11)).values())
         if found is not None:
             faults += 1
-            small = smallest(sketch, lambda s, like=kind(found): kind(wrong(s)) == like)  # type: ignore[misc]
+            small = smallest(sketch, partial(alike, kind(found)))
             print(f"seed {seed}: {found}\n{small.source()}{wrong(small)}\n", flush=True)
         seed += 1
     cells = f"{seed - options.seed} cells from seed {options.seed}"

@@ -102,7 +102,7 @@ class AdaptedCell(Cell):
         if not fits:
             shown = [tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__ for new in found]
             raise InputError(
-                f"{type(self.module).__name__}.forward returned {shown}; expected the new state, "
+                f"{place_of(self)} returned {shown}; expected the new state, "
                 f"{[tuple(s.shape) for s in before]}, the shapes that it was given"
             )
         return joined(found)
@@ -110,6 +110,13 @@ class AdaptedCell(Cell):
     def initial_state(self, batch_size: int) -> State:
         own = getattr(self.module, "initial_state", None)
         return own(batch_size) if own is not None else zero_state(self.module, self.state_sizes, batch_size)
+
+
+def place_of(cell: Cell) -> str:
+    """The author's class and where its forward stands: ``Own.forward (own.py:12)``."""
+    kind = type(cell.module) if isinstance(cell, AdaptedCell) else type(cell)
+    code = getattr(kind.forward, "__code__", None)
+    return f"{kind.__name__}.forward" + ("" if code is None else f" ({code.co_filename}:{code.co_firstlineno})")
 
 
 def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -> Cell:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unroll.cells.base import Cell, State, joined, parts
+from unroll.cells.base import Cell, State, joined, parts, place_of
 from unroll.engines import reference
 from unroll.engines.native.eager import Saved, check_status
 from unroll.engines.native.library import ProgramCall, library
@@ -23,6 +23,7 @@ from unroll.engines.native.lowering import Code, lower
 from unroll.equations.program import Program
 from unroll.equations.read import UnreadableError, read, remembered
 from unroll.equations.reverse import Reverse, gradients, reverse
+from unroll.errors import InputError
 
 CHECKED_AT = 3  # sequences, in float64
 CLOSE = 1e-9  # as much of the largest number as the program's results may differ from the cell's
@@ -151,6 +152,11 @@ def step_of(cell: Cell, words: bool) -> Step | str:
                 found = str(why)
                 if "different numbers" in found:
                     warnings.warn(f"{found}; the reference engine takes its place", stacklevel=2)
+            except InputError:
+                raise
+            except Exception as why:  # the author's own, or one of computing in float64; the reference engine will tell
+                said = str(why).partition("\n")[0] or type(why).__name__
+                found = f"{place_of(cell)} fails on what it is read with, in float64: {said}"
             known[words] = (now, found)
         return known[words][1]
 
@@ -241,9 +247,7 @@ class _Program(torch.autograd.Function):
             call.d_out, call.d_out_time, call.d_out_batch = d_out.data_ptr(), d_out.stride(0), d_out.stride(1)
         d_last = tuple(None if d is None else d.contiguous() for d in d_last)
         n, m = len(inputs), len(inputs) + len(states)
-        found = [
-            torch.empty(t.shape, dtype=t.dtype) if want else None for t, want in zip(given, needed, strict=True)
-        ]
+        found = [torch.empty(t.shape, dtype=t.dtype) if want else None for t, want in zip(given, needed, strict=True)]
         for k, d in enumerate(step.back.inputs):
             if d is None:  # a cell that does not read it: the kernels write nothing there
                 found[k] = None
