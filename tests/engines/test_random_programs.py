@@ -33,8 +33,9 @@ def test_random_cells_give_the_references_numbers_and_gradients(first):
         assert fault(sketch) is None, sketch.source()
 
 
-# Each was wrong once: an input that is not read, a state read in pieces, a sum over a row of a product as a gradient.
-@pytest.mark.parametrize("seed", [4, 9, 44, 58, 2044])
+# Each was wrong once: an input that is not read, a state read in pieces, a sum over a row of a product as a gradient,
+# a product of a gradient that is zero, a product of one column in a wide sum.
+@pytest.mark.parametrize("seed", [4, 9, 44, 58, 2044, 31405, 37699])
 def test_random_cells_that_were_wrong_once(seed):
     assert fault(random_cell(seed)) is None
 

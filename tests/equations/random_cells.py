@@ -321,7 +321,7 @@ class _Writer:
             (f"{a}.sum(-1, keepdim=True) / {n}", 1, bound),
             (f"{a}.mean(1, keepdim=True)", 1, bound),
             (f"{a}.amax(-1, keepdim=True)", 1, bound),
-            (f"{a}.min(-1, keepdim=True)[0]", 1, bound),
+            (f"{a}.amin(-1, keepdim=True)", 1, bound),
             (f"{a}.var(-1, unbiased=False, keepdim=True)", 1, bound * bound),
             (f"({a}.var(-1, unbiased=False, keepdim=True) + 0.2).sqrt()", 1, bound + 1),
             (f"torch.softmax({a}, -1)", n, 1),

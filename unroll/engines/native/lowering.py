@@ -499,8 +499,8 @@ class _Lowering:
         while stack:
             m = stack.pop()
             node, piece = self.nodes[m[0]], m[1]
-            free = m == unit or m in single
-            if node.op in ("linear", "linear_back") and free:
+            free = (m == unit or m in single) and piece[1] == unit[1][1]
+            if node.op in ("linear", "linear_back") and free and self._args(m):
                 found.products.append((*node.args, piece[0], node.op == "linear_back"))  # type: ignore[arg-type]
             elif (
                 node.op == "add" and free and all(self.nodes[a].row or self.nodes[a].op != "number" for a in node.args)
@@ -558,6 +558,8 @@ class _Lowering:
         node, result = self.nodes[n], self.result(n, piece, backward)
         if node.op == "input":
             return [NUMBER["load_input"], result, node.of[0], piece[0]]
+        if node.op == "linear_back":  # of zeros, or it were a sum
+            return [NUMBER["copy"], result, self.number(0.0)]
         if unit in self.factored:
             terms = [[self._read(a, m[1], backward) for a in self.nodes[m[0]].args] for m in self._args(unit)]
             return [NUMBER["dot"], result, 2 * len(terms), *(v for pair in terms for v in pair)]
