@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "check.hpp"
 #include "engine.hpp"
 #include "faults.hpp"
 #include "kernels.hpp"
@@ -488,7 +489,8 @@ __attribute__((init_priority(200))) Last last;
 
 }  // namespace
 
-int main() {
+// The only argument, if there is one, is a file of step programs.
+int main(int given, char** arguments) {
   std::vector<std::string> sets;
   for (const char* name : {"portable", "avx2", "avx512", "neon"})
     if (unroll_select(name)) sets.push_back(name);
@@ -514,6 +516,8 @@ int main() {
                      bit(1), bit(2),  bit(3),  bit(4),  bit(5),  bit(6),  bit(7) ? 40.0 : 1.0};
         ok = check<float>(c, sets) && check<double>(c, sets) && ok;
       }
+
+  if (given > 1) ok = check_programs(arguments[1], sets) && ok;
 
   // Several callers at once, as Python threads may be; and once more while another one chooses the instruction set anew.
   unroll_select("");

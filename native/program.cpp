@@ -68,6 +68,7 @@ class Program {
       values_.push_back(value);
     }
     const int64_t all = static_cast<int64_t>(values_.size());
+    fresh_.resize(values_.size()), sent_.resize(values_.size());
     for (int64_t n = r.within(1, 64); n > 0; --n) {
       State state{};
       state.size = r.within(1, most_width);
@@ -83,7 +84,10 @@ class Program {
         demand(home(piece.fresh, piece.width, SAVED) || home(piece.fresh, piece.width, STATE));
         demand(home(piece.before, piece.width, BEFORE) && value(piece.before).index == piece.fresh);
         demand(piece.gradient < 0 || home(piece.gradient, piece.width, GRADIENT));
-        demand(piece.sent < 0 || home(piece.sent, piece.width, SENT));
+        demand(piece.sent < 0 || (piece.gradient >= 0 && home(piece.sent, piece.width, SENT)));
+        differentiable_ = differentiable_ && piece.gradient >= 0;
+        fresh_[static_cast<size_t>(piece.fresh)] = 1;
+        if (piece.sent >= 0) sent_[static_cast<size_t>(piece.sent)] = 1;
         pieces.push_back(piece);
       }
       demand(start == state.size);
@@ -97,10 +101,7 @@ class Program {
     read_code(r, backward_, true);
     for (int64_t n = r.count(); n > 0; --n) read_job(r.part());
     demand(r.done());
-    bool differentiable = true;
-    for (const State& state : states_)
-      for (int64_t n = 0; n < state.pieces; ++n) differentiable = differentiable && state.piece[n].gradient >= 0;
-    demand(backward_.empty() == (jobs_.empty() && backward_.empty()) && (backward_.empty() || differentiable));
+    demand(differentiable_ || (backward_.empty() && jobs_.empty()));
     code_.inputs = inputs_.data(), code_.weights = weights_.data(), code_.value = values_.data();
     code_.state = states_.data(), code_.number = numbers_.data();
     code_.forward = forward_.data(), code_.backward = backward_.data(), code_.affine = affines_.data(), code_.job = jobs_.data();
@@ -112,6 +113,12 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   const Code& code() const { return code_; }
+  // Whether it has a backward step.
+  bool differentiable() const { return differentiable_; }
+  // Whether it has values that only a call that saves has room for.
+  bool saves() const {
+    return std::any_of(values_.begin(), values_.end(), [](const Value& v) { return v.home == SAVED; });
+  }
   // Multiplications with weights in a step of one sequence.
   double work() const {
     double found = 1;
@@ -131,20 +138,16 @@ class Program {
 
   void check_values() const {
     const int64_t all = size(values_);
-    for (const Value& v : values_) {
+    for (size_t n = 0; n < values_.size(); ++n) {
+      const Value& v = values_[n];
       if (v.home == BEFORE) {
         demand(v.index >= 0 && v.index < all);
         const Value& fresh = value(v.index);
-        demand(fresh.width == v.width && (fresh.home == SAVED || fresh.home == STATE));
-        bool state = false;
-        for (const State& s : states_)
-          for (int64_t n = 0; n < s.pieces; ++n) state = state || s.piece[n].fresh == v.index;
-        demand(state);
+        demand(fresh.width == v.width && fresh_[static_cast<size_t>(v.index)]);
       } else if (v.home == STATE) {
-        bool state = false;
-        for (const State& s : states_)
-          for (int64_t n = 0; n < s.pieces; ++n) state = state || &value(s.piece[n].fresh) == &v;
-        demand(state);
+        demand(fresh_[n]);
+      } else if (v.home == SENT) {
+        demand(sent_[n]);
       } else if (v.home == VECTOR) {
         demand(v.index >= 0 && v.index < size(weights_) / 2);
         const int64_t numbers = weights_[static_cast<size_t>(2 * v.index)] * weights_[static_cast<size_t>(2 * v.index + 1)];
@@ -345,6 +348,8 @@ class Program {
 
   std::vector<int64_t> inputs_, weights_;
   std::vector<Value> values_;
+  std::vector<char> fresh_, sent_;  // of each value: whether a state's piece is made there, or goes back from there
+  bool differentiable_ = true;
   std::deque<std::vector<StatePiece>> pieces_;
   std::vector<State> states_;
   std::vector<double> numbers_;
@@ -417,12 +422,12 @@ class Places {
     for (int64_t n = 0; n < code.affines; ++n) {
       const int64_t vectors = columns_of(code.affine[n].result, code.affine[n].results);
       vectors_.push_back(vectors), panel_.push_back(layout_.panels), bias_.push_back(layout_.biases);
-      layout_.panels += vectors * lanes * code.affine[n].inner, layout_.biases += vectors * lanes;
+      add_product(layout_.panels, vectors * lanes, code.affine[n].inner), layout_.biases += vectors * lanes;
     }
     for (int64_t n = 0; n < code.jobs; ++n) {
       const int64_t vectors = columns_of(code.job[n].result, code.job[n].results);
       job_vectors_.push_back(vectors), partial_.push_back(layout_.partials);
-      layout_.partials += vectors * lanes * code.job[n].inner;
+      add_product(layout_.partials, vectors * lanes, code.job[n].inner);
       layout_.pack = std::max(layout_.pack, code.job[n].inner + 4 * lanes);
       operands_ = std::max(operands_, code.job[n].operands);
     }
@@ -432,6 +437,9 @@ class Places {
         accumulated_[static_cast<size_t>(n)] = layout_.partials;
         layout_.partials += up(code.value[code.backward[n].operand[2]].width);
       }
+    for (const int64_t numbers : {layout_.saved, layout_.state, layout_.scratch, layout_.local, layout_.gradient, layout_.strip,
+                                  layout_.vectors, layout_.panels, layout_.biases, layout_.partials})
+      demand(numbers <= most_numbers);
     for (const auto& list : columns_) column_.push_back(list.data());
     layout_.at = at_.data(), layout_.stride = stride_.data();
     layout_.panel = panel_.data(), layout_.bias = bias_.data(), layout_.vector_count = vectors_.data();
@@ -444,6 +452,12 @@ class Places {
  private:
   // Of a LOCAL value of the widest kind: few enough for the L2 cache, and so many that the instructions themselves cost little.
   static constexpr int64_t local_numbers = 4096;
+  // More than any cell has, and so few that what is reckoned with them does not overflow.
+  static constexpr int64_t most_numbers = int64_t(1) << 36;
+  static void add_product(int64_t& sum, int64_t a, int64_t b) {
+    demand(a <= most_numbers / b && sum <= most_numbers);
+    sum += a * b;
+  }
   ProgramLayout layout_{};
   std::vector<int64_t> at_, stride_, panel_, bias_, vectors_, partial_, job_vectors_, accumulated_;
   std::deque<std::vector<Column>> columns_;
@@ -521,7 +535,7 @@ class Rooms {
       room.most = most, room.capacity = capacity;
       room.rows = rows_.data() + n * cells * static_cast<size_t>(places.operands());
       room.cell_step = cells_.data() + 2 * n * cells, room.cell_row = room.cell_step + cells;
-      if (backward) std::memset(room.partials, 0, sizeof(T) * partials);
+      std::fill_n(room.partials, partials, T(0));
       partials_[n] = room.partials;
       rooms_.push_back(room);
     }
@@ -580,7 +594,7 @@ bool run_backward(const Program& program, ProgramCall& call) {
   if (!call.saved) return false;
   std::memcpy(&saved, call.saved, sizeof saved);
   const InstructionSet* set = set_of(saved.set);
-  if (saved.mark != saved_mark || saved.twice != call.twice || saved.time != call.time || saved.batch != call.batch ||
+  if (!program.differentiable() || saved.mark != saved_mark || saved.twice != call.twice || saved.time != call.time || saved.batch != call.batch ||
       saved.program != reinterpret_cast<uint64_t>(&program) || saved.lengths != mark_of(call.lengths, call.batch) ||
       saved.threads < 1 || saved.threads > std::max<int64_t>((call.batch + 3) / 4, 1) || !set)
     return false;
@@ -641,6 +655,7 @@ int unroll_program_forward(void* program, ProgramCall* call) {
   return guarded([=]() -> int {
     if (!lengths_fit(*call)) return UNFIT;
     const Program& it = *static_cast<const Program*>(program);
+    if (!call->save && it.saves()) return UNFIT;
     call->twice ? run_forward<double>(it, *call) : run_forward<float>(it, *call);
     return DONE;
   });

@@ -135,7 +135,8 @@ def test_as_cell_says_what_does_not_fit():
             as_cell(Spread(), sizes)
     cell = as_cell(Wrong(), H)
     with pytest.raises(
-        InputError, match=r"Wrong.forward returned \[\(3, 6\), \(3, 6\)\]; expected the new state, \[\(3, 6\)\]"
+        InputError,
+        match=r"Wrong.forward \(.*:\d+\) returned \[\(3, 6\), \(3, 6\)\]; expected the new state, \[\(3, 6\)\]",
     ):
         cell(torch.zeros(B, D), cell.initial_state(B))
 

@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.equations.cells import KINDS, LayerNormLSTM, Minimal, Odd, Own, own
+from tests.equations.cells import KINDS, LayerNormLSTM, Minimal, Odd, Own, Peephole, own
+from tests.equations.papers import PAPERS
 from unroll.cells import CELLS, cell_type
 from unroll.cells.base import as_cell, joined, parts
 from unroll.cells.variants import without
 from unroll.engines import native, reference
 from unroll.engines.native import library as native_library
 from unroll.engines.native import programs
-from unroll.engines.native.lowering import lower
+from unroll.engines.native.lowering import SAVED, lower
 from unroll.equations import read
 from unroll.equations.reverse import reverse
 from unroll.layers import Recurrent
@@ -61,7 +62,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *CELLS], ids=lambda kind: getattr(kind, "__name__", kind))
+@pytest.mark.parametrize("kind", [*KINDS, *PAPERS, *CELLS], ids=lambda kind: getattr(kind, "__name__", kind))
 @pytest.mark.parametrize("H", [1, 7, 20, 33])
 @pytest.mark.filterwarnings("ignore:std:UserWarning")  # of no sequences at all
 def test_interpreter_gives_the_references_numbers_and_gradients(kind, H):
@@ -207,6 +208,20 @@ def test_the_interpreter_works_in_several_threads_at_once():
     for worker in workers:
         worker.join()
     assert found == [True] * 40
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [("lstm", 6), ("gru", 5), (nn.LSTMCell, 6), (nn.GRUCell, 5), (Peephole, 6), (LayerNormLSTM, 16)]
+)
+def test_what_is_saved_of_a_step_is_no_more_than_the_backward_step_reads(kind, most):
+    """Numbers a sequence and step in units of H; our LSTM kernel saves 5, the loop under autograd 14 for a peephole."""
+    H = 128
+    program = read(cell_type(kind)(28, H) if isinstance(kind, str) else own(kind, 28, H))
+    words = iter(lower(program, reverse(program), [True]).words)
+    many = lambda n: [next(words) for _ in range(n)]  # noqa: E731
+    many(next(words)), many(2 * next(words))  # inputs and weights
+    values = [many(4) for _ in range(next(words))]
+    assert sum(width for width, home, _, _ in values if home == SAVED) <= most * H
 
 
 # --- the C boundary -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tests.equations.cells import KINDS, Coupled, Own, own
+from tests.equations.papers import PAPERS
 from unroll.cells import CELLS, cell_type
 from unroll.cells.base import as_cell, joined, parts
 from unroll.equations import Program, UnreadableError, read
@@ -23,7 +24,7 @@ def states_of(cell, batch=B):
     return [torch.randn(batch, n, dtype=torch.float64, requires_grad=True) for n in cell.state_sizes]
 
 
-@pytest.fixture(params=[*KINDS, *CELLS], ids=lambda kind: getattr(kind, "__name__", kind))
+@pytest.fixture(params=[*KINDS, *PAPERS, *CELLS], ids=lambda kind: getattr(kind, "__name__", kind))
 def cell(request):
     torch.manual_seed(0)
     kind = request.param

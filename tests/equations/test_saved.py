@@ -15,9 +15,9 @@ from unroll.engines import ENGINES, choose
 from unroll.equations import UnreadableError, read
 from unroll.equations.cell import ProgramCell
 from unroll.equations.program import Program
-from unroll.equations.terms import formulas
 from unroll.equations.read import as_program
 from unroll.equations.saved import DEEPEST, LARGEST_WIDTH, MOST_NODES, from_data
+from unroll.equations.terms import formulas
 from unroll.errors import InputError
 
 D, H = 5, 6

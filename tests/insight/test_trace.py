@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from torch import nn
 
 import unroll
-from unroll.cells import LSTMCell
+from unroll.cells import LSTMCell, cell_type
 from unroll.cli import cli
 from unroll.engines import ENGINES, native
 from unroll.errors import InputError, RunError
@@ -238,7 +238,13 @@ def test_a_picture_and_a_series_can_be_drawn():
 @pytest.mark.parametrize(
     ("cell", "gates"),
     [
-        ("gru", ["reset gate r: share of the state that the candidate sees", "update gate z: share of the state that is kept"]),
+        (
+            "gru",
+            [
+                "reset gate r: share of the state that the candidate sees",
+                "update gate z: share of the state that is kept",
+            ],
+        ),
         ("mgu", ["forget gate f: share of h that is replaced", "candidate h̃: what could be written"]),
         ("coupled", ["forget gate f: share of c that is kept", "input gate i: share of the candidate let in"]),
     ],

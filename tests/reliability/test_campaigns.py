@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 FOUND = sorted(path for path in targets.FOUND.glob("*/*") if path.is_file())
 # Readers of what others have read before: they call those that are tested.
 COMPOSED = {
+    "load_own": "runs a file of Python that the user names, as import does",
     "load_dataset": "calls the task's reader",
     "load_tested": "calls load_dataset",
     "load_test_part": "calls the task's reader",

@@ -174,7 +174,7 @@ class AdaptedCell(Cell):
         if not fits:
             shown = [tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__ for new in found]
             raise InputError(
-                f"{type(self.module).__name__}.forward returned {shown}; expected the new state, "
+                f"{place_of(self)} returned {shown}; expected the new state, "
                 f"{[tuple(s.shape) for s in before]}, the shapes that it was given"
             )
         return joined(found)
@@ -188,6 +188,13 @@ def _plain_name(argument: str, usual: str) -> str:
     """The name of a state from that of an argument such as ``h_prev``; the usual one where it says nothing."""
     name = re.sub("^(prev|previous|old|last)_|_(prev|previous|old|last|t)$", "", argument)
     return usual if name in ("state", "hidden", "hx", "cx", "") else name
+
+
+def place_of(cell: Cell) -> str:
+    """The author's class and where its forward stands: ``Own.forward (own.py:12)``."""
+    kind = type(cell.module) if isinstance(cell, AdaptedCell) else type(cell)
+    code = getattr(kind.forward, "__code__", None)
+    return f"{kind.__name__}.forward" + ("" if code is None else f" ({code.co_filename}:{code.co_firstlineno})")
 
 
 def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -> Cell:

@@ -5,13 +5,15 @@ Runs wherever torch runs (CPU, CUDA, any floating type), and scans any cell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from unroll.cells.base import Cell, State, draw_masks, joined, parts
+from unroll.cells.base import Cell, State, draw_masks, joined, parts, place_of
+from unroll.errors import InputError
 
 
 def why_not(cell: Cell, x: Tensor) -> str | None:
@@ -73,7 +75,12 @@ def scan(
 
     Returns:
         The outputs (T, B, H), zero where there is padding, and the state after each sequence's own last step.
+
+    Raises:
+        InputError: the cell's parameters are of another type or on another device than x, or its first step returns other
+            shapes than the state's or writes to the state.
     """
+    _check_kind(cell, x)
     valid = None
     if lengths is not None:
         steps = torch.arange(x.shape[0], device=x.device)
@@ -84,7 +91,8 @@ def scan(
     masks = draw_masks(cell, x.shape[0], state)
     order = range(x.shape[0] - 1, -1, -1) if reverse else range(x.shape[0])
     for t in order:
-        new = cell(x[t], state, *(mask[t] for mask in masks))
+        drawn = [mask[t] for mask in masks]
+        new = cell(x[t], state, *drawn) if outputs else _first_step(cell, x[t], state, drawn)
         if valid is None:
             state = new
             outputs.append(parts(state)[0])
@@ -95,3 +103,31 @@ def scan(
     if reverse:
         outputs.reverse()
     return torch.stack(outputs), state
+
+
+def _first_step(cell: Cell, x: Tensor, state: State, masks: Sequence[Tensor]) -> State:
+    """A step of a cell that is looked at: outputs of the steps before would change with a state that is written to."""
+    before = parts(state)
+    if torch.compiler.is_compiling() or any(part.is_inference() for part in before):  # who count no writes
+        return cell(x, state, *masks)  # type: ignore[no-any-return]
+    counts = [part._version for part in before]  # how often each was written to; torch has no other name for it
+    new: State = cell(x, state, *masks)
+    if [part._version for part in before] != counts:
+        raise InputError(f"{place_of(cell)} writes to the state in place; expected a new tensor")
+    shapes, expected = ([tuple(getattr(part, "shape", ())) for part in of] for of in (parts(new), before))
+    if shapes != expected:
+        raise InputError(f"{place_of(cell)} returned {shapes}; expected the shapes of the state before, {expected}")
+    return new
+
+
+def _check_kind(cell: Cell, x: Tensor) -> None:
+    device = x.device.type
+    if not x.is_floating_point() or (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return
+    kinds = {(p.dtype, p.device.type) for p in cell.parameters() if p.is_floating_point()}
+    if kinds and (x.dtype, device) not in kinds:
+        learnt = " and ".join(sorted(f"{dtype} on {where}" for dtype, where in kinds))
+        raise InputError(
+            f"{place_of(cell)}: the input is {x.dtype} on {device} and the parameters are {learnt}; "
+            "convert one with .to(…)"
+        )

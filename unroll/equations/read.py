@@ -23,11 +23,12 @@ from unroll.errors import InputError
 BATCHES = 5, 7  # sizes that no axis of a small cell is likely to have
 _HERE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
 
-# What tells nothing of the values, or writes them on the screen.
+# What tells nothing of the values, or writes them on the screen; zeros and ones are looked at where they are used.
 _ASKED = frozenset(
     """shape size dim ndim numel nelement dtype device layout requires_grad is_leaf is_floating_point is_complex is_contiguous
     stride storage_offset get_device is_cuda is_mps is_cpu is_sparse is_quantized is_meta names __len__ __repr__ __str__
-    __format__ __hash__ element_size itemsize nbytes grad grad_fn retain_grad requires_grad_ data_ptr untyped_storage""".split()  # noqa: SIM905
+    __format__ __hash__ element_size itemsize nbytes grad grad_fn retain_grad requires_grad_ data_ptr untyped_storage
+    zeros_like ones_like new_zeros new_ones""".split()  # noqa: SIM905
 )
 _PYTHON = frozenset("__bool__ item __float__ __int__ __index__ __complex__ numpy tolist __array__ __contains__".split())  # noqa: SIM905
 _RANDOM = frozenset(

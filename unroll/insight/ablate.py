@@ -115,7 +115,9 @@ def ablate(
     """
     todo = [(removed, recipe.model_copy(update={"seed": recipe.seed + seed})) for removed, seed in plan(gates, seeds)]
     if recipe.cell not in CELLS:
-        raise InputError(f"only the LSTM has gates to remove, and the cell is {title_of(recipe.cell)}; use a run with cell: lstm")
+        raise InputError(
+            f"only the LSTM has gates to remove, and the cell is {title_of(recipe.cell)}; use a run with cell: lstm"
+        )
     without(cell_type(recipe.cell)(1, 1), "c_tilde")  # another cell is refused before the data are read
     entries: dict[str, Any] = {"recipe": dict, "data": str, "removed": (str, NoneType), "seed": int}
     trials = Trials(file, tuple(entries), entries)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from unroll.equations.program import Node, Program
+from unroll.equations.read import UnreadableError
 from unroll.equations.reverse import Reverse
 
 # In the order of `Op` in native/program.hpp.
@@ -24,6 +25,7 @@ NUMBER = {name: number for number, name in enumerate(OPS)}
 SCRATCH, SAVED, BEFORE, STATE, VECTOR, CONSTANT, GRADIENT, SENT, STRIP, LOCAL = range(10)
 # Where the rows of a weight gradient's product come from, in the order of `Source` in native/program.hpp.
 VALUE, INPUT, OUTPUT = range(3)
+MOST_PIECES = 64  # of the operands of one instruction: `most_pieces` in native/program.hpp
 # What the backward step would rather compute again than read.
 _CHEAP = {
     "add",
@@ -170,10 +172,12 @@ class _Lowering:
                         value = zeros
                     backward.append([NUMBER["store_input"], k, piece[0], value])
             for w, piece, unit in self._sums_of_vectors():
-                factors = self.nodes[unit[0]].args if unit in self.factored else ()
+                product = unit in self.factored and self.nodes[unit[0]].op == "mul"
+                factors = self.nodes[unit[0]].args if product else ()
                 read = [self._read(a, unit[1], True) for a in factors] or [self.operand(*unit, True)]
                 backward.append([NUMBER["accumulate"], self.weight(w), piece[0], *read])
             jobs = self._jobs(back, backward)
+            self._forget(backward, jobs)
         forward, backward = (self._ordered(part) for part in (forward, backward))
         for part in (forward, backward):
             self._share_memory(part)
@@ -182,11 +186,11 @@ class _Lowering:
     def _unshared(
         self, wanted: list[int], leaves: Sequence[str], nodes: list[int], foreign: Sequence[int] | set[int] = ()
     ) -> list[int]:
-        """Nodes that nobody else is: a leaf, a piece, another program's node or one met before is copied."""
+        """Nodes that nobody else is: a leaf, pieces of others, another program's node or one met before is copied."""
         found: list[int] = []
         for n in wanted:
             node = self.nodes[n]
-            if node.op in (*leaves, *_FREE) or n in foreign or n in found:
+            if node.op in (*leaves, *_FREE) or self._scattered(n) or n in foreign or n in found:
                 self.nodes.append(Node("copy", (n,), (), node.shape, True))
                 n = len(self.nodes) - 1
                 nodes.append(n)
@@ -255,7 +259,7 @@ class _Lowering:
             inside = start - node.of[0]
             fits = 0 <= inside < self.nodes[node.args[0]].width
             return self.root(node.args[0], (inside, width)) if fits else None
-        if node.op == "add" and node.row and "place" in (self.nodes[a].op for a in self._addends(n)):
+        if self._scattered(n):
             here = [
                 (a, self.root(a, (0, 1) if self.nodes[a].row and self.nodes[a].width == 1 else piece))
                 for a in node.args
@@ -270,6 +274,11 @@ class _Lowering:
                     return self.root(a, (start, width))
                 start -= size
         return n, piece
+
+    def _scattered(self, n: int) -> bool:
+        """Whether a node is a sum whose pieces may be those of one addend alone."""
+        node = self.nodes[n]
+        return node.op == "add" and node.row and "place" in (self.nodes[a].op for a in self._addends(n))
 
     def _addends(self, n: int) -> Iterator[int]:
         for a in self.nodes[n].args:
@@ -436,7 +445,7 @@ class _Lowering:
                 terms = self._args(u)
                 if (
                     all(m in single and self.nodes[m[0]].op == "mul" and m[1][1] > 1 for m in terms)
-                    and 2 * len(terms) <= 64
+                    and 2 * len(terms) <= MOST_PIECES
                 ):
                     self.factored.add(u)
                     inside |= set(terms)
@@ -493,8 +502,8 @@ class _Lowering:
         while stack:
             m = stack.pop()
             node, piece = self.nodes[m[0]], m[1]
-            free = m == unit or m in single
-            if node.op in ("linear", "linear_back") and free:
+            free = (m == unit or m in single) and piece[1] == unit[1][1]
+            if node.op in ("linear", "linear_back") and free and self._args(m):
                 found.products.append((*node.args, piece[0], node.op == "linear_back"))  # type: ignore[arg-type]
             elif (
                 node.op == "add" and free and all(self.nodes[a].row or self.nodes[a].op != "number" for a in node.args)
@@ -527,7 +536,15 @@ class _Lowering:
             if self.root(v, part)
         )
 
+    def _count(self, n: int, pieces: Sequence[int]) -> None:
+        if len(pieces) > MOST_PIECES:
+            line = self.nodes[n].line or "the step"
+            raise UnreadableError(
+                f"{line}: reads a row of {len(pieces)} pieces that were cut and joined; the kernels take {MOST_PIECES}"
+            )
+
     def _affine(self, sums: Sequence[_Sum], operands: tuple[int, ...], backward: bool) -> list[int]:
+        self._count(sums[0].unit[0], operands)
         code = [NUMBER["affine"], len(operands), *operands, len(sums)]
         for s in sums:
             biases = [self.operand(*u, backward) for u in s.biases]
@@ -544,11 +561,14 @@ class _Lowering:
         node, result = self.nodes[n], self.result(n, piece, backward)
         if node.op == "input":
             return [NUMBER["load_input"], result, node.of[0], piece[0]]
+        if node.op == "linear_back":  # of zeros, or it were a sum
+            return [NUMBER["copy"], result, self.number(0.0)]
         if unit in self.factored:
             terms = [[self._read(a, m[1], backward) for a in self.nodes[m[0]].args] for m in self._args(unit)]
             return [NUMBER["dot"], result, 2 * len(terms), *(v for pair in terms for v in pair)]
         if node.op in ("sum", "max"):
             parts = [self.operand(node.args[0], part, backward) for part in self.pieces(node.args[0])]
+            self._count(n, parts)
             return [NUMBER[node.op], result, len(parts), *parts]
         if product is not None:
             factor = self.root(node.args[product], piece)
@@ -590,6 +610,17 @@ class _Lowering:
             else:
                 put(one)
         return ordered
+
+    def _forget(self, backward: Sequence[list[int]], jobs: Sequence[list[int]]) -> None:
+        """Do not save those pieces of saved nodes that the backward step does not read."""
+        read = {v for one in backward for v in _touched(one)[1]}
+        read |= {self.result(n, piece, False) for n in self.new for piece in self.pieces(n)}
+        for sources, *rest in jobs:
+            read |= {rest[4 * k + 1] for k in range(sources) if rest[4 * k] == VALUE}
+            read |= set(rest[4 * sources + 1 :: 1 + 4 * sources])
+        for v, (width, home, _, _) in enumerate(self.values):
+            if home == SAVED and v not in read:
+                self.values[v] = width, SCRATCH, 0, 0
 
     def _share_memory(self, instructions: Sequence[list[int]]) -> None:
         """Scratch values that are never alive together share a slot; those that no product reads or makes are LOCAL."""
@@ -654,6 +685,7 @@ class _Lowering:
                     sources.append((*source, part[1]))
                     places.append((self.weight(M), row, part[0], 0))
             order = sorted(range(len(sources)), key=lambda n: sources[n][0] != OUTPUT)  # what is handed up comes first
+            self._count(root, order)
             key, blocks_of = tuple(sources[n] for n in order), [places[n] for n in order]
             jobs.setdefault(key, []).append((value, blocks_of))
         return [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import threading
 import warnings
 import weakref
 from array import array
@@ -13,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unroll.cells.base import Cell, State, draw_masks, joined, parts
+from unroll.cells.base import Cell, State, draw_masks, joined, parts, place_of
 from unroll.engines import reference
 from unroll.engines.native.eager import Saved, check_status
 from unroll.engines.native.library import ProgramCall, library
@@ -22,6 +24,7 @@ from unroll.equations.cell import ProgramCell
 from unroll.equations.program import Program
 from unroll.equations.read import UnreadableError, read, remembered, sample_masks
 from unroll.equations.reverse import Reverse, gradients, reverse
+from unroll.errors import InputError
 
 CHECKED_AT = 3  # sequences, in float64
 CLOSE = 1e-9  # as much of the largest number as the program's results may differ from the cell's
@@ -38,7 +41,7 @@ class Compiled:
             words.buffer_info()[0], len(words), numbers.buffer_info()[0] if numbers else 0, len(numbers)
         )
         if not made:
-            raise UnreadableError("the kernels refuse the program: it has too many pieces")
+            raise UnreadableError("the kernels refuse the program")
         self.handle: int = made
         self.weights = tuple(code.weights)
         weakref.finalize(self, library.unroll_program_free, made)
@@ -117,37 +120,53 @@ def _check(cell: Cell, step: Step, words: bool) -> None:
         apart = {step.program.nodes[n].of[0] for n in tables if step.program.nodes[n].op == "parameter"}
         leaves = [*(() if words else inputs), *states, *(p for name, p in learnt.items() if name not in apart)]
         pairs = [(part, d) for part, d in zip(new, d_new, strict=True) if part.requires_grad]
-        found = torch.autograd.grad([p for p, _ in pairs], leaves, [d for _, d in pairs], allow_unused=True)
-    expected = [*new, *(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True))]
+        try:
+            found = torch.autograd.grad([p for p, _ in pairs], leaves, [d for _, d in pairs], allow_unused=True)
+        except RuntimeError as error:  # in a process that was forked after a backward pass, where there are no others
+            if "fork" not in str(error):
+                raise
+            found = ()
+    gradients_of = zip(leaves, found, strict=True) if found else ()
+    expected = [*new, *(torch.zeros_like(leaf) if g is None else g for leaf, g in gradients_of)]
     with torch.no_grad():
         values = program.step([*(x.detach() for x in inputs), *masks], [s.detach() for s in states], learnt)
         d_inputs, d_states, d_learnt = gradients(program, back, values, d_new, learnt)
     of_learnt = [d for name, d in d_learnt.items() if name not in apart]
     ours = [*(values[n] for n in program.new), *(() if words else d_inputs[:1]), *d_states, *of_learnt]
-    for a, b in zip(ours, expected, strict=True):
+    for a, b in zip(ours[: len(expected)], expected, strict=True):
         scale = max(1.0, float(b.detach().abs().max())) if b.numel() else 1.0
         if not bool(((a - b).abs() <= CLOSE * scale).all() | (a != a).all() & (b != b).all()):
             raise UnreadableError(f"{type(cell).__name__} and its step program compute different numbers")
 
 
+# While a cell is read it holds other parameters than its own, which no other thread may see. A fork waits until it is read.
+_READING = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_READING.acquire, after_in_parent=_READING.release, after_in_child=_READING.release)
 # By what x are and the mode: who trains and evaluates in turn would read both programs again and again.
 _STEPS: weakref.WeakKeyDictionary[Cell, dict[tuple[bool, bool], tuple[Any, Step | str]]] = weakref.WeakKeyDictionary()
 
 
 def step_of(cell: Cell, words: bool) -> Step | str:
     """The program of a cell as it is now, or why there is none; read once until the cell changes."""
-    now, key = remembered(cell), (words, cell.training)
-    known = _STEPS.setdefault(cell, {})
-    if key not in known or known[key][0] != now:
-        found: Step | str
-        try:
-            found = Step(cell, words)
-        except UnreadableError as why:
-            found = str(why)
-            if "different numbers" in found:
-                warnings.warn(f"{found}; the reference engine takes its place", stacklevel=2)
-        known[key] = (now, found)
-    return known[key][1]
+    with _READING:
+        now, key = remembered(cell), (words, cell.training)
+        known = _STEPS.setdefault(cell, {})
+        if key not in known or known[key][0] != now:
+            found: Step | str
+            try:
+                found = Step(cell, words)
+            except UnreadableError as why:
+                found = str(why)
+                if "different numbers" in found:
+                    warnings.warn(f"{found}; the reference engine takes its place", stacklevel=2)
+            except InputError:
+                raise
+            except Exception as why:  # the author's own, or one of computing in float64; the reference engine will tell
+                said = str(why).partition("\n")[0] or type(why).__name__
+                found = f"{place_of(cell)} fails on what it is read with, in float64: {said}"
+            known[key] = (now, found)
+        return known[key][1]
 
 
 def scan(
@@ -216,8 +235,11 @@ class _Program(torch.autograd.Function):
             d_out = d_out if d_out.stride(2) == 1 or d_out.shape[2] == 1 else d_out.contiguous()
             call.d_out, call.d_out_time, call.d_out_batch = d_out.data_ptr(), d_out.stride(0), d_out.stride(1)
         d_last = tuple(None if d is None else d.contiguous() for d in d_last)
-        found = [torch.empty(t.shape, dtype=t.dtype) if want else None for t, want in zip(given, needed, strict=True)]
         n, m = len(inputs), len(inputs) + len(states)
+        found = [torch.empty(t.shape, dtype=t.dtype) if want else None for t, want in zip(given, needed, strict=True)]
+        for k, d in enumerate(step.back.inputs):
+            if d is None:  # a cell that does not read it: the kernels write nothing there
+                found[k] = None
         for name, tensors in (
             ("d_last", d_last),
             ("d_inputs", found[:n]),
