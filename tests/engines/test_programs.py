@@ -19,7 +19,8 @@ from unroll.cells.variants import without
 from unroll.engines import native, reference
 from unroll.engines.native import library as native_library
 from unroll.engines.native import programs
-from unroll.engines.native.lowering import SAVED, lower
+from unroll.engines.native.instructions import SAVED
+from unroll.engines.native.lowering import lower
 from unroll.equations import read
 from unroll.equations.reverse import reverse
 from unroll.layers import Recurrent

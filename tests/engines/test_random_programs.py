@@ -19,7 +19,8 @@ from tests.equations.random_cells import random_cell, smallest
 from unroll.cells.base import Cell
 from unroll.engines import native, reference
 from unroll.engines.native import programs
-from unroll.engines.native.lowering import OPS, lower
+from unroll.engines.native.instructions import OPS
+from unroll.engines.native.lowering import lower
 from unroll.equations import read
 from unroll.equations.reverse import reverse
 

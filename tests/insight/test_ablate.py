@@ -193,7 +193,7 @@ def test_ablation_goes_on_and_knows_its_data(bars_recipe, bars_folder, tmp_path,
 def test_ablation_of_a_cell_of_ones_own_is_refused_in_one_line(tmp_path):
     recipe = load_recipe("lstm-mnist").model_copy(update={"cell": "mine.py:Mine"})
     with pytest.raises(
-        InputError, match=r"^only the LSTM has gates to remove, and the cell is mine.py:Mine; use a run with"
+        InputError, match=r"^only the LSTM has gates to remove, and the cell is Mine; use a run with"
     ) as caught:
         ablate.ablate(recipe, tmp_path / "ablate.json")
     assert "\n" not in str(caught.value)

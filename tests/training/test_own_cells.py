@@ -278,7 +278,10 @@ def test_own_cell_that_cannot_be_read_is_loaded_with_its_class_alone(ran, file):
         ("my_cell.py:Leeky", "my_cell.py has no class or function 'Leeky'; did you mean 'Leaky'?"),
         ("my_cell.py:number", "my_cell.py has no class or function 'number'; known: .*Choosy.*Words"),
         ("my_cell.py:Choosy", r"Choosy\(\d+, 5\) fails: ValueError: \d+ features are too many \(.*my_cell.py:42\)"),
-        ("my_cell.py:Narrow", r"Narrow.forward returned \[\(2, 4\)\]; expected .*my_cell.py:36\)"),
+        (
+            "my_cell.py:Narrow",
+            r"Narrow.forward \(\S*my_cell.py:36\) returned \[\(2, 4\)\]; expected the new state, \[\(2, 5\)\]",
+        ),
         ("my_cell.py:Words", r"Words computes no step: .*my_cell.py:32\)"),
         ("my_cell.py:Sizeless", r"Sizeless\(\d+, 5\) fails: TypeError: "),
         ("my_cell.py:Stateless", r"Stateless\(\d+, 5\) fails: TypeError: "),

@@ -108,7 +108,8 @@ def check_own(cell: str, input_size: int, hidden_size: int, words: bool) -> None
             state = step.initial_state(2)
             new = parts(step(x, state))
     except InputError as error:
-        raise InputError(f"{error} ({_place(made, kind)}){remedy}") from None
+        place = _place(made, kind)
+        raise InputError(f"{error}{remedy}" if place in str(error) else f"{error} ({place}){remedy}") from None
     except Exception as error:
         raise InputError(f"{name} computes no step: {described(error, path)}{remedy}") from None
     shown = [tuple(getattr(t, "shape", ())) for t in new]

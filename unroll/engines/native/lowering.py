@@ -11,18 +11,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from unroll.engines.native.instructions import (
+    BEFORE,
+    CONSTANT,
+    GRADIENT,
+    NUMBER,
+    SAVED,
+    SCRATCH,
+    SENT,
+    STATE,
+    STRIP,
+    VECTOR,
+    Value,
+    ordered,
+    share_memory,
+    touched,
+)
 from unroll.equations.program import Node, Program
 from unroll.equations.read import UnreadableError
 from unroll.equations.reverse import Reverse
 
-# In the order of `Op` in native/program.hpp.
-OPS: Sequence[str] = """
-    affine sum max dot load_input store_input accumulate copy add sub mul div neg sigmoid tanh relu exp log sqrt abs sign sin
-    cos softplus maximum minimum pow less equal where sigmoid_back tanh_back relu_back multiply_add
-""".split()  # noqa: SIM905 (a list would take a line for every name)
-NUMBER = {name: number for number, name in enumerate(OPS)}
-# Where a value lives, in the order of `Home` in native/program.hpp.
-SCRATCH, SAVED, BEFORE, STATE, VECTOR, CONSTANT, GRADIENT, SENT, STRIP, LOCAL = range(10)
 # Where the rows of a weight gradient's product come from, in the order of `Source` in native/program.hpp.
 VALUE, INPUT, OUTPUT = range(3)
 MOST_PIECES = 64  # of the operands of one instruction: `most_pieces` in native/program.hpp
@@ -93,38 +101,12 @@ def lower(program: Program, back: Reverse | None, inputs: Sequence[bool]) -> Cod
     return _Lowering(program, back, inputs).code
 
 
-def _touched(one: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The values that an instruction makes, and those that it reads."""
-    op, rest = OPS[one[0]], list(one[1:])
-    if op == "affine":
-        count, *rest = rest
-        made, read, rest = [], rest[:count], rest[count:]
-        results, *rest = rest
-        for _ in range(results):
-            value, biases, *rest = rest
-            rest = rest[biases:]
-            addends, *rest = rest
-            made.append(value)
-            read += rest[:addends]
-            rest = rest[addends + 4 * count :]
-        return made, read
-    if op in ("sum", "max", "dot"):
-        return rest[:1], rest[2:]
-    if op == "load_input":
-        return rest[:1], []
-    if op in ("store_input", "accumulate"):
-        return [], rest[2:]
-    return rest[:1], rest[1:]
-
-
 class _Lowering:
     def __init__(self, program: Program, back: Reverse | None, inputs: Sequence[bool]) -> None:
         self.program, self.back, self.code = program, back, Code()
         self.nodes: list[Node] = list(program.nodes)  # copies are added to it
-        self.values: list[tuple[int, int, int, int]] = []  # width, home, index, offset
+        self.values: list[Value] = []
         self.ids: dict[tuple[object, ...], int] = {}
-        self.free: dict[tuple[int, int], list[int]] = {}  # slots of scratch memory by home and width
-        self.slots = 0
         self.factored: set[Unit] = set()  # sums of products of two, and products that are only summed
         self.strip: set[int] = set()
         self.sent: dict[int, int] = {}
@@ -178,9 +160,8 @@ class _Lowering:
                 backward.append([NUMBER["accumulate"], self.weight(w), piece[0], *read])
             jobs = self._jobs(back, backward)
             self._forget(backward, jobs)
-        forward, backward = (self._ordered(part) for part in (forward, backward))
-        for part in (forward, backward):
-            self._share_memory(part)
+        forward, backward = (ordered(part, self.values) for part in (forward, backward))
+        share_memory((forward, backward), self.values)
         self._encode(forward, backward, jobs)
 
     def _unshared(
@@ -578,42 +559,9 @@ class _Lowering:
         operands = [self._read(a, piece, backward) for a in node.args]
         return [NUMBER["copy" if node.op == "widen" else node.op], result, *operands]
 
-    def _ordered(self, instructions: Sequence[list[int]]) -> list[list[int]]:
-        """Products and sums over steps as soon as what they read is there; what is computed again as late as can be.
-
-        So there are few stretches between products, and most values are used up within theirs.
-        """
-        found: list[list[int]] = []
-        for one in instructions:
-            op, place = OPS[one[0]], len(found)
-            if op in ("affine", "accumulate"):
-                reads = set(_touched(one)[1])
-                while place and not (
-                    reads.intersection(_touched(found[place - 1])[0]) or (op == "affine" == OPS[found[place - 1][0]])
-                ):
-                    place -= 1
-            found.insert(place, one)
-        waiting: dict[int, list[int]] = {}  # instructions that read what is always there, by the value that they make
-        ordered: list[list[int]] = []
-
-        def put(one: list[int]) -> None:
-            for v in dict.fromkeys(_touched(one)[1]):
-                if v in waiting:
-                    put(waiting.pop(v))
-            ordered.append(one)
-
-        for one in found:
-            made, read = _touched(one)
-            there = all(v in waiting or self.values[v][1] in (SAVED, BEFORE, VECTOR, CONSTANT) for v in read)
-            if one[0] >= NUMBER["copy"] and there and self.values[made[0]][1] == SCRATCH:
-                waiting[made[0]] = one
-            else:
-                put(one)
-        return ordered
-
     def _forget(self, backward: Sequence[list[int]], jobs: Sequence[list[int]]) -> None:
         """Do not save those pieces of saved nodes that the backward step does not read."""
-        read = {v for one in backward for v in _touched(one)[1]}
+        read = {v for one in backward for v in touched(one)[1]}
         read |= {self.result(n, piece, False) for n in self.new for piece in self.pieces(n)}
         for sources, *rest in jobs:
             read |= {rest[4 * k + 1] for k in range(sources) if rest[4 * k] == VALUE}
@@ -621,47 +569,6 @@ class _Lowering:
         for v, (width, home, _, _) in enumerate(self.values):
             if home == SAVED and v not in read:
                 self.values[v] = width, SCRATCH, 0, 0
-
-    def _share_memory(self, instructions: Sequence[list[int]]) -> None:
-        """Scratch values that are never alive together share a slot; those that no product reads or makes are LOCAL."""
-        last: dict[int, int] = {}
-        far: set[int] = set()
-        born: dict[int, int] = {}  # the stretch between two products in which a value is made
-        stretch = 0
-        for place, one in enumerate(instructions):
-            made, read = _touched(one)
-            product = OPS[one[0]] == "affine"
-            stretch += product
-            for v in (*made, *read):
-                last[v] = place
-                if born.setdefault(v, stretch) != stretch or product:
-                    far.add(v)
-        free = self.free
-        for place, one in enumerate(instructions):
-            made, read = _touched(one)
-            ending = [
-                v for v in dict.fromkeys((*made, *read)) if last[v] == place and self.values[v][1] in (SCRATCH, LOCAL)
-            ]
-            known = [v for v in ending if v not in made]
-            apart = OPS[one[0]] in ("affine", "sum", "max", "dot")  # which write while they still read
-            if not apart:
-                for v in known:
-                    free.setdefault((self.values[v][1], self.values[v][0]), []).append(self.values[v][2])
-            for v in made:
-                width, home, _, _ = self.values[v]
-                if home != SCRATCH:
-                    continue
-                home = SCRATCH if v in far else LOCAL
-                pool = free.setdefault((home, width), [])
-                if pool:
-                    slot = pool.pop()
-                else:
-                    slot, self.slots = self.slots, self.slots + 1
-                self.values[v] = (width, home, slot, 0)
-            for v in ending:
-                if apart or v in made:
-                    width, home, slot, _ = self.values[v]
-                    free.setdefault((home, width), []).append(slot)
 
     def _jobs(self, back: Reverse, backward: list[list[int]]) -> list[list[int]]:
         """The products that the gradients of matrices are: sums over steps and sequences of dᵀ v.
