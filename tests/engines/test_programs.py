@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from array import array
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -177,11 +179,65 @@ class Liar(Own):
 
     def __init__(self):
         super().__init__(3, 4, W=(4, 4), U=(4, 3))
-        self.calls = [0]
+        calls = itertools.count()
+        self.factor = lambda: 1.0 if next(calls) < 2 else 0.5
 
     def forward(self, x, h):
-        self.calls[0] += 1
-        return torch.tanh(x @ self.U.T + h @ self.W.T) * (1.0 if self.calls[0] < 3 else 0.5)
+        return torch.tanh(x @ self.U.T + h @ self.W.T) * self.factor()
+
+
+class Scaled(Own):
+    """h = tanh(W [x, h]) times a buffer, a tensor, and what a list, a dictionary and an object hold."""
+
+    def __init__(self):
+        super().__init__(3, 4)
+        self.linear = nn.Linear(7, 4)
+        self.register_buffer("mask", torch.ones(4))
+        self.plain, self.uneven = torch.ones(4), torch.arange(1.0, 5.0)
+        self.factors, self.named, self.options = [2.0], {"a": [1.0]}, SimpleNamespace(b=1.0)
+
+    def forward(self, x, h):
+        factor = self.factors[0] * self.named["a"][0] * self.options.b
+        return torch.tanh(self.linear(torch.cat([x, h], 1))) * self.mask * self.plain * self.uneven * factor
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.mask.mul_(0.5),
+        lambda c: c.mask.copy_(torch.tensor([0.0, 1.0, 0.0, 1.0])),
+        lambda c: c.load_state_dict({**c.state_dict(), "mask": torch.tensor([1.0, 2.0, 3.0, 4.0])}),
+        lambda c: c.plain.mul_(0.5),
+        lambda c: c.uneven.data.add_(1.0),
+        lambda c: setattr(c, "plain", torch.zeros(4)),
+        lambda c: c.factors.__setitem__(0, 0.5),
+        lambda c: c.named["a"].__setitem__(0, 0.5),
+        lambda c: setattr(c.options, "b", 0.5),
+        lambda c: c.linear.weight.data.mul_(0.5),
+        lambda c: setattr(c, "linear", nn.Linear(7, 4)),
+    ],
+)
+def test_a_cell_whose_numbers_change_in_place_computes_with_the_new_ones(change):
+    torch.manual_seed(0)
+    module = Scaled()
+    ours, theirs, x = Recurrent(module, engine="native"), Recurrent(module, engine="reference"), torch.randn(5, 2, 3)
+    before = ours(x)[0]
+    change(module)
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0])
+    assert not torch.allclose(ours(x)[0], before)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_a_cell_with_hooks_is_left_to_the_reference_which_calls_them(inner):
+    module, seen = Scaled(), []
+    layer, x = Recurrent(module), torch.randn(5, 2, 3)
+    layer(x)
+    handle = (module.linear if inner else module).register_forward_hook(lambda *_: seen.append(1))
+    layer(x)
+    assert len(seen) == 5
+    assert "has hooks" in native.why_not(layer.cells[0][0], x)
+    handle.remove()
+    assert native.why_not(layer.cells[0][0], x) is None
 
 
 def test_a_program_that_differs_from_its_cell_is_not_used():

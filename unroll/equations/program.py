@@ -106,6 +106,7 @@ class Program:
         places: by the author's file and expression (lines and columns) the nodes of its value, in the order of the calls.
         state_names: what the state's tensors are called.
         masks: what the last of the inputs are drawn as.
+        foreign: tensors that are neither parameters nor buffers of the cell, and what was read in them.
         initial: of each part of the state before the first step its node, a weight; none: all are zero.
     """
 
@@ -117,6 +118,7 @@ class Program:
     places: list[tuple[tuple[str, tuple[int, ...]], list[int]]] = field(default_factory=list, repr=False)
     state_names: tuple[str, ...] = ()
     masks: tuple[Mask, ...] = ()
+    foreign: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
     initial: tuple[int, ...] = ()
     _known: dict[tuple[Any, ...], int] = field(default_factory=dict, repr=False)
 
@@ -239,6 +241,7 @@ class Program:
 
         Args:
             values: what is known already, such as inputs and states.
+            parameters: tensors by name, and buffers that are to stand for what was read in them.
             like: a tensor of the type and on the device of constants; None: one of the values.
         """
         if like is None:
@@ -255,7 +258,10 @@ class Program:
         if op == "parameter":
             return parameters[of[0]]
         if op in ("constant", "number"):
-            value = self.constants[of[0]] if op == "constant" else torch.tensor(of[0], dtype=torch.float64)
+            if op == "number":
+                value = torch.tensor(of[0], dtype=torch.float64)
+            else:
+                value = parameters[of[0]] if of[0] in parameters else self.constants[of[0]]
             return value if like is None else value.to(like)
         if op in ELEMENTWISE:
             return ELEMENTWISE[op](*args)

@@ -7,6 +7,7 @@ each of them is in the program's operations. It is run at two batch sizes: what 
 from __future__ import annotations
 
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from unroll.equations.cell import ProgramCell
 from unroll.equations.program import Node, Program
 from unroll.errors import InputError
 
+_PLAIN = frozenset((bool, int, float, str, type(None)))
+_HOLDERS = frozenset((dict, OrderedDict, list, tuple, set))
 BATCHES = 5, 7  # sizes that no axis of a small cell is likely to have
 _HERE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
 
@@ -105,6 +108,7 @@ class Reader(TorchFunctionMode):
             raise self.refuse("reads a tensor that wants a gradient and is no parameter of the cell")
         if tensor.dtype not in (torch.float32, torch.float64, torch.int64, torch.int32, torch.bool):
             raise self.refuse(f"reads a tensor of {tensor.dtype}")
+        program.foreign.append((tensor, tensor.detach().clone()))
         flat = tensor.detach().to(torch.float64).flatten()
         batched = tensor.dim() > 1 and tensor.shape[0] == self.batch
         if len(flat) and bool((flat == flat[0]).all()):  # zeros, ones, or a number
@@ -247,6 +251,9 @@ def read(cell: Cell, words: bool = False) -> Program:
     """
     if isinstance(cell, ProgramCell):
         return _carried(cell, words)
+    hooked = next((type(m).__name__ for m in cell.modules() for key in vars(m) if _is_hook(key) and vars(m)[key]), None)
+    if hooked is not None:
+        raise UnreadableError(f"{hooked} has hooks, which only its own step calls")
     widths = cell.state_sizes
     copies, buffers = _copies(cell)
     before, generator = remembered(cell), torch.get_rng_state()
@@ -267,6 +274,10 @@ def read(cell: Cell, words: bool = False) -> Program:
     if len(first.nodes) != len(second.nodes) or first.new != second.new:
         raise UnreadableError(f"{type(cell).__name__}: what the step computes depends on the size of the batch")
     return first
+
+
+def _is_hook(attribute: str) -> bool:
+    return attribute.endswith("_hooks") and ("forward" in attribute or "backward" in attribute)
 
 
 def _carried(cell: ProgramCell, words: bool) -> Program:
@@ -360,22 +371,43 @@ def sample_masks(masks: Sequence[Mask], batch: int, generator: torch.Generator) 
     ]
 
 
-def remembered(module: nn.Module) -> tuple[Any, ...]:
-    """What plain values, modules and parameters hang in a module's tree: other than before means another program.
+def remembered(module: nn.Module) -> list[Any]:
+    """What a module's tree holds: other than before means another program.
 
-    Tensors count by identity, plain values by what they are; anything else by identity.
+    Plain values count by what they are, and what lists, dictionaries and objects of the author's own hold as well; tensors and
+    all else by identity.
     """
     found: list[Any] = []
-    for name, part in module.named_modules():
-        found.append((name, id(part), part.training))
-        for key, value in vars(part).items():
-            if key in ("_parameters", "_buffers", "_modules"):
-                found.append(tuple((k, id(v)) for k, v in value.items()))
-            elif isinstance(value, bool | int | float | str | tuple | type(None)):
-                found.append((key, value))
-            else:
-                found.append((key, id(value)))
-    return tuple(found)
+    waiting: list[Any] = [vars(module)]
+    met = {id(module)}
+    while waiting:
+        held = waiting.pop()
+        if isinstance(held, dict):
+            found.append(tuple(held))
+            held = held.values()
+        for value in held:
+            kind = type(value)
+            if kind in _PLAIN:
+                found.append(value)
+                continue
+            found.append(id(value))
+            if id(value) in met:
+                continue
+            if kind in _HOLDERS:
+                if value:
+                    met.add(id(value))
+                    waiting.append(value)
+            elif _holds(value):
+                met.add(id(value))
+                waiting.append(vars(value))
+    return found
+
+
+def _holds(value: Any) -> bool:
+    """Whether an object is a module, or one of the author's own with attributes."""
+    if isinstance(value, Tensor | type) or callable(value):
+        return isinstance(value, nn.Module)
+    return hasattr(value, "__dict__") and not type(value).__module__.startswith("torch")
 
 
 # ------------------------------------------------------------------------------------- a cell that outlives its source

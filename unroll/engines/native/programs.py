@@ -57,6 +57,8 @@ class Step:
     def __init__(self, cell: Cell, words: bool) -> None:
         program = self.program = read(cell, words)
         self._compiled: dict[tuple[bool, ...], Compiled] = {}
+        # As they are now: another parameter or buffer in its place is another step.
+        self.tensors = {**dict(cell.named_parameters()), **dict(cell.named_buffers())}
         self.tables: list[int] = []  # weights whose rows are looked up: an input of the kernels each
         if words:
             lookups = [n for n, node in enumerate(program.nodes) if node.op == "lookup"]
@@ -152,7 +154,7 @@ def step_of(cell: Cell, words: bool) -> Step | str:
     with _READING:
         now, key = remembered(cell), (words, cell.training)
         known = _STEPS.setdefault(cell, {})
-        if key not in known or known[key][0] != now:
+        if key not in known or known[key][0] != now or not _unchanged(known[key][1]):
             found: Step | str
             try:
                 found = Step(cell, words)
@@ -169,6 +171,11 @@ def step_of(cell: Cell, words: bool) -> Step | str:
         return known[key][1]
 
 
+def _unchanged(step: Step | str) -> bool:
+    """Whether tensors that are neither parameters nor buffers hold what was read in them."""
+    return isinstance(step, str) or all(torch.equal(tensor, read_as) for tensor, read_as in step.program.foreign)
+
+
 def scan(
     cell: Cell, x: Tensor, state: State, lengths: Tensor | None = None, reverse: bool = False
 ) -> tuple[Tensor, State]:
@@ -176,7 +183,7 @@ def scan(
     step = step_of(cell, not x.is_floating_point())
     assert isinstance(step, Step)  # or `why_not` had said so
     states = parts(state)
-    learnt = dict(cell.named_parameters())
+    learnt = step.tensors
     if step.tables and lengths is not None:  # what stands in the padding need not be a word
         x = x.masked_fill(torch.arange(x.shape[0], device=x.device)[:, None] >= lengths, 0)
     inputs = [*step.rows(x, learnt, states[0]), *draw_masks(cell, x.shape[0], state)]
