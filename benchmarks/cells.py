@@ -1,4 +1,5 @@
-"""Cells of one's own on the kernels' interpreter, against torch.nn.GRU, the loop under autograd, and torch.compile of it.
+"""Cells of one's own on the kernels' interpreter, against torch.nn.GRU, the loop under autograd, torch.compile of
+it, and jax.lax.scan where JAX is installed.
 
 A step is a forward pass and a backward pass of all outputs, T = 28 and D = 28, float32, with and without the gradient of the
 input. The baselines of a row are interleaved in one process with the same number of threads; a ratio is the median over the
@@ -17,6 +18,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+try:
+    import jax_cells
+except ImportError:
+    jax_cells = None  # type: ignore[assignment]
 import torch
 from engine import race, ratio
 from torch import Tensor, nn
@@ -148,6 +153,9 @@ def main() -> None:
                     "our LSTM": step(native, plain, x),
                 }
                 more: dict[str, Any] = {"d_x": wanted}
+                if jax_cells is not None:
+                    baselines["jax"], difference = jax_cells.step(cell.module, x, H)
+                    assert difference < 1e-3, f"JAX's {kind.__name__} computes something else"
                 if given.compile and not wanted:
                     baselines["torch.compile"], more["compile s"] = compiled(cell, x)
                 report(kind.__name__, B, H, race(baselines, seconds), **more)
