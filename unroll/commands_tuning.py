@@ -57,9 +57,19 @@ def tune(
     from unroll.report.study import FIGURES, draw_study
     from unroll.training.recipe import load_recipe, read_recipe
     from unroll.tuning.space import read_space
-    from unroll.tuning.study import HELD_OUT, Plan, storage_url, summary, text_summary, write_results
+    from unroll.tuning.study import (
+        HELD_OUT,
+        Plan,
+        hide_in_process_list,
+        storage_url,
+        summary,
+        text_summary,
+        write_results,
+    )
     from unroll.tuning.study import tune as run_search
 
+    if storage is not None:
+        hide_in_process_list(storage)
     changes = given_fields(fields)
     # The recipe's own: a --validation is about the search.
     own_validation = load_recipe(recipe).validation

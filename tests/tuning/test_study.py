@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -249,6 +250,22 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password(recipe_fi
     )
     assert "secret" not in said
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no list of processes in files")
+@pytest.mark.parametrize("form", ["--storage {}", "--storage={}"])
+def test_the_address_of_a_storage_leaves_the_list_of_processes(form):
+    code = (
+        "import sys; from pathlib import Path; from unroll.tuning.study import hide_in_process_list\n"
+        "hide_in_process_list(sys.argv[1]); print(Path('/proc/self/cmdline').read_text())"
+    )
+    url = "postgresql://me:secret@127.0.0.1/studies"
+    words = ["tune", *form.format(url).split(), "--trials", "3"]
+    done = subprocess.run([sys.executable, "-c", code, url, *words], capture_output=True, text=True, check=True)
+    assert "secret" not in done.stdout
+    assert f"tune {form.format(chr(39) + '***' + chr(39))} --trials 3" in done.stdout.replace(
+        "'--storage=***'", "--storage='***'"
+    )
 
 
 def test_a_damaged_study_file_is_one_line(recipe_file, tmp_path):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -144,6 +145,18 @@ def usable(storage: str) -> Iterator[None]:
         raise InputError(
             f"storage {_shown(storage)} cannot be used{waited}: {reason}; put that right, and the same command goes on"
         ) from None
+
+
+def hide_in_process_list(storage: str) -> None:
+    """Take an address that holds a password out of the command line that the system shows of this process to everybody.
+
+    It was there for a moment: the password is better kept in ``~/.pgpass`` or ``PGPASSWORD``.
+    """
+    try:
+        from setproctitle import setproctitle
+    except ImportError:
+        return  # it comes with psycopg's extra
+    setproctitle(shlex.join(arg.replace(storage, "***") for arg in (Path(sys.argv[0]).name, *sys.argv[1:])))
 
 
 def _shown(storage: str) -> str:
