@@ -387,3 +387,11 @@ def test_program_refuses_masks_that_cannot_be(masks, message):
     assert from_data(data, {}, PARAMETERS).masks == (Mask(4, 0.5),)
     with pytest.raises(InputError, match=message):
         from_data(data | {"masks": masks}, {}, PARAMETERS)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_program_with_an_operation_on_numbers_is_read_on_any_device(device):
+    data = program(["number", [], [2.0], None, None], node("exp", 3), node("mul", 1, 4))
+    with torch.device(device):
+        made = from_data(data, {}, PARAMETERS)
+    assert made.value_of(4) == pytest.approx(7.389056)

@@ -258,6 +258,38 @@ def interrupted() -> Path:
     return place
 
 
+OWN_CELL = """
+import torch
+from torch import nn
+
+class Own(nn.Module):
+    def __init__(self, D, H):
+        super().__init__()
+        self.hidden_size = H
+        self.gate, self.norm = nn.Linear(D + H, H), nn.LayerNorm(H)
+
+    def forward(self, x, h):
+        z = torch.sigmoid(self.gate(torch.cat([x, h], 1)))
+        return z * h + (1 - z) * torch.tanh(self.norm(z))
+"""
+
+
+@cache
+def own_model() -> bytes:
+    """The model of a finished run with a cell of one's own: it carries a step program."""
+    from unroll.training.recipe import parse_recipe
+    from unroll.training.run import RunFolder
+    from unroll.training.train import train
+
+    place = Path(tempfile.mkdtemp(prefix="unroll-fuzz-"))
+    (place / "own.py").write_text(OWN_CELL)
+    chosen = parse_recipe(
+        {**vars_of_the_lab(), "cell": f"{place}/own.py:Own", "epochs": 1, "embedding_size": 4}, "fuzz"
+    )
+    train(chosen, RunFolder.create(place / "run", chosen, {}), echo=lambda line: None)
+    return (place / "run" / "model.safetensors").read_bytes()
+
+
 def vars_of_the_lab() -> dict[str, Any]:
     from unroll.training.recipe import load_recipe
 
@@ -365,6 +397,7 @@ TARGETS = [
     Target("notebook", "x.ipynb", texts(NOTEBOOK), mutate.of_json, code, ("read_code",)),
     Files("report text", "x.md", texts(ANSWERS), read=typeset),
     Target("model", "model.safetensors", fixture_files("model.safetensors"), mutate.of_safetensors, model, RUN_READERS),
+    Target("own cell", "model.safetensors", lambda: [own_model()], mutate.of_safetensors, model, RUN_READERS),
     Target(
         "resume",
         "resume.safetensors",

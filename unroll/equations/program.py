@@ -178,7 +178,7 @@ class Program:
     def _simplified(self, op: str, args: tuple[int, ...]) -> int | None:
         """What stands for an operation that computes nothing, such as times one; of numbers alone their number."""
         if op in ELEMENTWISE and all(self.nodes[n].op == "number" for n in args):
-            numbers = [torch.tensor(self.nodes[n].of[0], dtype=torch.float64) for n in args]
+            numbers = [torch.tensor(self.nodes[n].of[0], dtype=torch.float64, device="cpu") for n in args]
             return self.number(float(ELEMENTWISE[op](*numbers)))
         if op in ("add", "sub", "mul", "div"):
             a, b = args

@@ -236,7 +236,7 @@ def tune(plan: Plan, workers: int, progress: Callable[..., Any]) -> optuna.Study
         UnrollError: the study cannot begin, or a worker could not go on.
         KeyboardInterrupt: Ctrl-C; the running trials are given up, all others are kept.
     """
-    study, _ = open_study(plan)
+    study, storage = open_study(plan)
     done, _ = count(study)
     if len(done) >= plan.trials:
         return study
@@ -265,6 +265,8 @@ def tune(plan: Plan, workers: int, progress: Callable[..., Any]) -> optuna.Study
                         lines = said.read().strip().splitlines()
                         raise RunError(lines[-1] if lines else f"a worker ended with status {code} and without a word")
         finally:
+            # Ctrl-C in the middle of a query leaves the database locked: no worker could say what became of its trial.
+            storage.remove_session()
             for process in processes:
                 process.stdin.close()  # type: ignore[union-attr] # a pipe; the worker gives its trial up and ends
             for process in processes:
