@@ -12,6 +12,8 @@ import nbformat
 import numpy as np
 import pytest
 
+from unroll.engines.native import instruction_set
+
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
@@ -74,8 +76,8 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
-def test_there_is_a_notebook_for_each_lab():
-    assert NAMES == ["lstm_mnist", "rnn_sentences"]
+def test_there_is_a_notebook_for_each_lab_and_for_own_cells():
+    assert NAMES == ["lstm_mnist", "own_cell", "rnn_sentences"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,3 +112,20 @@ def test_the_rnn_notebook_prints_the_labs_losses_by_hand_and_with_the_package(tm
         assert text.count(f"- Loss: {loss}") == 2, loss
     assert "Sentence: ['The', 'movie', 'is', 'good'] -> Prediction: 1 (99.5%)" in text
     assert pictures(notebook) == 2  # loss, paths
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(instruction_set() is None, reason="the compiled kernels are not installed")
+def test_the_notebook_of_own_cells_goes_from_formulas_to_accuracy_and_speed(slice_of_mnist, tmp_path):
+    changes = {"data": str(slice_of_mnist), "hidden_size": 8, "epochs": 1}
+    notebook = execute("own_cell", f"CHANGES = {changes!r}\nREPEATS = 3", tmp_path)
+    text = printed(notebook)
+    assert "z_t = σ(W_gate xh_t + b_gate)\nn_t = tanh(W_candidate xh_t + b_candidate)\n" in text
+    assert "largest difference of outputs and gradients: " in text
+    assert "Epoch 1: loss " in text
+    assert "Test Accuracy: " in text
+    assert (
+        " times as fast as the loop\nreference engine: randn_like draws random numbers of its own\nnative engine:\n"
+        in text
+    )
+    assert pictures(notebook) == 1  # the gate

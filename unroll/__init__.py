@@ -27,7 +27,12 @@ _PUBLIC = {
     "trace": "unroll.insight.trace",
 }
 
+_MODULES = ("cells", "engines", "equations")
+
 if TYPE_CHECKING:
+    from unroll import cells as cells
+    from unroll import engines as engines
+    from unroll import equations as equations
     from unroll.cells import GRUCell as GRUCell
     from unroll.cells import LSTMCell as LSTMCell
     from unroll.cells import RNNCell as RNNCell
@@ -44,8 +49,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"unroll.{name}")
     raise AttributeError(f"module 'unroll' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted([*globals(), *_PUBLIC, *_MODULES])

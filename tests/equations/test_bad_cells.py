@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +56,23 @@ class Single(Plain):
 
     def forward(self, x, h):
         return super().forward(x, h) @ self.turn
+
+
+class Counts(Plain):
+    def forward(self, x, h):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().forward(x, h)
+
+
+class Sizeless(Plain):
+    """Does not say D."""
+
+    def __init__(self):
+        super().__init__()
+        self.input_size = None
+
+    def forward(self, x, h):
+        return super().forward(x, h)
 
 
 class OfCell(Cell):
@@ -111,3 +130,15 @@ def test_cells_that_are_not_read_run_on_the_reference_engine(kind, why):
     assert torch.equal(out, reference.scan(cell, x, torch.zeros(2, H))[0])
     out.sum().backward()
     assert float(cell.module.W.grad.abs().sum()) > 0
+
+
+@pytest.mark.skipif(native.instruction_set() is None, reason="the compiled kernels are not installed")
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (Counts, " keeps something from one call to the next, or makes modules while it runs"),
+        (Sizeless, " does not say its input_size"),
+    ],
+)
+def test_cells_that_are_refused_as_a_whole_are_named_by_class_and_place(kind, why):
+    assert re.fullmatch(place(kind) + why, native.why_not(as_cell(kind()), torch.randn(3, 2, D)))

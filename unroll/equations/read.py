@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unroll.cells.base import AdaptedCell, Cell, Mask, joined, parts
+from unroll.cells.base import AdaptedCell, Cell, Mask, joined, parts, place_of
 from unroll.equations.cell import ProgramCell
 from unroll.equations.program import Node, Program
 from unroll.errors import InputError
@@ -264,15 +264,15 @@ def read(cell: Cell, words: bool = False) -> Program:
     torch.set_rng_state(generator) if not torch.equal(generator, torch.get_rng_state()) else None
     if remembered(cell) != before:
         raise UnreadableError(
-            f"{type(cell).__name__} keeps something from one call to the next, or makes modules while it runs"
+            f"{place_of(cell)} keeps something from one call to the next, or makes modules while it runs"
         )
     first, second = programs
     for n, (one, other) in enumerate(zip(first.nodes, second.nodes, strict=False)):
         if (one.op, one.args, one.of, one.shape) != (other.op, other.args, other.of, other.shape):
-            line = next((node.line for node in first.nodes[n:] if node.line), type(cell).__name__)
+            line = next((node.line for node in first.nodes[n:] if node.line), place_of(cell))
             raise UnreadableError(f"{line}: what the step computes depends on the size of the batch")
     if len(first.nodes) != len(second.nodes) or first.new != second.new:
-        raise UnreadableError(f"{type(cell).__name__}: what the step computes depends on the size of the batch")
+        raise UnreadableError(f"{place_of(cell)}: what the step computes depends on the size of the batch")
     return first
 
 
@@ -324,7 +324,7 @@ def _read_once(
     if words:
         x = torch.arange(batch) % (cell.input_size or 1)
     elif cell.input_size is None:
-        raise UnreadableError(f"{type(cell).__name__} does not say its input_size")
+        raise UnreadableError(f"{place_of(cell)} does not say its input_size")
     else:
         x = random(cell.input_size)
     states = [random(size) for size in widths]
@@ -344,19 +344,17 @@ def _read_once(
     with reader:
         new = torch.func.functional_call(cell, {**parameters, **buffers}, (x, joined(states), *masks))
     if any(not torch.equal(kept[name], b) for name, b in buffers.items()):
-        raise UnreadableError(f"{type(cell).__name__} changes a buffer from one call to the next")
+        raise UnreadableError(f"{place_of(cell)} changes a buffer from one call to the next")
     found = parts(new)
     if [tuple(t.shape) for t in found] != [(batch, size) for size in widths]:
         raise UnreadableError(
-            f"{type(cell).__name__} returns {[tuple(t.shape) for t in found]}; expected the state's shapes"
+            f"{place_of(cell)} returns {[tuple(t.shape) for t in found]}; expected the state's shapes"
         )
     nodes = []
     for tensor in found:
         value = reader.value(tensor)
         if not reader.node(value.node).row:
-            raise UnreadableError(
-                f"{type(cell).__name__}: a state does not depend on the step's input or the state before"
-            )
+            raise UnreadableError(f"{place_of(cell)}: a state does not depend on the step's input or the state before")
         nodes.append(value.node)
     program.new = tuple(nodes)
     program.places = list(reader.places.items())

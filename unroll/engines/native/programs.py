@@ -138,7 +138,7 @@ def _check(cell: Cell, step: Step, words: bool) -> None:
     for a, b in zip(ours[: len(expected)], expected, strict=True):
         scale = max(1.0, float(b.detach().abs().max())) if b.numel() else 1.0
         if not bool(((a - b).abs() <= CLOSE * scale).all() | (a != a).all() & (b != b).all()):
-            raise UnreadableError(f"{type(cell).__name__} and its step program compute different numbers")
+            raise UnreadableError(f"{place_of(cell)} and its step program compute different numbers")
 
 
 # While a cell is read it holds other parameters than its own, which no other thread may see. A fork waits until it is read.
