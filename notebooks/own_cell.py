@@ -16,8 +16,8 @@
 # %% [markdown]
 # # A cell of one's own
 #
-# Write one time step in plain PyTorch, look at its equations, train it on MNIST's rows, measure its speed. About five minutes on
-# two cores, of which the training takes most. Nothing is downloaded: MNIST comes with the package.
+# Write one time step in plain PyTorch, look at its equations, train it on MNIST's rows, measure its speed. Within five minutes on
+# two cores; the training takes most of them. Nothing is downloaded: MNIST comes with the package.
 
 # %% tags=["parameters"]
 CHANGES: dict = {"epochs": 2}  # any field of the recipe lstm-mnist, for instance {"epochs": 5, "hidden_size": 64}
@@ -93,8 +93,8 @@ assert difference < 1e-5
 # %% [markdown]
 # ## 3. Training
 #
-# A picture is a sequence: row $t$ of its pixels is $x_t$, $T = 28$ and $D = 28$. The settings are those of the recipe
-# `lstm-mnist`.
+# A picture is a sequence: row $t$ of its pixels is $x_t$, $T = 28$ and $D = 28$. Optimiser, learning rate and
+# batches are those of the recipe `lstm-mnist`; its label smoothing and weight averaging are left out.
 
 # %%
 recipe = load_recipe("lstm-mnist", CHANGES)
