@@ -81,6 +81,24 @@ class Coupled(nn.Module):
         return torch.sigmoid(o) * torch.tanh(c), c
 
 
+class OneGate(nn.Module):
+    """The cell of docs/own-cell.md."""
+
+    def __init__(self, D: int, H: int) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size = D, H
+        self.gate, self.candidate = nn.Linear(D + H, H), nn.Linear(D + H, H)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        xh = torch.cat([x, h], dim=1)
+        z = torch.sigmoid(self.gate(xh))
+        n = torch.tanh(self.candidate(xh))
+        return (1 - z) * h + z * n
+
+
+KINDS = (LayerNormLSTM, Peephole, Coupled, OneGate)
+
+
 def step(engine: Any, cell: Cell, x: Tensor) -> Callable[[], None]:
     """A forward and a backward pass of all outputs."""
 
@@ -145,7 +163,7 @@ def main() -> None:
                 race({"unroll": step(native, GRUCell(D, H), x), "torch.nn.GRU": torchs(nn.GRU(D, H), x)}, seconds),
                 d_x=wanted,
             )
-            for kind in (LayerNormLSTM, Peephole, Coupled):
+            for kind in KINDS:
                 cell = as_cell(kind(D, H))
                 baselines = {
                     "unroll": step(native, cell, x),
@@ -166,7 +184,7 @@ def main() -> None:
                 race({"unroll": step(programs, plain, x), "its own kernel": step(native, plain, x)}, seconds),
                 d_x=wanted,
             )
-    for kind in (LayerNormLSTM, Peephole, Coupled):
+    for kind in KINDS:
         x, times = torch.randn(T, 64, D), []
         for _ in range(5):
             cell = as_cell(kind(D, 128))

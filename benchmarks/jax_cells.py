@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from torch import Tensor, nn
 
+from unroll.cells.base import parts
+
 Weights = dict[str, Any]
 
 
@@ -42,10 +44,18 @@ def coupled(w: Weights, x: Any, h: Any, c: Any) -> tuple[Any, Any]:
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-STEPS: dict[str, Callable[..., tuple[Any, Any]]] = {
+def one_gate(w: Weights, x: Any, h: Any) -> tuple[Any]:
+    xh = jnp.concatenate([x, h], 1)
+    z = jax.nn.sigmoid(xh @ w["gate.weight"].T + w["gate.bias"])
+    n = jnp.tanh(xh @ w["candidate.weight"].T + w["candidate.bias"])
+    return ((1 - z) * h + z * n,)
+
+
+STEPS: dict[str, Callable[..., tuple[Any, ...]]] = {
     "LayerNormLSTM": layer_norm_lstm,
     "Peephole": peephole,
     "Coupled": coupled,
+    "OneGate": one_gate,
 }
 
 
@@ -57,23 +67,24 @@ def step(module: nn.Module, x: Tensor, hidden_size: int) -> tuple[Callable[[], N
     cell = STEPS[type(module).__name__]
     weights = {name: jnp.asarray(p.detach().numpy()) for name, p in module.named_parameters()}
     inputs = jnp.asarray(x.detach().numpy())
-    zeros = jnp.zeros((x.shape[1], hidden_size))
+    states = 1 if type(module).__name__ == "OneGate" else 2
+    begin = (jnp.zeros((x.shape[1], hidden_size)),) * states
 
     def outputs(w: Weights, x: Any) -> Any:
         def one(state: Any, now: Any) -> tuple[Any, Any]:
-            h, c = cell(w, now, *state)
-            return (h, c), h
+            state = cell(w, now, *state)
+            return state, state[0]
 
-        return jax.lax.scan(one, (zeros, zeros), x)[1]
+        return jax.lax.scan(one, begin, x)[1]
 
     def loss(w: Weights, x: Any) -> Any:
         return outputs(w, x).sum()
 
     gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1) if x.requires_grad else 0))
-    state = (x.new_zeros(x.shape[1], hidden_size),) * 2
+    state = (x.new_zeros(x.shape[1], hidden_size),) * states
     expected = 0.0
     for now in x.detach():
-        state = module(now, *state)
+        state = parts(module(now, *state))
         expected += float(state[0].detach().sum())
     difference = abs(float(gradients(weights, inputs)[0]) - expected) / max(1.0, abs(expected))
     return lambda: jax.block_until_ready(gradients(weights, inputs)), difference
