@@ -118,13 +118,22 @@ def elementwise(
     return rule
 
 
-def _clamp(s: Sums, a: int, low: Any, high: Any) -> int:
-    for op, bound in (("maximum", low), ("minimum", high)):
+def _clamp(s: Sums, a: int, low: Any, high: Any, stops: bool = False) -> int:
+    """a within bounds. At a bound itself torch's clamp has the gradient of a, and the functions that saturate have none."""
+    for bound, sign in ((low, 1.0), (high, -1.0)):
         if isinstance(bound, Tensor):
             raise s.reader.refuse("clamp with tensors as bounds; use maximum and minimum")
         if bound is not None:
-            a = getattr(s, op)(a, float(bound))
+            edge = s.program.number(float(bound))
+            beyond = s.less(a, edge) if sign > 0 else s.less(edge, a)
+            a = s.where(s.maximum(beyond, s.equal(a, edge)) if stops else beyond, edge, a)
     return a
+
+
+def _root(s: Sums, a: int) -> int:
+    """√a with derivative 0 where a is 0, as torch has it in norm and std."""
+    zero = s.equal(a, 0.0)
+    return s.sub(s.sqrt(s.add(a, zero)), zero)
 
 
 def _pow(s: Sums, a: int, b: int) -> int:
@@ -185,11 +194,12 @@ def _leaky(s: Sums, a: int, slope: float, inplace: bool) -> int:
 
 
 def _elu(s: Sums, a: int, alpha: float, *_: Any) -> int:
-    return s.where(s.less(0.0, a), a, s.mul(float(alpha), s.sub(s.exp(s.minimum(a, 0.0)), 1.0)))
+    return s.where(s.less(0.0, a), a, s.mul(float(alpha), s.sub(s.exp(s.where(s.less(0.0, a), 0.0, a)), 1.0)))
 
 
 def _hard_sigmoid(s: Sums, a: int) -> int:
-    return _clamp(s, s.add(s.div(a, 6.0), 0.5), 0.0, 1.0)
+    # torch's hardsigmoid itself has no rule: its derivative is 1/6 rounded to float32, which no check would pass
+    return _clamp(s, s.add(s.div(a, 6.0), 0.5), 0.0, 1.0, stops=True)
 
 
 # --- products -------------------------------------------------------------------------------------------------------------
@@ -313,7 +323,8 @@ def _same(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
 def _cast(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:
     found = func(*args, **kwargs)
-    if found.dtype not in (torch.float64, torch.bool) and not (
+    usual = args[0].dtype if isinstance(args[0], Tensor) and args[0].is_floating_point() else torch.float64
+    if found.dtype not in (usual, torch.float64, torch.bool) and not (
         found.dtype == torch.float32 and func.__name__ == "float"
     ):
         raise reader.refuse(f"{func.__name__} makes {found.dtype} of it; a step computes in the parameters' type")
@@ -391,7 +402,7 @@ def _variance(s: Sums, v: int, count: int, kwargs: dict[str, Any]) -> int:
 def _norm(s: Sums, v: int, count: int, kwargs: dict[str, Any]) -> int:
     if kwargs.get("p", kwargs.get("ord", 2)) not in (2, None, "fro"):
         raise s.reader.refuse("a norm that is not the Euclidean one")
-    return s.sqrt(s.sum(s.mul(v, v)))
+    return _root(s, s.sum(s.mul(v, v)))
 
 
 def _max(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -491,10 +502,10 @@ for _names, _expression in (
     ("reciprocal", lambda s, a: s.div(1.0, a)),
     ("log1p", lambda s, a: s.log(s.add(1.0, a))),
     ("expm1", lambda s, a: s.sub(s.exp(a), 1.0)),
-    ("relu6", lambda s, a: _clamp(s, a, 0.0, 6.0)),
+    ("relu6", lambda s, a: _clamp(s, a, 0.0, 6.0, stops=True)),
     ("tanhshrink", lambda s, a: s.sub(a, s.tanh(a))),
     ("softsign", lambda s, a: s.div(a, s.add(1.0, s.abs(a)))),
-    ("logsigmoid", lambda s, a: s.neg(s.softplus(s.neg(a)))),
+    ("logsigmoid log_sigmoid", lambda s, a: s.neg(s.softplus(s.neg(a)))),
     ("logical_not __invert__ bitwise_not", _not),
     ("mul __mul__ __rmul__ multiply", lambda s, a, b: s.mul(a, b)),
     ("rsub __rsub__", lambda s, a, b: s.sub(b, a)),
@@ -523,10 +534,9 @@ RULES |= {
     "relu": elementwise(lambda s, a, inplace: s.relu(a), options=(("inplace", False),)),
     "silu": elementwise(lambda s, a, inplace: s.mul(a, s.sigmoid(a)), options=(("inplace", False),)),
     "mish": elementwise(lambda s, a, inplace: s.mul(a, s.tanh(s.softplus(a))), options=(("inplace", False),)),
-    "hardsigmoid": elementwise(lambda s, a, inplace: _hard_sigmoid(s, a), options=(("inplace", False),)),
     "hardswish": elementwise(lambda s, a, inplace: s.mul(a, _hard_sigmoid(s, a)), options=(("inplace", False),)),
     "hardtanh": elementwise(
-        lambda s, a, low, high, inplace: _clamp(s, a, low, high),
+        lambda s, a, low, high, inplace: _clamp(s, a, low, high, stops=True),
         1,
         (("min_val", -1.0), ("max_val", 1.0), ("inplace", False)),
     ),
@@ -554,7 +564,7 @@ RULES |= {
     "sum": _sum,
     "mean": _sum,
     "var": reduction(_variance),
-    "std": reduction(lambda s, v, n, o: s.sqrt(_variance(s, v, n, o))),
+    "std": reduction(lambda s, v, n, o: _root(s, _variance(s, v, n, o))),
     "norm": reduction(_norm),
     "vector_norm": reduction(_norm),
     "linalg_vector_norm": reduction(_norm),
