@@ -135,6 +135,7 @@ class Bad(Own):
         super().__init__(D, H, W=(H, H), U=(H, D))
         self.fault = fault
         self.count = 0
+        self.log = []
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, x, h):
@@ -208,6 +209,15 @@ def unknown(cell, x, h):
     return torch.cumsum(h, 1)
 
 
+def typed(cell, x, h):
+    return h / (h.abs() + torch.finfo(h.dtype).eps)
+
+
+def logged(cell, x, h):
+    cell.log.append(len(x))
+    return torch.tanh(h)
+
+
 def outer(cell, x, h):
     return (h[:, :, None] @ h[:, None, :]).sum(1)
 
@@ -228,6 +238,8 @@ FOREIGN = torch.randn(H, dtype=torch.float64, requires_grad=True)
         (layer, "no operation for torch's kaiming_uniform_"),
         (rows, "moves the axis of the batch"),
         (batch, "depends on the size of the batch"),
+        (typed, "depends on .* the type of its numbers"),
+        (logged, "keeps something from one call to the next"),
         (normed, "reduces over the sequences of a batch"),
         (written, "mul_ writes to the step's input or state in place"),
         (stale, "reads a tensor that add_ has changed in place through another one"),

@@ -6,7 +6,9 @@ each of them is in the program's operations. It is run at two batch sizes: what 
 
 from __future__ import annotations
 
+import math
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unroll.cells.base import AdaptedCell, Cell, Mask, joined, parts
+from unroll.cells.base import AdaptedCell, Cell, Mask, joined, parts, place_of
 from unroll.equations.cell import ProgramCell
 from unroll.equations.program import Node, Program
 from unroll.errors import InputError
 
-BATCHES = 5, 7  # sizes that no axis of a small cell is likely to have
+# Sizes of the batch that no axis of a small cell is likely to have, each with a type of its own: a step may ask for both.
+READINGS = (5, torch.float64), (7, torch.float32)
 _HERE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
 
 # What tells nothing of the values, or writes them on the screen; zeros and ones are looked at where they are used.
@@ -248,25 +251,38 @@ def read(cell: Cell, words: bool = False) -> Program:
     if isinstance(cell, ProgramCell):
         return _carried(cell, words)
     widths = cell.state_sizes
-    copies, buffers = _copies(cell)
     before, generator = remembered(cell), torch.get_rng_state()
     programs = []
     with torch.no_grad():
-        for batch in BATCHES:
-            programs.append(_read_once(cell, batch, widths, words, copies, buffers))
+        for batch, dtype in READINGS:
+            programs.append(_read_once(cell, batch, widths, words, *_copies(cell, dtype)))
     torch.set_rng_state(generator) if not torch.equal(generator, torch.get_rng_state()) else None
     if remembered(cell) != before:
         raise UnreadableError(
-            f"{type(cell).__name__} keeps something from one call to the next, or makes modules while it runs"
+            f"{place_of(cell)} keeps something from one call to the next, or makes modules while it runs"
         )
     first, second = programs
     for n, (one, other) in enumerate(zip(first.nodes, second.nodes, strict=False)):
-        if (one.op, one.args, one.of, one.shape) != (other.op, other.args, other.of, other.shape):
-            line = next((node.line for node in first.nodes[n:] if node.line), type(cell).__name__)
-            raise UnreadableError(f"{line}: what the step computes depends on the size of the batch")
+        if not _alike(one, other):
+            line = next((node.line for node in first.nodes[n:] if node.line), place_of(cell))
+            raise UnreadableError(f"{line}: {DEPENDS}")
     if len(first.nodes) != len(second.nodes) or first.new != second.new:
-        raise UnreadableError(f"{type(cell).__name__}: what the step computes depends on the size of the batch")
+        raise UnreadableError(f"{place_of(cell)}: {DEPENDS}")
+    for name, buffer in cell.named_buffers():
+        if name in first.constants:
+            first.constants[name] = buffer.detach()  # itself and no copy, for it may be written to
     return first
+
+
+DEPENDS = "what the step computes depends on the size of the batch, or on the type of its numbers"
+
+
+def _alike(one: Node, other: Node) -> bool:
+    """Whether two readings have the same node; numbers are the same but for rounding to float32."""
+    same = (one.op, one.args, one.shape) == (other.op, other.args, other.shape)
+    if one.op == "number":
+        return same and (math.isclose(one.of[0], other.of[0], rel_tol=1e-5) or one.of[0] != one.of[0] != other.of[0])
+    return same and one.of == other.of
 
 
 def _carried(cell: ProgramCell, words: bool) -> Program:
@@ -279,14 +295,14 @@ def _carried(cell: ProgramCell, words: bool) -> Program:
     return found
 
 
-def _copies(cell: Cell) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Parameters and buffers by name, on the CPU, in float64."""
+def _copies(cell: Cell, dtype: torch.dtype = torch.float64) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Parameters and buffers by name, on the CPU."""
     parameters = {
-        name: p.detach().to("cpu", torch.float64, copy=True).requires_grad_(p.requires_grad)
+        name: p.detach().to("cpu", dtype, copy=True).requires_grad_(p.requires_grad)
         for name, p in cell.named_parameters()
     }
     buffers = {
-        name: b.detach().to("cpu", torch.float64 if b.is_floating_point() else b.dtype, copy=True)
+        name: b.detach().to("cpu", dtype if b.is_floating_point() else b.dtype, copy=True)
         for name, b in cell.named_buffers()
     }
     return parameters, buffers
@@ -308,16 +324,16 @@ def _read_once(
     parameters: dict[str, Tensor],
     buffers: dict[str, Tensor],
 ) -> Program:
-    generator = torch.Generator().manual_seed(batch)
-    random: Callable[..., Tensor] = lambda n: torch.randn(batch, n, generator=generator, dtype=torch.float64)  # noqa: E731
+    generator, dtype = torch.Generator().manual_seed(batch), dict(READINGS)[batch]
+    random: Callable[..., Tensor] = lambda n: torch.randn(batch, n, generator=generator, dtype=dtype)  # noqa: E731
     if words:
         x = torch.arange(batch) % (cell.input_size or 1)
     elif cell.input_size is None:
-        raise UnreadableError(f"{type(cell).__name__} does not say its input_size")
+        raise UnreadableError(f"{place_of(cell)} does not say its input_size")
     else:
         x = random(cell.input_size)
     states = [random(size) for size in widths]
-    masks = sample_masks(cell.masks, batch, generator)
+    masks = [mask.to(dtype) for mask in sample_masks(cell.masks, batch, generator)]
     features = () if words else (x.shape[1],)
     program = Program((*features, *(mask.width for mask in cell.masks)), widths, masks=cell.masks)
     reader = Reader(program, batch, _owned(parameters, buffers))
@@ -333,19 +349,17 @@ def _read_once(
     with reader:
         new = torch.func.functional_call(cell, {**parameters, **buffers}, (x, joined(states), *masks))
     if any(not torch.equal(kept[name], b) for name, b in buffers.items()):
-        raise UnreadableError(f"{type(cell).__name__} changes a buffer from one call to the next")
+        raise UnreadableError(f"{place_of(cell)} changes a buffer from one call to the next")
     found = parts(new)
     if [tuple(t.shape) for t in found] != [(batch, size) for size in widths]:
         raise UnreadableError(
-            f"{type(cell).__name__} returns {[tuple(t.shape) for t in found]}; expected the state's shapes"
+            f"{place_of(cell)} returns {[tuple(t.shape) for t in found]}; expected the state's shapes"
         )
     nodes = []
     for tensor in found:
         value = reader.value(tensor)
         if not reader.node(value.node).row:
-            raise UnreadableError(
-                f"{type(cell).__name__}: a state does not depend on the step's input or the state before"
-            )
+            raise UnreadableError(f"{place_of(cell)}: a state does not depend on the step's input or the state before")
         nodes.append(value.node)
     program.new = tuple(nodes)
     program.places = list(reader.places.items())
@@ -360,22 +374,41 @@ def sample_masks(masks: Sequence[Mask], batch: int, generator: torch.Generator) 
     ]
 
 
-def remembered(module: nn.Module) -> tuple[Any, ...]:
+def remembered(module: nn.Module) -> list[Any]:
     """What plain values, modules and parameters hang in a module's tree: other than before means another program.
 
-    Tensors count by identity, plain values by what they are; anything else by identity.
+    Parameters and buffers count by identity, for a program reads their values anew; other tensors by identity and by how often
+    they were written to; plain values, and those in lists and dictionaries, by what they are; anything else by identity.
     """
     found: list[Any] = []
     for name, part in module.named_modules():
-        found.append((name, id(part), part.training))
-        for key, value in vars(part).items():
-            if key in ("_parameters", "_buffers", "_modules"):
-                found.append(tuple((k, id(v)) for k, v in value.items()))
-            elif isinstance(value, bool | int | float | str | tuple | type(None)):
-                found.append((key, value))
-            else:
-                found.append((key, id(value)))
-    return tuple(found)
+        held = vars(part)
+        found += name, id(part), tuple(held)
+        for key, value in held.items():  # at every call: a quick way for what there is most of
+            kind = type(value)
+            if kind in _PLAIN:
+                found.append(value)
+            elif key in ("_parameters", "_buffers", "_modules"):
+                found.append([(k, id(v)) for k, v in value.items()])
+            elif kind not in _CONTAINERS or value:
+                found.append(_mark(value))
+    return found
+
+
+_PLAIN = frozenset((bool, int, float, str, type(None)))
+_CONTAINERS = frozenset((tuple, list, dict, OrderedDict))
+
+
+def _mark(value: Any, depth: int = 3) -> Any:
+    if isinstance(value, bool | int | float | str | type(None)):
+        return value
+    if depth and isinstance(value, tuple | list):
+        return [_mark(one, depth - 1) for one in value]
+    if depth and isinstance(value, dict):  # of hooks, too, which are part of what a module computes
+        return [(_mark(key, 0), _mark(one, depth - 1)) for key, one in value.items()]
+    if isinstance(value, Tensor) and not value.is_inference():
+        return id(value), value._version  # torch has no other name for it
+    return id(value)
 
 
 # ------------------------------------------------------------------------------------- a cell that outlives its source
@@ -433,7 +466,7 @@ def _read_initial(cell: Cell, program: Program) -> None:
     if all(not part.requires_grad and not part.any() for part in parts(cell.initial_state(1))):
         return
     parameters, buffers = _copies(cell)
-    batch = BATCHES[0]
+    batch = READINGS[0][0]
     reader = Reader(program, batch, _owned(parameters, buffers))
     begun = {f"cell.{name}": tensor for name, tensor in (parameters | buffers).items()}
     with torch.no_grad(), reader:

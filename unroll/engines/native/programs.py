@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import os
 import threading
@@ -136,15 +137,24 @@ def _check(cell: Cell, step: Step, words: bool) -> None:
     for a, b in zip(ours[: len(expected)], expected, strict=True):
         scale = max(1.0, float(b.detach().abs().max())) if b.numel() else 1.0
         if not bool(((a - b).abs() <= CLOSE * scale).all() | (a != a).all() & (b != b).all()):
-            raise UnreadableError(f"{type(cell).__name__} and its step program compute different numbers")
+            raise UnreadableError(f"{place_of(cell)} and its step program compute different numbers")
 
 
-# While a cell is read it holds other parameters than its own, which no other thread may see. A fork waits until it is read.
+# One cell is read at a time: torch's function mode is for one thread. A fork waits until it is read.
 _READING = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_READING.acquire, after_in_parent=_READING.release, after_in_child=_READING.release)
 # By what x are and the mode: who trains and evaluates in turn would read both programs again and again.
 _STEPS: weakref.WeakKeyDictionary[Cell, dict[tuple[bool, bool], tuple[Any, Step | str]]] = weakref.WeakKeyDictionary()
+
+
+def _read_apart(cell: Cell, words: bool) -> Step:
+    """A `Step` read from a copy, for other threads may use the cell meanwhile; from itself where the copy is not like it."""
+    shared: dict[int, Any] = {id(t): t for t in (*cell.parameters(), *cell.buffers())}
+    try:
+        return Step(copy.deepcopy(cell, shared), words)
+    except Exception:  # such as of a function that holds the cell itself, or of an attribute that cannot be copied
+        return Step(cell, words)
 
 
 def step_of(cell: Cell, words: bool) -> Step | str:
@@ -155,7 +165,7 @@ def step_of(cell: Cell, words: bool) -> Step | str:
         if key not in known or known[key][0] != now:
             found: Step | str
             try:
-                found = Step(cell, words)
+                found = _read_apart(cell, words)
             except UnreadableError as why:
                 found = str(why)
                 if "different numbers" in found:
@@ -185,8 +195,37 @@ def scan(
     values: dict[int, Tensor] = {}
     step.program.compute(values, compiled.weights, learnt, states[0])
     weights = [values[n] for n in compiled.weights]
+    _check_fit(cell, step, inputs, states, dict(zip(compiled.weights, weights, strict=True)), lengths)
     found = _Program.apply(step, compiled, grad, lengths, reverse, *inputs, *states, *weights)  # type: ignore[no-untyped-call]
     return found[0], joined(found[1:])
+
+
+def _check_fit(
+    cell: Cell,
+    step: Step,
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    weights: Mapping[int, Tensor],
+    lengths: Tensor | None,
+) -> None:
+    """The kernels trust their pointers: raise InputError where a tensor has another shape or type than the program's."""
+    (T, B, _), kind = inputs[0].shape, (inputs[0].dtype, inputs[0].device)
+    expected: list[tuple[str, tuple[int, ...]]] = [("the input", (T, B, size)) for size in step.program.inputs]
+    expected += [("the state", (B, size)) for size in step.program.states]
+    expected += [("a weight", step.program.nodes[n].shape) for n in weights]
+    if len(states) != len(step.program.states):
+        raise InputError(f"{place_of(cell)}: the state is {len(states)} tensors; expected {len(step.program.states)}")
+    for (name, shape), tensor in zip(expected, [*inputs, *states, *weights.values()], strict=True):
+        if tensor.shape != shape:
+            raise InputError(f"{place_of(cell)}: {name} has shape {tuple(tensor.shape)}; expected {shape}")
+        if (tensor.dtype, tensor.device) != kind:
+            raise InputError(
+                f"{place_of(cell)}: {name} is {tensor.dtype} on {tensor.device}; expected {kind[0]} on {kind[1]}, as the input"
+            )
+    if lengths is not None and (lengths.shape != (B,) or lengths.dtype != torch.int64 or lengths.device != kind[1]):
+        raise InputError(
+            f"lengths is {tuple(lengths.shape)} {lengths.dtype} on {lengths.device}; expected ({B},) int64 on the CPU"
+        )
 
 
 def _pointers(tensors: Sequence[Tensor | None]) -> Any:
