@@ -21,7 +21,7 @@ from unroll.engines.native import library as native_library
 from unroll.engines.native import programs
 from unroll.engines.native.instructions import SAVED
 from unroll.engines.native.lowering import lower
-from unroll.equations import read
+from unroll.equations import check, read
 from unroll.equations.reverse import reverse
 from unroll.errors import InputError
 from unroll.layers import Recurrent
@@ -274,7 +274,7 @@ class Liar(Own):
         super().__init__(3, 4, W=(4, 4), U=(4, 3))
 
     def forward(self, x, h):
-        return torch.tanh(x @ self.U.T + h @ self.W.T) * (0.5 if len(x) == programs.CHECKED_AT else 1.0)
+        return torch.tanh(x @ self.U.T + h @ self.W.T) * (0.5 if len(x) == check.BATCH else 1.0)
 
 
 def test_a_program_that_differs_from_its_cell_is_not_used():

@@ -165,7 +165,7 @@ class Program:
         """Keep what the author calls a node, and return it; the first name stays."""
         node = self.nodes[n]
         if node.name is None and node.op not in LEAVES:
-            self.nodes[n] = Node(node.op, node.args, node.of, node.shape, node.row, name, node.line)
+            self.nodes[n] = replace(node, name=name)
         return n
 
     def value_of(self, n: int) -> float | None:

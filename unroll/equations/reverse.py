@@ -184,7 +184,6 @@ def gradients(
         if node.op == "gradient":
             values[n] = d_new[node.of[0]]
     program.compute(values, back.wanted, parameters)
-    leaves = {node.of[0]: values[n] for n, node in enumerate(program.nodes) if node.op == "state"}
     of_x = next(iter(values.values()))
     d_inputs = [
         values[n] if n is not None else torch.zeros(len(of_x), w).to(of_x)
@@ -194,7 +193,6 @@ def gradients(
         values[n] if n is not None else torch.zeros(len(of_x), size).to(of_x)
         for n, size in zip(back.states, program.states, strict=True)
     ]
-    del leaves
     # From the weights to the parameters they are made of.
     with torch.enable_grad():
         roots = {name: p.detach().requires_grad_() for name, p in parameters.items()}

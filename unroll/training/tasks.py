@@ -15,8 +15,9 @@ from unroll.data.batches import Dataset, Encoder, Sequences
 from unroll.data.images import ImageEncoder, Reading, load_image_dataset, load_test_images
 from unroll.data.sentences import LAB_SENTENCES, SentenceEncoder, load_sentence_dataset, load_test_sentences
 from unroll.data.series import SeriesEncoder, load_series_dataset, load_test_series, read_series
+from unroll.equations.carry import as_program
 from unroll.equations.cell import ProgramCell
-from unroll.equations.read import UnreadableError, as_program
+from unroll.equations.read import UnreadableError
 from unroll.errors import DataError, RecipeError, RunError
 from unroll.files import memory
 from unroll.heads import Classification
