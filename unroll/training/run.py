@@ -255,7 +255,7 @@ def save_model(path: Path, model: SequenceModel, encoder: Encoder, recipe: AnyRe
     if is_own(recipe.cell):
         try:
             cells = [
-                [as_program(cell, layer == 0 and reads_words(recipe)) for cell in row]
+                [as_program(cell, reads_words(recipe, layer)) for cell in row]
                 for layer, row in enumerate(model.layers.cells)
             ]
             metadata["cells"] = [[cell.to_data() for cell in row] for row in cells]
