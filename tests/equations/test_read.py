@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -287,3 +289,9 @@ def test_program_has_a_parameter_among_columns_for_every_sequence():
     program, x, (h,) = read(cell), torch.randn(B, D).double(), states_of(cell)
     values = program.step([x], [h], dict(cell.named_parameters()))
     torch.testing.assert_close(values[program.new[0]], cell(x, h), rtol=1e-12, atol=1e-12)
+
+
+def test_reading_a_cell_imports_no_sympy():
+    source = "import sys; from unroll import cells, equations; equations.read(cells.LSTMCell(3, 4)); "
+    source += "sys.exit('sympy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", source], check=False).returncode == 0

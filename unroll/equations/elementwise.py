@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unroll.equations.movements import gathered, reshaped, result_of
+from unroll.equations.program import broadcast
 from unroll.equations.read import Reader, Value
 from unroll.equations.writing import Writer
 
@@ -39,7 +40,7 @@ def aligned(reader: Reader, given: Sequence[Any]) -> tuple[list[int], bool]:
     batched = any(value.batched for value in values)
     if not batched:
         return nodes, False
-    whole = tuple(torch.broadcast_shapes(*shapes))
+    whole = broadcast(*shapes)
     rest = whole[1:]
     found = []
     for node, value, shape in zip(nodes, values, shapes, strict=True):
