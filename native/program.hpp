@@ -1,6 +1,6 @@
 // Step programs: what a cell of any author's computes in one step, forward and backward, as data that an interpreter runs.
 //
-// unroll/engines/native/lowering.py writes them, program.cpp checks them and lays out memory, interpret.hpp runs them, once per
+// unroll/engines/native/lowering.py writes them, decode.hpp checks them, program.cpp lays out memory, interpret.hpp runs them, once per
 // instruction set. A program works on values: a block of rows of `width` columns each, padded to whole vectors; one that is
 // one wide is a number a row, and fits every width.
 #pragma once
@@ -11,7 +11,7 @@
 
 namespace unroll {
 
-// In the order of OPS in lowering.py.
+// In the order of OPS in instructions.py.
 enum Op : int64_t {
   AFFINE,        // sums of products with weights, biases and addends
   SUM, MAX,      // over a row

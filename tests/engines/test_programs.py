@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from array import array
 from types import SimpleNamespace
@@ -23,8 +22,9 @@ from unroll.engines.native import library as native_library
 from unroll.engines.native import programs
 from unroll.engines.native.instructions import SAVED
 from unroll.engines.native.lowering import lower
-from unroll.equations import read
+from unroll.equations import check, read
 from unroll.equations.reverse import reverse
+from unroll.errors import InputError
 from unroll.layers import Recurrent
 
 pytestmark = pytest.mark.skipif(native.instruction_set() is None, reason="the compiled kernels are not installed")
@@ -174,16 +174,108 @@ def test_a_cell_that_changes_is_read_again():
     torch.testing.assert_close(after, reference.scan(cell, x, cell.initial_state(2))[0])
 
 
+class Held(Own):
+    """Computes with what it holds beside its parameters."""
+
+    def __init__(self):
+        super().__init__(3, 4, W=(4, 4), U=(4, 3))
+        self.register_buffer("mask", torch.rand(4))
+        self.scales, self.turn = {"h": [0.5]}, torch.rand(4)
+        self.gate = nn.Linear(4, 4)
+
+    def forward(self, x, h):
+        h = torch.tanh(x @ self.U.T + h @ self.W.T) * self.mask
+        return self.gate(h) * self.scales["h"][0] + self.turn.to(h)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cell: cell.mask.zero_(),
+        lambda cell: cell.load_state_dict({**cell.state_dict(), "mask": torch.ones(4)}),
+        lambda cell: cell.scales["h"].__setitem__(0, 2.0),
+        lambda cell: cell.turn.zero_(),
+        lambda cell: cell.gate.register_forward_hook(lambda module, given, found: found * 2),
+    ],
+    ids=["buffer", "state dict", "list", "tensor", "hook"],
+)
+def test_a_cell_that_changes_within_is_computed_as_it_is_now(change):
+    cell, x = as_cell(Held()), torch.randn(3, 2, 3)
+    before = programs.scan(cell, x, cell.initial_state(2))[0]
+    change(cell.module)
+    after = programs.scan(cell, x, cell.initial_state(2))[0]
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after, reference.scan(cell, x, cell.initial_state(2))[0])
+
+
+class Edge(Own):
+    """A function of what is zero at the first step."""
+
+    def __init__(self, function):
+        super().__init__(3, 4, W=(4, 4), U=(4, 3))
+        self.function = function
+
+    def forward(self, x, h):
+        return torch.tanh(self.function(h @ self.W.T) + x @ self.U.T)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a: a.clamp(0, 1),
+        lambda a: a.clamp(max=0),
+        lambda a: nn.functional.hardtanh(a, 0, 1),
+        nn.functional.relu6,
+        nn.functional.elu,
+        nn.functional.relu,
+        torch.abs,
+        lambda a: torch.maximum(a, torch.zeros_like(a)),
+        lambda a: a / (a.norm(dim=-1, keepdim=True) + 0.1),
+        lambda a: a / (a.std(-1, keepdim=True) + 0.1),
+    ],
+    ids="clamp clamp_max hardtanh relu6 elu relu abs maximum norm std".split(),  # noqa: SIM905
+)
+def test_interpreter_has_torchs_gradient_at_zero(function):
+    cell = as_cell(Edge(function)).double()
+    found = []
+    for engine in (reference, programs):
+        h, x = torch.zeros(2, 4, dtype=torch.float64, requires_grad=True), torch.ones(1, 2, 3, dtype=torch.float64)
+        out, _ = engine.scan(cell, x, h)
+        found.append(torch.autograd.grad(out.sum(), [h, *cell.parameters()]))
+    assert native.why_not(cell, x) is None
+    close(*found, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [torch.zeros(2, 4).double(), torch.zeros(2, 5), torch.zeros(1, 4), (torch.zeros(2, 4),) * 2],
+    ids=["type", "units", "sequences", "number"],
+)
+def test_a_state_that_does_not_fit_is_refused_before_the_kernels_see_it(state):
+    cell = as_cell(Held())
+    with pytest.raises(InputError, match=r"Held.forward \(.*test_programs.py:\d+\): the state (is|has)"):
+        programs.scan(cell, torch.zeros(3, 2, 3), state)
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_kernels_see_them():
+    cell, x = as_cell(Held()), torch.zeros(3, 2, 3)
+    cell.module.U.data = torch.zeros(4, 3, dtype=torch.float64)
+    assert native.why_not(cell, x) == "the weights are torch.float32 on cpu, and torch.float64 on cpu"
+    cell = as_cell(Held())
+    programs.scan(cell, x, cell.initial_state(2))
+    cell.module.U.data = torch.zeros(4, 2)
+    with pytest.raises(InputError, match=r"a weight has shape \(4, 2\); expected \(4, 3\)"):
+        programs.scan(cell, x, cell.initial_state(2))
+
+
 class Liar(Own):
     """Computes something else at every call, in a way that reading does not see."""
 
     def __init__(self):
         super().__init__(3, 4, W=(4, 4), U=(4, 3))
-        calls = itertools.count()
-        self.factor = lambda: 1.0 if next(calls) < 2 else 0.5
 
     def forward(self, x, h):
-        return torch.tanh(x @ self.U.T + h @ self.W.T) * self.factor()
+        return torch.tanh(x @ self.U.T + h @ self.W.T) * (0.5 if len(x) == check.BATCH else 1.0)
 
 
 class Scaled(Own):

@@ -166,9 +166,14 @@ def test_the_interpreter_gives_every_thread_of_python_what_it_gives_one_alone():
 def test_the_interpreter_takes_one_cell_from_several_threads_of_python_that_read_it_at_once():
     cell = own(LayerNormLSTM, 6, 16)
     x = torch.randn(6, 9, 6)
+
+    def walked() -> torch.Tensor:  # asks the cell for its type, which another thread reads meanwhile
+        assert native.why_not(cell, x) is None
+        return programs.scan(cell, x, cell.initial_state(9))[0]
+
     with ThreadPoolExecutor(6) as pool:
-        found = [pool.submit(programs.scan, cell, x, cell.initial_state(9)) for _ in range(12)]
-        outs = [f.result()[0] for f in found]
+        found = [pool.submit(walked) for _ in range(12)]
+        outs = [f.result() for f in found]
     torch.testing.assert_close(outs[0], reference.scan(cell, x, cell.initial_state(9))[0])
     assert all(torch.equal(out, outs[0]) for out in outs)
 

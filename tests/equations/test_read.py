@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -135,6 +137,7 @@ class Bad(Own):
         super().__init__(D, H, W=(H, H), U=(H, D))
         self.fault = fault
         self.count = 0
+        self.log = []
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, x, h):
@@ -208,6 +211,15 @@ def unknown(cell, x, h):
     return torch.cumsum(h, 1)
 
 
+def typed(cell, x, h):
+    return h / (h.abs() + torch.finfo(h.dtype).eps)
+
+
+def logged(cell, x, h):
+    cell.log.append(len(x))
+    return torch.tanh(h)
+
+
 def outer(cell, x, h):
     return (h[:, :, None] @ h[:, None, :]).sum(1)
 
@@ -228,6 +240,8 @@ FOREIGN = torch.randn(H, dtype=torch.float64, requires_grad=True)
         (layer, "no operation for torch's kaiming_uniform_"),
         (rows, "moves the axis of the batch"),
         (batch, "depends on the size of the batch"),
+        (typed, "depends on .* the type of its numbers"),
+        (logged, "keeps something from one call to the next"),
         (normed, "reduces over the sequences of a batch"),
         (written, "mul_ writes to the step's input or state in place"),
         (stale, "reads a tensor that add_ has changed in place through another one"),
@@ -275,3 +289,9 @@ def test_program_has_a_parameter_among_columns_for_every_sequence():
     program, x, (h,) = read(cell), torch.randn(B, D).double(), states_of(cell)
     values = program.step([x], [h], dict(cell.named_parameters()))
     torch.testing.assert_close(values[program.new[0]], cell(x, h), rtol=1e-12, atol=1e-12)
+
+
+def test_reading_a_cell_imports_no_sympy():
+    source = "import sys; from unroll import cells, equations; equations.read(cells.LSTMCell(3, 4)); "
+    source += "sys.exit('sympy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", source], check=False).returncode == 0

@@ -13,9 +13,9 @@ from unroll.cells import GRUCell, VariationalDropout, Zoneout
 from unroll.cells.base import Cell, Mask, as_cell, joined, parts
 from unroll.engines import ENGINES, choose
 from unroll.equations import UnreadableError, read
+from unroll.equations.carry import as_program
 from unroll.equations.cell import ProgramCell
 from unroll.equations.program import Program
-from unroll.equations.read import as_program
 from unroll.equations.saved import DEEPEST, LARGEST_WIDTH, MOST_NODES, from_data
 from unroll.equations.terms import formulas
 from unroll.errors import InputError

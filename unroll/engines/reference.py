@@ -105,6 +105,30 @@ def scan(
     return torch.stack(outputs), state
 
 
+def differentiable(
+    cell: Cell,
+    x: Tensor,
+    state: State,
+    lengths: Tensor | None,
+    reverse: bool,
+    d_outputs: Sequence[Tensor | None],
+    wanted: Sequence[Tensor],
+) -> Sequence[Tensor | None]:
+    """Gradients of a scan that can be differentiated themselves, for engines whose own cannot.
+
+    Args:
+        d_outputs: of the outputs and the last states.
+        wanted: what gradients are for. Aliases of what the engine was given, so that only the way through this scan counts
+            should one of them depend on another.
+    """
+    out, last = scan(cell, x, state, lengths, reverse)
+    pairs = [(o, d) for o, d in zip([out, *parts(last)], d_outputs, strict=False) if d is not None and o.requires_grad]
+    if not pairs or not wanted:
+        return [None] * len(wanted)
+    outputs, d = zip(*pairs, strict=True)
+    return torch.autograd.grad(outputs, wanted, d, create_graph=True, allow_unused=True)
+
+
 def _first_step(cell: Cell, x: Tensor, state: State, masks: Sequence[Tensor]) -> State:
     """A step of a cell that is looked at: outputs of the steps before would change with a state that is written to."""
     before = parts(state)

@@ -65,6 +65,21 @@ ELEMENTWISE: dict[str, Callable[..., Tensor]] = {
 LEAVES = ("input", "state", "parameter", "constant", "number", "gradient")
 
 
+def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape of an element-wise operation; torch's own function for it imports sympy, which takes half a second.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    found = []
+    for k in range(max(map(len, shapes), default=0), 0, -1):
+        sizes = {shape[-k] for shape in shapes if len(shape) >= k} - {1}
+        if len(sizes) > 1:
+            raise ValueError(shapes)
+        found.append(sizes.pop() if sizes else 1)
+    return tuple(found)
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """One value of a program.
@@ -167,7 +182,7 @@ class Program:
         """Keep what the author calls a node, and return it; the first name stays."""
         node = self.nodes[n]
         if node.name is None and node.op not in LEAVES:
-            self.nodes[n] = Node(node.op, node.args, node.of, node.shape, node.row, name, node.line)
+            self.nodes[n] = replace(node, name=name)
         return n
 
     def value_of(self, n: int) -> float | None:
@@ -199,7 +214,7 @@ class Program:
     def _shape(self, op: str, args: tuple[int, ...]) -> tuple[int, ...]:
         shapes = [self.nodes[n].shape for n in args]
         if op in ELEMENTWISE or op == "stop":
-            return tuple(torch.broadcast_shapes(*shapes))
+            return broadcast(*shapes)
         if op == "linear":
             return (shapes[1][0],)
         if op == "lookup":

@@ -6,9 +6,11 @@ each of them is in the program's operations. It is run at two batch sizes: what 
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unroll.cells.base import AdaptedCell, Cell, Mask, joined, parts, place_of
+from unroll.cells.base import Cell, joined, parts, place_of
 from unroll.equations.cell import ProgramCell
+from unroll.equations.check import copies, sample_masks, word_indices
 from unroll.equations.program import Node, Program
 from unroll.errors import InputError
 
 _PLAIN = frozenset((bool, int, float, str, type(None)))
 _HOLDERS = frozenset((dict, OrderedDict, list, tuple, set))
-BATCHES = 5, 7  # sizes that no axis of a small cell is likely to have
+# Sizes of the batch that no axis of a small cell is likely to have, each with a type of its own: a step may ask for both.
+READINGS = (5, torch.float64), (7, torch.float32)
 _HERE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
 
 # What tells nothing of the values, or writes them on the screen; zeros and ones are looked at where they are used.
@@ -61,7 +65,7 @@ class Reader(TorchFunctionMode):
     def __init__(self, program: Program, batch: int, own: dict[int, tuple[Tensor, str, bool]]) -> None:
         super().__init__()
         self.program, self.batch = program, batch
-        self.own = own  # parameters and buffers by their tensors' ids: tensor, name, whether it is a parameter
+        self.own = own  # see `owned`
         self.known: dict[int, Value] = {}
         self.places: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         self.line = "?"
@@ -162,7 +166,7 @@ class Reader(TorchFunctionMode):
         for n in range(before, len(self.program.nodes)):
             node = self.node(n)
             if node.line is None and node.args:
-                self.program.nodes[n] = Node(node.op, node.args, node.of, node.shape, node.row, node.name, self.line)
+                self.program.nodes[n] = replace(node, line=self.line)
         if place is not None:
             self.places[place] = [v.node for v in (found if isinstance(found, list) else [found]) if v is not None]
         return result
@@ -255,12 +259,11 @@ def read(cell: Cell, words: bool = False) -> Program:
     if hooked is not None:
         raise UnreadableError(f"{hooked} has hooks, which only its own step calls")
     widths = cell.state_sizes
-    copies, buffers = _copies(cell)
     before, generator = remembered(cell), torch.get_rng_state()
     programs = []
     with torch.no_grad():
-        for batch in BATCHES:
-            programs.append(_read_once(cell, batch, widths, words, copies, buffers))
+        for batch, dtype in READINGS:
+            programs.append(_read_once(cell, batch, widths, words, *copies(cell, dtype)))
     torch.set_rng_state(generator) if not torch.equal(generator, torch.get_rng_state()) else None
     if remembered(cell) != before:
         raise UnreadableError(
@@ -268,16 +271,30 @@ def read(cell: Cell, words: bool = False) -> Program:
         )
     first, second = programs
     for n, (one, other) in enumerate(zip(first.nodes, second.nodes, strict=False)):
-        if (one.op, one.args, one.of, one.shape) != (other.op, other.args, other.of, other.shape):
+        if not _alike(one, other):
             line = next((node.line for node in first.nodes[n:] if node.line), place_of(cell))
-            raise UnreadableError(f"{line}: what the step computes depends on the size of the batch")
+            raise UnreadableError(f"{line}: {DEPENDS}")
     if len(first.nodes) != len(second.nodes) or first.new != second.new:
-        raise UnreadableError(f"{place_of(cell)}: what the step computes depends on the size of the batch")
+        raise UnreadableError(f"{place_of(cell)}: {DEPENDS}")
+    for name, buffer in cell.named_buffers():
+        if name in first.constants:
+            first.constants[name] = buffer.detach()  # itself and no copy, for it may be written to
     return first
 
 
 def _is_hook(attribute: str) -> bool:
     return attribute.endswith("_hooks") and ("forward" in attribute or "backward" in attribute)
+
+
+DEPENDS = "what the step computes depends on the size of the batch, or on the type of its numbers"
+
+
+def _alike(one: Node, other: Node) -> bool:
+    """Whether two readings have the same node; numbers are the same but for rounding to float32."""
+    same = (one.op, one.args, one.shape) == (other.op, other.args, other.shape)
+    if one.op == "number":
+        return same and (math.isclose(one.of[0], other.of[0], rel_tol=1e-5) or one.of[0] != one.of[0] != other.of[0])
+    return same and one.of == other.of
 
 
 def _carried(cell: ProgramCell, words: bool) -> Program:
@@ -290,20 +307,8 @@ def _carried(cell: ProgramCell, words: bool) -> Program:
     return found
 
 
-def _copies(cell: Cell) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Parameters and buffers by name, on the CPU, in float64."""
-    parameters = {
-        name: p.detach().to("cpu", torch.float64, copy=True).requires_grad_(p.requires_grad)
-        for name, p in cell.named_parameters()
-    }
-    buffers = {
-        name: b.detach().to("cpu", torch.float64 if b.is_floating_point() else b.dtype, copy=True)
-        for name, b in cell.named_buffers()
-    }
-    return parameters, buffers
-
-
-def _owned(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> dict[int, tuple[Tensor, str, bool]]:
+def owned(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> dict[int, tuple[Tensor, str, bool]]:
+    """Parameters and buffers by their tensors' ids: tensor, name, whether it is a parameter."""
     return {
         id(t): (t, name, learnt)
         for found, learnt in ((parameters, True), (buffers, False))
@@ -319,19 +324,19 @@ def _read_once(
     parameters: dict[str, Tensor],
     buffers: dict[str, Tensor],
 ) -> Program:
-    generator = torch.Generator().manual_seed(batch)
-    random: Callable[..., Tensor] = lambda n: torch.randn(batch, n, generator=generator, dtype=torch.float64)  # noqa: E731
+    generator, dtype = torch.Generator().manual_seed(batch), dict(READINGS)[batch]
+    random: Callable[..., Tensor] = lambda n: torch.randn(batch, n, generator=generator, dtype=dtype)  # noqa: E731
     if words:
-        x = torch.arange(batch) % (cell.input_size or 1)
+        x = word_indices(cell, batch)
     elif cell.input_size is None:
         raise UnreadableError(f"{place_of(cell)} does not say its input_size")
     else:
         x = random(cell.input_size)
     states = [random(size) for size in widths]
-    masks = sample_masks(cell.masks, batch, generator)
+    masks = [mask.to(dtype) for mask in sample_masks(cell.masks, batch, generator)]
     features = () if words else (x.shape[1],)
     program = Program((*features, *(mask.width for mask in cell.masks)), widths, masks=cell.masks)
-    reader = Reader(program, batch, _owned(parameters, buffers))
+    reader = Reader(program, batch, owned(parameters, buffers))
     if words:
         reader.keep(x, program.add("input", of=(0,), shape=(1,)))
     else:
@@ -362,34 +367,33 @@ def _read_once(
     return program
 
 
-def sample_masks(masks: Sequence[Mask], batch: int, generator: torch.Generator) -> list[Tensor]:
-    """Masks (B, width) for one step, in float64, of which about half is dropped whatever their shares."""
-    return [
-        (torch.rand(batch, mask.width, generator=generator, dtype=torch.float64) < 0.5) * mask.kept for mask in masks
-    ]
-
-
 def remembered(module: nn.Module) -> list[Any]:
     """What a module's tree holds: other than before means another program.
 
     Plain values count by what they are, and what lists, dictionaries and objects of the author's own hold as well; tensors and
     all else by identity.
     """
+    return [value if type(value) in _PLAIN or type(value) is _Names else id(value) for value in held(module)]
+
+
+class _Names(tuple[Any, ...]):
+    """The names of attributes, or the keys of a dictionary."""
+
+
+def held(module: nn.Module) -> list[Any]:
+    """What a module's tree holds, in a fixed order: attributes, parameters, buffers, and what is in lists and objects there."""
     found: list[Any] = []
     waiting: list[Any] = [vars(module)]
     met = {id(module)}
     while waiting:
-        held = waiting.pop()
-        if isinstance(held, dict):
-            found.append(tuple(held))
-            held = held.values()
-        for value in held:
+        inside = waiting.pop()
+        if isinstance(inside, dict):
+            found.append(_Names(inside))
+            inside = inside.values()
+        for value in inside:
+            found.append(value)
             kind = type(value)
-            if kind in _PLAIN:
-                found.append(value)
-                continue
-            found.append(id(value))
-            if id(value) in met:
+            if kind in _PLAIN or id(value) in met:
                 continue
             if kind in _HOLDERS:
                 if value:
@@ -406,134 +410,3 @@ def _holds(value: Any) -> bool:
     if isinstance(value, Tensor | type) or callable(value):
         return isinstance(value, nn.Module)
     return hasattr(value, "__dict__") and not type(value).__module__.startswith("torch")
-
-
-# ------------------------------------------------------------------------------------- a cell that outlives its source
-
-
-def as_program(cell: Cell, words: bool = False) -> ProgramCell:
-    """A cell as its step programs, on the same parameters, known to compute what the cell does.
-
-    It has the cell's initial state too, and needs the cell's class no more. Where only the evaluation mode can be read, it has
-    no program of training mode.
-
-    Raises:
-        UnreadableError: it is no step program.
-    """
-    if isinstance(cell, ProgramCell):
-        return cell
-    called = type(cell.module if isinstance(cell, AdaptedCell) else cell).__name__
-    modes = [(part, part.training) for part in cell.modules()]
-    programs: list[Program | None] = []
-    try:
-        for training in (False, True):
-            cell.train(training)
-            try:
-                program = read(cell, words)
-                _read_initial(cell, program)
-                _keep_constants(program, "training" if training else "evaluation", dict(cell.named_buffers()))
-                programs.append(program)
-            except UnreadableError:
-                if not training:
-                    raise
-                programs.append(None)
-        evaluation, training_program = programs
-        assert evaluation is not None
-        # By way of the form that a file carries: what is trained now is what will be read then.
-        try:
-            data = ProgramCell(evaluation, training_program, dict(cell.named_parameters()), called=called).to_data()
-            made = ProgramCell.from_data(data)
-        except InputError as why:
-            raise UnreadableError(str(why)) from None
-        found = _filled(made, cell, evaluation.constants | (training_program.constants if training_program else {}))
-        for training in (False, True) if training_program is not None else (False,):
-            cell.train(training)
-            _check_same(cell, found.train(training), words)
-    finally:
-        for part, mode in modes:
-            part.training = mode
-    return found.train(cell.training)
-
-
-def _read_initial(cell: Cell, program: Program) -> None:
-    """The cell's own initial state, as weights of the program; nothing where it is zero."""
-    owner, usual = (cell.module, nn.Module) if isinstance(cell, AdaptedCell) else (cell, Cell)
-    if getattr(type(owner), "initial_state", None) is getattr(usual, "initial_state", None):
-        return
-    if all(not part.requires_grad and not part.any() for part in parts(cell.initial_state(1))):
-        return
-    parameters, buffers = _copies(cell)
-    batch = BATCHES[0]
-    reader = Reader(program, batch, _owned(parameters, buffers))
-    begun = {f"cell.{name}": tensor for name, tensor in (parameters | buffers).items()}
-    with torch.no_grad(), reader:
-        state = torch.func.functional_call(_Beginning(cell), begun, (batch,))
-    found = []
-    for tensor, size in zip(parts(state), program.states, strict=True):
-        node = reader.value(tensor).node
-        if program.nodes[node].row or program.nodes[node].shape not in ((), (1,), (size,)):
-            raise UnreadableError(f"{reader.line}: the initial state differs between the sequences of a batch")
-        found.append(node)
-    program.initial = tuple(found) if any(program.value_of(n) != 0 for n in found) else ()
-
-
-class _Beginning(nn.Module):
-    """The initial state as the forward of a module, which `functional_call` can call."""
-
-    def __init__(self, cell: Cell) -> None:
-        super().__init__()
-        self.cell = cell
-
-    def forward(self, batch_size: int) -> Any:
-        return self.cell.initial_state(batch_size)
-
-
-def _keep_constants(program: Program, mode: str, buffers: dict[str, Tensor]) -> None:
-    """Names for constants that no buffer has, which differ between the modes."""
-    constants: dict[str, Tensor] = {}
-    for n, node in enumerate(program.nodes):
-        if node.op != "constant":
-            continue
-        name = node.of[0]
-        kept = name if name in buffers else f"{mode}_{name}"
-        constants[kept] = program.constants[name].detach().to(torch.float64)
-        if not bool(constants[kept].isfinite().all()):
-            raise UnreadableError(f"the constant {name} holds what is no finite number")
-        program.nodes[n] = Node(node.op, node.args, (kept,), node.shape, node.row, node.name, node.line)
-    program.constants = constants
-
-
-def _filled(made: ProgramCell, cell: Cell, constants: dict[str, Tensor]) -> ProgramCell:
-    """A cell made of data, with the parameters themselves of another one and with constants."""
-    learnt = dict(cell.named_parameters())
-    for name in list(dict(made.named_parameters())):
-        path, _, last = name.rpartition(".")
-        setattr(made.get_submodule(path), last, learnt[name])
-    for name, buffer in made.named_buffers():
-        buffer.copy_(constants[name])
-    return made
-
-
-def _check_same(cell: Cell, made: ProgramCell, words: bool) -> None:
-    """Compare values and gradients of one step with the cell's own, in float64 at another batch size."""
-    generator, batch = torch.Generator().manual_seed(1), 3
-    draw: Callable[..., Tensor] = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)  # noqa: E731
-    x = torch.arange(batch) % (cell.input_size or 1) if words else draw(batch, cell.input_size).requires_grad_()
-    states = [draw(batch, size).requires_grad_() for size in cell.state_sizes]
-    masks = sample_masks(cell.masks, batch, generator)
-    d_new = [draw(batch, size) for size in cell.state_sizes]
-    outcomes = []
-    for one in (cell, made):
-        parameters, buffers = _copies(one)
-        with torch.enable_grad():
-            new = parts(torch.func.functional_call(one, {**parameters, **buffers}, (x, joined(states), *masks)))
-            leaves = [t for t in (x, *states, *parameters.values()) if t.requires_grad]
-            pairs = [(part, d) for part, d in zip(new, d_new, strict=True) if part.requires_grad]
-            found = torch.autograd.grad([p for p, _ in pairs], leaves, [d for _, d in pairs], allow_unused=True)
-        zeros = (torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True))
-        outcomes.append([*(part.detach() for part in new), *zeros])
-    for a, b in zip(*outcomes, strict=True):
-        if not torch.allclose(
-            a, b, rtol=0, atol=1e-9 * max(1.0, float(b.abs().max()) if b.numel() else 1.0), equal_nan=True
-        ):
-            raise UnreadableError(f"{made.called} and its step program compute different numbers")

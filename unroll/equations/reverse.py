@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unroll.equations.program import Program
+from unroll.equations.writing import Writer
 
 # d is ∂L/∂y. A rule gives ∂L/∂a for each operand a, None where there is none; widths are put right afterwards.
 DERIVATIVES: dict[str, Callable[..., tuple[int | None, ...]]] = {
@@ -71,37 +72,28 @@ class Reverse:
         return (*found, *(d for _, d, _ in self.matrices), *(d for _, d in self.vectors))
 
 
-class _Writer:
-    """Writes nodes; numbers stand for themselves."""
-
-    def __init__(self, program: Program) -> None:
-        self._program = program
-
-    def __getattr__(self, op: str) -> Callable[..., int]:
-        def add(*args: int | float) -> int:
-            program = self._program
-            nodes = [program.number(a) if isinstance(a, float) else a for a in args]
-            if op == "mul" and 0.0 in (program.value_of(n) for n in nodes):
-                return program.number(0.0)
-            return program.add(op, *nodes)
-
-        return add
+class _BackwardWriter(Writer):
+    def mul(self, a: int | float, b: int | float) -> int:
+        """A product; 0 where a factor is, so that what has no gradient is left out."""
+        a, b = (self.program.number(n) if isinstance(n, float) else n for n in (a, b))
+        zero = 0.0 in (self.program.value_of(a), self.program.value_of(b))
+        return self.program.number(0.0) if zero else self.program.add("mul", a, b)
 
     def fit(self, d: int, like: int) -> int:
         """d summed over its columns where `like` has one only: the sooner, the less is left to be done."""
-        nodes = self._program.nodes
+        nodes = self.program.nodes
         narrow = nodes[like].row and nodes[like].width == 1 and nodes[d].width != 1
-        return self._program.add("sum", d) if narrow else d
+        return self.program.add("sum", d) if narrow else d
 
     def wide(self, d: int, like: int) -> int:
         """d (B, 1) as wide as another row."""
-        width = self._program.nodes[like].width
-        return d if width == 1 else self._program.add("widen", d, of=(width,), shape=(width,))
+        width = self.program.nodes[like].width
+        return d if width == 1 else self.program.add("widen", d, of=(width,), shape=(width,))
 
 
 def reverse(program: Program) -> Reverse:
     """Add the backward step to a program: from a node ``gradient`` for each part of the new state."""
-    write = _Writer(program)
+    write = _BackwardWriter(program)
     gradients: dict[int, list[int]] = {}
     matrices: list[tuple[int, int, int]] = []
     vectors: list[tuple[int, int]] = []
@@ -184,7 +176,6 @@ def gradients(
         if node.op == "gradient":
             values[n] = d_new[node.of[0]]
     program.compute(values, back.wanted, parameters)
-    leaves = {node.of[0]: values[n] for n, node in enumerate(program.nodes) if node.op == "state"}
     of_x = next(iter(values.values()))
     d_inputs = [
         values[n] if n is not None else torch.zeros(len(of_x), w).to(of_x)
@@ -194,7 +185,6 @@ def gradients(
         values[n] if n is not None else torch.zeros(len(of_x), size).to(of_x)
         for n, size in zip(back.states, program.states, strict=True)
     ]
-    del leaves
     # From the weights to the parameters they are made of.
     with torch.enable_grad():
         roots = {name: p.detach().requires_grad_() for name, p in parameters.items()}

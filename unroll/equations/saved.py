@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from unroll.cells.base import Mask, check_share
-from unroll.equations.program import ELEMENTWISE, VERSION, Node, Program
+from unroll.equations.program import ELEMENTWISE, VERSION, Node, Program, broadcast
 from unroll.errors import InputError, quoted
 
 MOST_NODES = 20_000
@@ -265,8 +265,8 @@ def _broadcast(op: str, args: list[Node], row: bool) -> Shape:
         raise _DamageError(f"{op} has {len(args)} operands")
     shapes = [node.shape for node in args]
     try:
-        found = tuple(torch.broadcast_shapes(*shapes))
-    except RuntimeError:
+        found = broadcast(*shapes)
+    except ValueError:
         raise _DamageError(f"{op} of shapes {quoted(shapes)} does not fit") from None
     if row and len(found) != 1:
         raise _DamageError(f"{op} of shapes {quoted(shapes)} is no row")

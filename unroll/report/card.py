@@ -15,10 +15,11 @@ from unroll.errors import InputError
 from unroll.files import load_tensors, refuse_foreign, save_tensors
 from unroll.report.blocks import percent
 from unroll.report.document import command, title_of, wrapped
-from unroll.report.export import input_words, operator_of, reads_words
+from unroll.report.export import input_words, operator_of
 from unroll.report.pdf import write_whole
 from unroll.terminal import INVISIBLE, UNPRINTABLE
 from unroll.training.run import Classifier, RunFolder, load
+from unroll.training.tasks import reads_words
 
 CARD = """\
 ---
@@ -192,7 +193,7 @@ def _layers(classifier: Classifier, inputs: str) -> str:
     operator = operator_of(layers.cells[0])
     if operator is None or hasattr(cell, "b_h"):  # of torch's two biases the snippet gives only the first
         try:
-            step = fenced(str(read(cell, reads_words(classifier, 0))).split("\n"), "text")
+            step = fenced(str(read(cell, reads_words(classifier.recipe))).split("\n"), "text")
         except UnreadableError:
             return ""
         return STEP.format(step=step)

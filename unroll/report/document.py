@@ -44,6 +44,7 @@ from unroll.report.markdown import Block, Inline, inline
 from unroll.report.pdf import Document
 from unroll.training.recipe import AnyRecipe, known_recipes, load_recipe, value_text
 from unroll.training.run import RunFolder, load
+from unroll.training.tasks import reads_words
 
 RECORD_LINES = 220  # a longer record of the training is shortened to the epochs' own lines
 EXAMPLES_SHOWN = 20
@@ -244,8 +245,7 @@ class Parts:
             "series": "the measurements at step $t$",
         }[recipe.task]
         begin = f"At each time step $t$ the cell reads {x}, {what} and its own {before_step(cell)}"
-        one_hot = recipe.task == "sentences" and not size
-        blocks += equation_blocks(cell, begin, one_hot, recipe.num_layers, 2 if recipe.bidirectional else 1)
+        blocks += equation_blocks(cell, begin, reads_words(recipe), recipe.num_layers, 2 if recipe.bidirectional else 1)
         if recipe.num_layers > 1:
             text = f"There are {recipe.num_layers} such layers with weights of their own; each reads the hidden states of the "
             blocks.append(paragraph(text + "one below it."))

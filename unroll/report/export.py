@@ -35,7 +35,7 @@ from unroll.errors import InputError, RunError, UnrollError
 from unroll.files import refuse_foreign
 from unroll.report.pdf import write_whole
 from unroll.training.run import Classifier, RunFolder, load
-from unroll.training.tasks import test_inputs
+from unroll.training.tasks import reads_words, test_inputs
 
 OPSET, IR_VERSION = 17, 8  # understood by ONNX Runtime 1.12 and later
 TOLERANCE = 1e-5
@@ -176,17 +176,12 @@ def _filled(encoder: SeriesEncoder, constants: dict[str, Any]) -> list[str]:
     ]
 
 
-def reads_words(classifier: Classifier, number: int) -> bool:
-    """Whether a layer's inputs are word indices, each of which stands for a one-hot vector."""
-    return number == 0 and isinstance(classifier.encoder, SentenceEncoder) and classifier.model.embedding is None
-
-
 def _scans(classifier: Classifier, number: int, cells: list[Cell], constants: dict[str, Any]) -> list[str]:
     """One layer of any cells, from their step programs: h_number -> the next h (T, B, H·directions) and its last states."""
     nodes, h, names = [], f"h_{number + 1}", []
     for direction, cell in enumerate(cells):
         try:
-            program = read(cell, reads_words(classifier, number))
+            program = read(cell, reads_words(classifier.recipe, number))
         except UnreadableError as why:
             raise InputError(
                 f"the cell of layer {number + 1} cannot be exported, for its step cannot be read: {why}"
@@ -245,7 +240,7 @@ def _operator(classifier: Classifier, number: int, cells: list[Any], constants: 
     assert operator is not None
     H, directions, nodes, x = cells[0].hidden_size, len(cells), [], f"h_{number}"
     U, W, b = ([_blocks(cell, name, operator.gates) for cell in cells] for name in ("U", "W", "b"))
-    if reads_words(classifier, number):
+    if reads_words(classifier.recipe, number):
         # A one-hot word picks a column of U. The columns are looked up, and the operator's input weights are the
         # identity: no one-hot vector over the whole vocabulary is ever made.
         constants["words"] = np.concatenate([block.T for block in U], axis=1)  # (V, G·H·directions)

@@ -32,7 +32,8 @@ from torch import nn
 
 from unroll.cells.own import is_own, own_parts
 from unroll.data.batches import Encoder, Sequences
-from unroll.equations.read import UnreadableError, as_program
+from unroll.equations.carry import as_program
+from unroll.equations.read import UnreadableError
 from unroll.errors import DataError, InputError, RunError, quoted
 from unroll.files import load_header, load_tensors, locked, remove_stale, save_tensors, stale_files, write_atomically
 from unroll.models import SequenceModel
@@ -254,7 +255,7 @@ def save_model(path: Path, model: SequenceModel, encoder: Encoder, recipe: AnyRe
     if is_own(recipe.cell):
         try:
             cells = [
-                [as_program(cell, layer == 0 and reads_words(recipe)) for cell in row]
+                [as_program(cell, reads_words(recipe, layer)) for cell in row]
                 for layer, row in enumerate(model.layers.cells)
             ]
             metadata["cells"] = [[cell.to_data() for cell in row] for row in cells]

@@ -15,8 +15,9 @@ from unroll.data.batches import Dataset, Encoder, Sequences
 from unroll.data.images import ImageEncoder, Reading, load_image_dataset, load_test_images
 from unroll.data.sentences import LAB_SENTENCES, SentenceEncoder, load_sentence_dataset, load_test_sentences
 from unroll.data.series import SeriesEncoder, load_series_dataset, load_test_series, read_series
+from unroll.equations.carry import as_program
 from unroll.equations.cell import ProgramCell
-from unroll.equations.read import UnreadableError, as_program
+from unroll.equations.read import UnreadableError
 from unroll.errors import DataError, RecipeError, RunError
 from unroll.files import memory
 from unroll.heads import Classification
@@ -125,9 +126,9 @@ def of_programs(recipe: AnyRecipe, rows: Sequence[Sequence[Any]]) -> Callable[[i
     return make
 
 
-def reads_words(recipe: AnyRecipe) -> bool:
-    """Whether the first layer reads word indices, and not features."""
-    return isinstance(recipe, SentenceRecipe) and recipe.embedding_size is None
+def reads_words(recipe: AnyRecipe, layer: int = 0) -> bool:
+    """Whether a layer reads word indices, each of which stands for a one-hot vector, and not features."""
+    return layer == 0 and isinstance(recipe, SentenceRecipe) and recipe.embedding_size is None
 
 
 def check_cell(recipe: AnyRecipe, encoder: Encoder) -> None:
@@ -190,7 +191,7 @@ def first_model(recipe: AnyRecipe, encoder: Encoder) -> SequenceModel:
         if is_own(recipe.cell):
             for layer, cells in enumerate(model.layers.cells):
                 for direction, cell in enumerate(cells):
-                    cells[direction] = _trainable(cell, words=layer == 0 and reads_words(recipe))  # type: ignore[index]
+                    cells[direction] = _trainable(cell, words=reads_words(recipe, layer))  # type: ignore[index]
     return model
 
 

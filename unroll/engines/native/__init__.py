@@ -51,6 +51,10 @@ def why_not(cell: Cell, x: Tensor) -> str | None:
             return "autocast works on the operations of the cell itself"
     elif x.is_floating_point() and x.dtype != W.dtype:
         return f"the input is {x.dtype} and the weights are {W.dtype}"
+    if not special:
+        for p in cell.parameters():
+            if p.dtype != W.dtype or p.device.type != "cpu":
+                return f"the weights are {W.dtype} on {W.device}, and {p.dtype} on {p.device}"
     if not special and recorded(x):
         return "operations are recorded, which works on those of the cell itself"
     if not torch.compiler.is_compiling() and (obstacle := transformed()) is not None:

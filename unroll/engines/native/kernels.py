@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unroll.cells import LSTMCell, RNNCell
-from unroll.cells.base import Cell, joined, parts
+from unroll.cells.base import Cell, joined
 from unroll.engines import reference
 
 LSTM, RNN_TANH, RNN_RELU = 0, 1, 2  # `Call.kind` in native/engine.hpp
@@ -77,27 +77,15 @@ def differentiable_backward(
     task: Task, d_outputs: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients once more, by the reference, so that they can be differentiated themselves."""
-    # Aliases, so that only the way through this scan counts should one input depend on another.
     inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in task.inputs]
     x, h0, c0, W, U, b = inputs
     assert x is not None and h0 is not None and W is not None and U is not None  # noqa: PT018
     lengths, reverse, projected, kind = task[6:]
     used = torch.eye(W.shape[0], dtype=W.dtype, device=W.device) if projected else U
-    cell = cell_of(kind, W, used, b)
     state = joined([h0] if c0 is None else [h0, c0])
-    out, last = reference.scan(cell, x, state, lengths, reverse)
-    outputs = [out, *parts(last)]
-    pairs = [(o, d) for o, d in zip(outputs, d_outputs, strict=False) if d is not None and o.requires_grad]
-    wanted = [n for n in range(6) if needed[n] and inputs[n] is not None]
-    gradients: list[Tensor | None] = [None] * 6
-    if pairs and wanted:
-        found = torch.autograd.grad(
-            [o for o, _ in pairs],
-            [inputs[n] for n in wanted],  # type: ignore[arg-type]
-            [d for _, d in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-        for n, gradient in zip(wanted, found, strict=True):
-            gradients[n] = gradient
-    return gradients
+    wanted = {n: t for n, t in enumerate(inputs) if needed[n] and t is not None}
+    found = reference.differentiable(
+        cell_of(kind, W, used, b), x, state, lengths, reverse, d_outputs, list(wanted.values())
+    )
+    gradients = dict(zip(wanted, found, strict=True))
+    return [gradients.get(n) for n in range(6)]

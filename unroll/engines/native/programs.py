@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import os
 import threading
@@ -21,13 +22,11 @@ from unroll.engines.native.eager import Saved, check_status
 from unroll.engines.native.library import ProgramCall, library
 from unroll.engines.native.lowering import Code, lower
 from unroll.equations.cell import ProgramCell
+from unroll.equations.check import differentiated, same, sample
 from unroll.equations.program import Program
-from unroll.equations.read import UnreadableError, read, remembered, sample_masks
+from unroll.equations.read import UnreadableError, held, read, remembered
 from unroll.equations.reverse import Reverse, gradients, reverse
 from unroll.errors import InputError
-
-CHECKED_AT = 3  # sequences, in float64
-CLOSE = 1e-9  # as much of the largest number as the program's results may differ from the cell's
 
 
 class Compiled:
@@ -98,55 +97,37 @@ class Step:
 
 
 def _check(cell: Cell, step: Step, words: bool) -> None:
-    """Evaluate and differentiate a program once against the cell under autograd, in float64 at another batch size."""
-    program, back = step.program, step.back
-    generator = torch.Generator().manual_seed(1)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    learnt = {name: p.detach().to("cpu", torch.float64).requires_grad_() for name, p in cell.named_parameters()}
-    buffers = {
-        name: b.detach().to("cpu", torch.float64 if b.is_floating_point() else b.dtype)
-        for name, b in cell.named_buffers()
-    }
-    x = torch.arange(CHECKED_AT) % (cell.input_size or 1) if words else draw(CHECKED_AT, program.inputs[0])
-    states = [draw(CHECKED_AT, size).requires_grad_() for size in program.states]
-    masks = sample_masks(program.masks, CHECKED_AT, generator)
-    with torch.enable_grad():
-        inputs = [t if words else t.requires_grad_() for t in step.rows(x, learnt, states[0])]
-        new = parts(torch.func.functional_call(cell, {**learnt, **buffers}, (x, joined(states), *masks)))
-        d_new = [draw(*part.shape) for part in new]
-        # Of words the tables' own gradients are autograd's, here and in a scan.
-        tables = step.program.needed(step.tables)
-        apart = {step.program.nodes[n].of[0] for n in tables if step.program.nodes[n].op == "parameter"}
-        leaves = [*(() if words else inputs), *states, *(p for name, p in learnt.items() if name not in apart)]
-        pairs = [(part, d) for part, d in zip(new, d_new, strict=True) if part.requires_grad]
-        try:
-            found = torch.autograd.grad([p for p, _ in pairs], leaves, [d for _, d in pairs], allow_unused=True)
-        except RuntimeError as error:  # in a process that was forked after a backward pass, where there are no others
-            if "fork" not in str(error):
-                raise
-            found = ()
-    gradients_of = zip(leaves, found, strict=True) if found else ()
-    expected = [*new, *(torch.zeros_like(leaf) if g is None else g for leaf, g in gradients_of)]
+    """Evaluate and differentiate a program once, against the cell under autograd."""
+    program, given = step.program, sample(cell, words)
+    # Of words the tables' own gradients are autograd's, here and in a scan.
+    tables = program.needed(step.tables)
+    apart = {program.nodes[n].of[0] for n in tables if program.nodes[n].op == "parameter"}
+    expected = differentiated(cell, given, [p for name, p in given.parameters.items() if name not in apart])
     with torch.no_grad():
-        values = program.step([*(x.detach() for x in inputs), *masks], [s.detach() for s in states], learnt)
-        d_inputs, d_states, d_learnt = gradients(program, back, values, d_new, learnt)
+        inputs = [*step.rows(given.x, given.parameters, given.states[0]), *given.masks]
+        values = program.step(inputs, given.states, given.parameters)
+        d_inputs, d_states, d_learnt = gradients(program, step.back, values, given.d_new, given.parameters)
     of_learnt = [d for name, d in d_learnt.items() if name not in apart]
     ours = [*(values[n] for n in program.new), *(() if words else d_inputs[:1]), *d_states, *of_learnt]
-    for a, b in zip(ours[: len(expected)], expected, strict=True):
-        scale = max(1.0, float(b.detach().abs().max())) if b.numel() else 1.0
-        if not bool(((a - b).abs() <= CLOSE * scale).all() | (a != a).all() & (b != b).all()):
-            raise UnreadableError(f"{place_of(cell)} and its step program compute different numbers")
+    if not same(ours, expected):
+        raise UnreadableError(f"{place_of(cell)} and its step program compute different numbers")
 
 
-# While a cell is read it holds other parameters than its own, which no other thread may see. A fork waits until it is read.
+# One cell is read at a time: torch's function mode is for one thread. A fork waits until it is read.
 _READING = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_READING.acquire, after_in_parent=_READING.release, after_in_child=_READING.release)
 # By what x are and the mode: who trains and evaluates in turn would read both programs again and again.
 _STEPS: weakref.WeakKeyDictionary[Cell, dict[tuple[bool, bool], tuple[Any, Step | str]]] = weakref.WeakKeyDictionary()
+
+
+def _read_apart(cell: Cell, words: bool) -> Step:
+    """A `Step` read from a copy, for other threads may use the cell meanwhile; from itself where the copy is not like it."""
+    shared: dict[int, Any] = {id(value): value for value in held(cell) if isinstance(value, Tensor)}
+    try:
+        return Step(copy.deepcopy(cell, shared), words)
+    except Exception:  # such as of a function that holds the cell itself, or of an attribute that cannot be copied
+        return Step(cell, words)
 
 
 def step_of(cell: Cell, words: bool) -> Step | str:
@@ -157,7 +138,7 @@ def step_of(cell: Cell, words: bool) -> Step | str:
         if key not in known or known[key][0] != now or not _unchanged(known[key][1]):
             found: Step | str
             try:
-                found = Step(cell, words)
+                found = _read_apart(cell, words)
             except UnreadableError as why:
                 found = str(why)
                 if "different numbers" in found:
@@ -192,8 +173,37 @@ def scan(
     values: dict[int, Tensor] = {}
     step.program.compute(values, compiled.weights, learnt, states[0])
     weights = [values[n] for n in compiled.weights]
+    _check_fit(cell, step, inputs, states, dict(zip(compiled.weights, weights, strict=True)), lengths)
     found = _Program.apply(step, compiled, grad, lengths, reverse, *inputs, *states, *weights)  # type: ignore[no-untyped-call]
     return found[0], joined(found[1:])
+
+
+def _check_fit(
+    cell: Cell,
+    step: Step,
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    weights: Mapping[int, Tensor],
+    lengths: Tensor | None,
+) -> None:
+    """The kernels trust their pointers: raise InputError where a tensor has another shape or type than the program's."""
+    (T, B, _), kind = inputs[0].shape, (inputs[0].dtype, inputs[0].device)
+    expected: list[tuple[str, tuple[int, ...]]] = [("the input", (T, B, size)) for size in step.program.inputs]
+    expected += [("the state", (B, size)) for size in step.program.states]
+    expected += [("a weight", step.program.nodes[n].shape) for n in weights]
+    if len(states) != len(step.program.states):
+        raise InputError(f"{place_of(cell)}: the state is {len(states)} tensors; expected {len(step.program.states)}")
+    for (name, shape), tensor in zip(expected, [*inputs, *states, *weights.values()], strict=True):
+        if tensor.shape != shape:
+            raise InputError(f"{place_of(cell)}: {name} has shape {tuple(tensor.shape)}; expected {shape}")
+        if (tensor.dtype, tensor.device) != kind:
+            raise InputError(
+                f"{place_of(cell)}: {name} is {tensor.dtype} on {tensor.device}; expected {kind[0]} on {kind[1]}, as the input"
+            )
+    if lengths is not None and (lengths.shape != (B,) or lengths.dtype != torch.int64 or lengths.device != kind[1]):
+        raise InputError(
+            f"lengths is {tuple(lengths.shape)} {lengths.dtype} on {lengths.device}; expected ({B},) int64 on the CPU"
+        )
 
 
 def _pointers(tensors: Sequence[Tensor | None]) -> Any:
@@ -302,23 +312,12 @@ def _differentiable(
 ) -> list[Tensor | None]:
     """The gradients once more, by the reference, so that they can be differentiated themselves."""
     step, compiled, lengths, reverse = options
-    aliases = [t.view_as(t) for t in given]  # so that only the way through this scan counts
+    aliases = [t.view_as(t) for t in given]
     n, m = len(step.program.inputs), len(step.program.inputs) + len(step.program.states)
     weights = dict(zip(compiled.weights, aliases[m:], strict=True))
     cell = ProgramCell(step.program, step.program, known=weights)
-    out, last = reference.scan(cell, torch.cat(aliases[:n], -1), joined(aliases[n:m]), lengths, reverse)
-    outputs = [out, *parts(last)]
-    pairs = [(o, d) for o, d in zip(outputs, d_outputs, strict=True) if d is not None and o.requires_grad]
-    wanted = [n for n, want in enumerate(needed) if want]
-    found: list[Tensor | None] = [None] * len(needed)
-    if pairs and wanted:
-        of = torch.autograd.grad(
-            [o for o, _ in pairs],
-            [aliases[k] for k in wanted],
-            [d for _, d in pairs],
-            create_graph=True,
-            allow_unused=True,
-        )
-        for k, gradient in zip(wanted, of, strict=True):
-            found[k] = gradient
-    return found
+    wanted = {k: t for k, t in enumerate(aliases) if needed[k]}
+    x, state = torch.cat(aliases[:n], -1), joined(aliases[n:m])
+    found = reference.differentiable(cell, x, state, lengths, reverse, d_outputs, list(wanted.values()))
+    gradients_of = dict(zip(wanted, found, strict=True))
+    return [gradients_of.get(k) for k in range(len(given))]
