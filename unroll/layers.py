@@ -53,6 +53,10 @@ def _by_layer(
 ) -> list[list[Cell]]:
     """Cells by layer and direction, of one cell, of one for each layer, or as they are."""
     alone = isinstance(given, nn.Module)
+    if not alone and not isinstance(given, Sequence):
+        raise InputError(
+            f"the cell is {quoted(given)}; expected a module that computes one time step, or a list of them"
+        )
     rows: list[Any] = [given] * (num_layers or 1) if isinstance(given, nn.Module) else list(given)
     if not rows or (num_layers is not None and num_layers != len(rows)):
         raise InputError(f"there are cells for {len(rows)} layers; expected {num_layers or 'at least 1'}")

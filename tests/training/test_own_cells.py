@@ -295,6 +295,27 @@ def test_own_cell_that_does_not_fit_is_refused_before_there_is_a_run(tiny_recipe
 
 
 @pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("def __init__(self, D, H): raise SystemExit(4)", r"A\(\d+, 5\) fails: SystemExit: 4 \(.*my_cell.py:5\)"),
+        ("def forward(self, x, h): raise SystemExit(4)", r"A computes no step: SystemExit: 4 \(.*my_cell.py:5\)"),
+        (
+            "def forward(self, x, h): return h.half()",
+            r"A goes from a state of \['torch.float32'\] to \['torch.float16'\]",
+        ),
+    ],
+)
+def test_own_cell_that_leaves_or_changes_the_type_is_refused(tiny_recipe, file, body, message):
+    file.write_text(
+        "from torch import nn\n\nclass A(nn.Module):\n"
+        "    def __new__(cls, D, H): made = super().__new__(cls); made.__dict__['hidden_size'] = H; return made\n"
+        f"    {body}\n" + ("" if "__init__" in body else "    def __init__(self, D, H): super().__init__()\n")
+    )
+    with pytest.raises(InputError, match=message):
+        prepare(tiny_recipe("series", cell=f"{file.parent}/my_cell.py:A"))
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         ("class A(:\n", r"cannot be run: SyntaxError: invalid syntax \(.*my_cell.py:1\)"),

@@ -181,7 +181,19 @@ class AdaptedCell(Cell):
 
     def initial_state(self, batch_size: int) -> State:
         own = getattr(self.module, "initial_state", None)
-        return own(batch_size) if own is not None else zero_state(self.module, self.state_sizes, batch_size)
+        if own is None:
+            return zero_state(self.module, self.state_sizes, batch_size)
+        state = own(batch_size)
+        found = (state,) if isinstance(state, Tensor) else state
+        if not isinstance(found, tuple | list) or not all(isinstance(part, Tensor) for part in found):
+            raise InputError(
+                f"{self.title}.initial_state returned {quoted(state)}; expected a tensor (B, H), or a tuple of them"
+            )
+        if len(found) != len(self.state_sizes):
+            raise InputError(
+                f"{self.title}.initial_state returned {len(found)} tensors; expected {len(self.state_sizes)}"
+            )
+        return joined(found) if len(found) == 1 else tuple(found)
 
 
 def _plain_name(argument: str, usual: str) -> str:
@@ -220,18 +232,28 @@ def as_cell(module: nn.Module, state_sizes: int | Sequence[int] | None = None) -
         raise InputError(f"the cell is {quoted(module)}; expected a module that computes one time step")
     name = type(module).__name__
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    arguments = [p for p in inspect.signature(module.forward).parameters.values() if p.kind in positional]
+    arguments = [
+        p
+        for p in inspect.signature(module.forward).parameters.values()
+        if p.kind in positional and p.default in (inspect.Parameter.empty, None)  # others are options
+    ]
     state_names = [argument.name for argument in arguments[1:]]
     states = len(state_names)
     if states < 1:
         raise InputError(f"{name}.forward takes {len(arguments)} arguments; expected x and the state before the step")
     if state_sizes is None:
         hidden_size = getattr(module, "hidden_size", None)
-        if not isinstance(hidden_size, int):
+        if hidden_size is None:
             raise InputError(f"{name} has no hidden_size; give state_sizes, such as (128,) or (128, 128)")
-        state_sizes = (hidden_size,) * states
-    sizes = (state_sizes,) if isinstance(state_sizes, int) else tuple(state_sizes)
-    if not sizes or any(size < 1 for size in sizes) or states not in (1, len(sizes)):
+        check_size(f"{name}.hidden_size", hidden_size)
+        state_sizes = (hidden_size,) * (2 if isinstance(module, nn.LSTMCell) else states)
+    given = (
+        tuple(state_sizes) if isinstance(state_sizes, Sequence) and not isinstance(state_sizes, str) else (state_sizes,)
+    )
+    for size in given:
+        check_size("a size of state_sizes", size)
+    sizes = tuple(int(size) for size in given)
+    if not sizes or states not in (1, len(sizes)):
         raise InputError(
             f"state_sizes is {sizes}, but {name}.forward takes {states} tensors after x; expected one size for each"
         )

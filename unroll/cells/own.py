@@ -93,7 +93,7 @@ def check_own(cell: str, input_size: int, hidden_size: int, words: bool) -> None
     kind, call = own_type(cell), f"{name}({input_size}, {hidden_size})"
     try:
         made = kind(input_size, hidden_size)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{call} fails: {described(error, path)}; it is called with D and H") from None
     try:
         step = as_cell(made)
@@ -110,7 +110,7 @@ def check_own(cell: str, input_size: int, hidden_size: int, words: bool) -> None
     except InputError as error:
         place = _place(made, kind)
         raise InputError(f"{error}{remedy}" if place in str(error) else f"{error} ({place}){remedy}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{name} computes no step: {described(error, path)}{remedy}") from None
     shown = [tuple(getattr(t, "shape", ())) for t in new]
     wanted = [(2, size) for size in step.state_sizes]
@@ -118,6 +118,11 @@ def check_own(cell: str, input_size: int, hidden_size: int, words: bool) -> None
         begun = [tuple(t.shape) for t in parts(state)]
         raise InputError(
             f"{name} goes from a state of shapes {begun} to {shown}; expected {wanted} ({_place(made, kind)})"
+        )
+    types = [str(t.dtype) for t in parts(state)], [str(t.dtype) for t in new]
+    if types[0] != types[1]:
+        raise InputError(
+            f"{name} goes from a state of {types[0]} to {types[1]}; expected the same ({_place(made, kind)})"
         )
 
 

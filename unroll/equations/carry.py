@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from unroll.cells.base import AdaptedCell, Cell, parts
 from unroll.equations.cell import ProgramCell
 from unroll.equations.check import copies, differentiated, same, sample
-from unroll.equations.program import Program
-from unroll.equations.read import READINGS, Reader, UnreadableError, owned, read
+from unroll.equations.program import Program, UnreadableError
+from unroll.equations.read import READINGS, Reader, owned, read
 from unroll.errors import InputError
 
 

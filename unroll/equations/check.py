@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unroll.cells.base import Cell, Mask, joined, parts
+from unroll.cells.base import Cell, Mask, joined, parts, place_of
+from unroll.equations.program import UnreadableError
 
 BATCH = 3
+SCALES = 2.0**20, 2.0**-20  # gradients so much larger and smaller, which a function that clips them would change
 CLOSE = 1e-9  # how much results may differ, as a share of the largest number
 
 
@@ -53,11 +55,27 @@ def differentiated(cell: Cell, given: Sample, parameters: Iterable[Tensor]) -> l
         leaves = [*([given.x] if given.x.requires_grad else []), *given.states, *parameters]
         pairs = [(part, d) for part, d in zip(new, given.d_new, strict=True) if part.requires_grad]
         found: Sequence[Tensor | None] = ()
+        scaled: Sequence[Sequence[Tensor | None]] = ()
         try:
-            found = torch.autograd.grad([p for p, _ in pairs], leaves, [d for _, d in pairs], allow_unused=True)
+            found, *scaled = (
+                torch.autograd.grad(
+                    [p for p, _ in pairs], leaves, [d * scale for _, d in pairs], retain_graph=True, allow_unused=True
+                )
+                for scale in (1.0, *SCALES)
+            )
         except RuntimeError as error:
             if "fork" not in str(error):
                 raise
+    for scale, others in zip(SCALES, scaled, strict=False):
+        for one, other in zip(found, others, strict=True):
+            if (
+                one is not None
+                and other is not None
+                and not torch.allclose(one * scale, other, CLOSE, CLOSE * scale, equal_nan=True)
+            ):
+                raise UnreadableError(
+                    f"{place_of(cell)} changes gradients by a hook, or by a function of its own, that is not linear in them"
+                )
     of_leaves = [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=False)]
     return [*(part.detach() for part in new), *of_leaves]
 

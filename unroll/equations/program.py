@@ -80,6 +80,10 @@ def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
     return tuple(found)
 
 
+class UnreadableError(Exception):
+    """Why a cell is no step program; a sentence without its end."""
+
+
 @dataclass(frozen=True, eq=False)
 class Node:
     """One value of a program.

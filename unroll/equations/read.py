@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from unroll.cells.base import Cell, joined, parts, place_of
 from unroll.equations.cell import ProgramCell
 from unroll.equations.check import copies, sample_masks, word_indices
-from unroll.equations.program import Node, Program
+from unroll.equations.held import as_it_was, random_states, remembered, replica, restore_random
+from unroll.equations.program import Node, Program, UnreadableError
 from unroll.errors import InputError
 
-_PLAIN = frozenset((bool, int, float, str, type(None)))
-_HOLDERS = frozenset((dict, OrderedDict, list, tuple, set))
 # Sizes of the batch that no axis of a small cell is likely to have, each with a type of its own: a step may ask for both.
 READINGS = (5, torch.float64), (7, torch.float32)
 _HERE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
@@ -43,10 +41,6 @@ _RANDOM = frozenset(
     bernoulli_ exponential_ geometric_ cauchy_ log_normal_ random_ alpha_dropout feature_alpha_dropout dropout1d dropout2d
     dropout3d rrelu""".split()  # noqa: SIM905
 )
-
-
-class UnreadableError(Exception):
-    """Why a cell is no step program; a sentence without its end."""
 
 
 class Value:
@@ -258,17 +252,21 @@ def read(cell: Cell, words: bool = False) -> Program:
     hooked = next((type(m).__name__ for m in cell.modules() for key in vars(m) if _is_hook(key) and vars(m)[key]), None)
     if hooked is not None:
         raise UnreadableError(f"{hooked} has hooks, which only its own step calls")
-    widths = cell.state_sizes
-    before, generator = remembered(cell), torch.get_rng_state()
-    programs = []
-    with torch.no_grad():
-        for batch, dtype in READINGS:
-            programs.append(_read_once(cell, batch, widths, words, *copies(cell, dtype)))
-    torch.set_rng_state(generator) if not torch.equal(generator, torch.get_rng_state()) else None
-    if remembered(cell) != before:
-        raise UnreadableError(
-            f"{place_of(cell)} keeps something from one call to the next, or makes modules while it runs"
-        )
+    cell = replica(cell)
+    widths, programs = cell.state_sizes, []
+    before, numbers = remembered(cell), random_states()
+    with as_it_was(cell), torch.no_grad():
+        try:
+            for batch, dtype in READINGS:
+                programs.append(_read_once(cell, batch, widths, words, *copies(cell, dtype)))
+            if remembered(cell) != before:
+                raise UnreadableError(
+                    f"{place_of(cell)} keeps something from one call to the next, or makes modules while it runs"
+                )
+        finally:
+            drawn = restore_random(numbers)
+    if drawn:
+        raise UnreadableError(f"{place_of(cell)} draws random numbers of its own")
     first, second = programs
     for n, (one, other) in enumerate(zip(first.nodes, second.nodes, strict=False)):
         if not _alike(one, other):
@@ -365,48 +363,3 @@ def _read_once(
     program.places = list(reader.places.items())
     program.state_names = cell.state_names
     return program
-
-
-def remembered(module: nn.Module) -> list[Any]:
-    """What a module's tree holds: other than before means another program.
-
-    Plain values count by what they are, and what lists, dictionaries and objects of the author's own hold as well; tensors and
-    all else by identity.
-    """
-    return [value if type(value) in _PLAIN or type(value) is _Names else id(value) for value in held(module)]
-
-
-class _Names(tuple[Any, ...]):
-    """The names of attributes, or the keys of a dictionary."""
-
-
-def held(module: nn.Module) -> list[Any]:
-    """What a module's tree holds, in a fixed order: attributes, parameters, buffers, and what is in lists and objects there."""
-    found: list[Any] = []
-    waiting: list[Any] = [vars(module)]
-    met = {id(module)}
-    while waiting:
-        inside = waiting.pop()
-        if isinstance(inside, dict):
-            found.append(_Names(inside))
-            inside = inside.values()
-        for value in inside:
-            found.append(value)
-            kind = type(value)
-            if kind in _PLAIN or id(value) in met:
-                continue
-            if kind in _HOLDERS:
-                if value:
-                    met.add(id(value))
-                    waiting.append(value)
-            elif _holds(value):
-                met.add(id(value))
-                waiting.append(vars(value))
-    return found
-
-
-def _holds(value: Any) -> bool:
-    """Whether an object is a module, or one of the author's own with attributes."""
-    if isinstance(value, Tensor | type) or callable(value):
-        return isinstance(value, nn.Module)
-    return hasattr(value, "__dict__") and not type(value).__module__.startswith("torch")

@@ -42,7 +42,8 @@ def _clamp(s: RuleWriter, a: int, low: Any, high: Any, stops: bool = False) -> i
 def _pow(s: RuleWriter, a: int, b: int) -> int:
     exponent = s.program.value_of(b)
     if exponent is None:
-        return s.exp(s.mul(b, s.log(a)))
+        zero = s.mul(s.equal(a, 0.0), s.less(0.0, b))  # where log a has no gradient
+        return s.where(zero, 0.0, s.exp(s.mul(b, s.log(s.where(zero, 1.0, a)))))
     if exponent == 2:
         return s.mul(a, a)
     if exponent in (0.5, -0.5):

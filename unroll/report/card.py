@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from unroll.cells.own import is_own, own_parts
-from unroll.equations.read import UnreadableError, read
+from unroll.equations.program import UnreadableError
+from unroll.equations.read import read
 from unroll.errors import InputError
 from unroll.files import load_tensors, refuse_foreign, save_tensors
 from unroll.report.blocks import percent

@@ -30,7 +30,8 @@ from unroll.data.images import ImageEncoder
 from unroll.data.sentences import SentenceEncoder
 from unroll.data.series import SeriesEncoder
 from unroll.equations.emit_onnx import scan
-from unroll.equations.read import UnreadableError, read
+from unroll.equations.program import UnreadableError
+from unroll.equations.read import read
 from unroll.errors import InputError, RunError, UnrollError
 from unroll.files import refuse_foreign
 from unroll.report.pdf import write_whole

@@ -33,7 +33,7 @@ from torch import nn
 from unroll.cells.own import is_own, own_parts
 from unroll.data.batches import Encoder, Sequences
 from unroll.equations.carry import as_program
-from unroll.equations.read import UnreadableError
+from unroll.equations.program import UnreadableError
 from unroll.errors import DataError, InputError, RunError, quoted
 from unroll.files import load_header, load_tensors, locked, remove_stale, save_tensors, stale_files, write_atomically
 from unroll.models import SequenceModel

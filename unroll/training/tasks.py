@@ -17,7 +17,7 @@ from unroll.data.sentences import LAB_SENTENCES, SentenceEncoder, load_sentence_
 from unroll.data.series import SeriesEncoder, load_series_dataset, load_test_series, read_series
 from unroll.equations.carry import as_program
 from unroll.equations.cell import ProgramCell
-from unroll.equations.read import UnreadableError
+from unroll.equations.program import UnreadableError
 from unroll.errors import DataError, RecipeError, RunError
 from unroll.files import memory
 from unroll.heads import Classification

@@ -76,6 +76,7 @@ def _pointer(tensor: Tensor | None) -> int:
 
 def _rows(tensor: Tensor) -> Tensor:
     """(T, B, N) with N contiguous; the kernels take any other strides as they are."""
+    tensor = tensor.resolve_neg()
     return tensor if tensor.stride(2) == 1 or tensor.shape[2] == 1 else tensor.contiguous()
 
 
@@ -97,13 +98,13 @@ def forward(task: Task, saved: Tensor | bool) -> tuple[Tensor, Tensor, Tensor | 
     T, B, _ = x.shape
     H = W.shape[1]
     x = _rows(x)
-    h0 = h0.contiguous()
+    h0 = h0.resolve_neg().contiguous()
     W = W.contiguous()
     U = U.contiguous()
     out, h_last = W.new_empty(T, B, H), W.new_empty(B, H)
     c_last = None
     if c0 is not None:
-        c0 = c0.contiguous()
+        c0 = c0.resolve_neg().contiguous()
         c_last = W.new_empty(B, H)
     if b is not None:
         b = b.contiguous()
@@ -148,20 +149,20 @@ def backward(
     T, B, _ = x.shape
     H = W.shape[1]
     x = _rows(x)
-    h0 = h0.contiguous()
+    h0 = h0.resolve_neg().contiguous()
     W = W.contiguous()
     U = U.contiguous()
     out = out.contiguous()
     if c0 is not None:
-        c0 = c0.contiguous()
+        c0 = c0.resolve_neg().contiguous()
     if lengths is not None:
         lengths = lengths.contiguous()
     if d_out is not None:
         d_out = _rows(d_out)
     if d_h_last is not None:
-        d_h_last = d_h_last.contiguous()
+        d_h_last = d_h_last.resolve_neg().contiguous()
     if d_c_last is not None:
-        d_c_last = d_c_last.contiguous()
+        d_c_last = d_c_last.resolve_neg().contiguous()
     d_x = W.new_empty(x.shape) if needed[0] else None
     d_h0 = W.new_empty(B, H) if needed[1] else None
     d_c0 = W.new_empty(B, H) if needed[2] and c0 is not None else None

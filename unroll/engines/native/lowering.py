@@ -27,8 +27,7 @@ from unroll.engines.native.instructions import (
     share_memory,
     touched,
 )
-from unroll.equations.program import Node, Program
-from unroll.equations.read import UnreadableError
+from unroll.equations.program import Node, Program, UnreadableError
 from unroll.equations.reverse import Reverse
 
 # Where the rows of a weight gradient's product come from, in the order of `Source` in native/program.hpp.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import os
 import threading
@@ -23,8 +22,9 @@ from unroll.engines.native.library import ProgramCall, library
 from unroll.engines.native.lowering import Code, lower
 from unroll.equations.cell import ProgramCell
 from unroll.equations.check import differentiated, same, sample
-from unroll.equations.program import Program
-from unroll.equations.read import UnreadableError, held, read, remembered
+from unroll.equations.held import remembered, replica
+from unroll.equations.program import Program, UnreadableError
+from unroll.equations.read import read
 from unroll.equations.reverse import Reverse, gradients, reverse
 from unroll.errors import InputError
 
@@ -54,6 +54,7 @@ class Step:
     """
 
     def __init__(self, cell: Cell, words: bool) -> None:
+        cell = replica(cell)  # other threads may use it meanwhile
         program = self.program = read(cell, words)
         self._compiled: dict[tuple[bool, ...], Compiled] = {}
         # As they are now: another parameter or buffer in its place is another step.
@@ -85,6 +86,7 @@ class Step:
     def parted(self, given: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Inputs, states and weights of a call, as the kernels take them."""
         n, m = len(self.program.inputs), len(self.program.inputs) + len(self.program.states)
+        given = [t.resolve_neg() for t in given]
         inputs = [t if t.stride(2) == 1 or t.shape[2] == 1 else t.contiguous() for t in given[:n]]
         return inputs, [t.contiguous() for t in given[n:m]], [t.contiguous() for t in given[m:]]
 
@@ -121,24 +123,15 @@ if hasattr(os, "register_at_fork"):
 _STEPS: weakref.WeakKeyDictionary[Cell, dict[tuple[bool, bool], tuple[Any, Step | str]]] = weakref.WeakKeyDictionary()
 
 
-def _read_apart(cell: Cell, words: bool) -> Step:
-    """A `Step` read from a copy, for other threads may use the cell meanwhile; from itself where the copy is not like it."""
-    shared: dict[int, Any] = {id(value): value for value in held(cell) if isinstance(value, Tensor)}
-    try:
-        return Step(copy.deepcopy(cell, shared), words)
-    except Exception:  # such as of a function that holds the cell itself, or of an attribute that cannot be copied
-        return Step(cell, words)
-
-
 def step_of(cell: Cell, words: bool) -> Step | str:
     """The program of a cell as it is now, or why there is none; read once until the cell changes."""
-    with _READING:
+    with _READING, torch.inference_mode(False):
         now, key = remembered(cell), (words, cell.training)
         known = _STEPS.setdefault(cell, {})
         if key not in known or known[key][0] != now or not _unchanged(known[key][1]):
             found: Step | str
             try:
-                found = _read_apart(cell, words)
+                found = Step(cell, words)
             except UnreadableError as why:
                 found = str(why)
                 if "different numbers" in found:
@@ -249,9 +242,10 @@ class _Program(torch.autograd.Function):
         if saved is None:  # a second time through the same graph: the first has used up what was saved
             saved = Saved(_again(compiled, call, out, states))
         if d_out is not None:
+            d_out = d_out.resolve_neg()
             d_out = d_out if d_out.stride(2) == 1 or d_out.shape[2] == 1 else d_out.contiguous()
             call.d_out, call.d_out_time, call.d_out_batch = d_out.data_ptr(), d_out.stride(0), d_out.stride(1)
-        d_last = tuple(None if d is None else d.contiguous() for d in d_last)
+        d_last = tuple(None if d is None else d.resolve_neg().contiguous() for d in d_last)
         n, m = len(inputs), len(inputs) + len(states)
         found = [torch.empty(t.shape, dtype=t.dtype) if want else None for t, want in zip(given, needed, strict=True)]
         for k, d in enumerate(step.back.inputs):
