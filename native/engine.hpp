@@ -8,7 +8,7 @@
 namespace unroll {
 
 // Raised with every change to this interface, in unroll/engines/native/library.py as well (ABI): functions, fields, what they mean.
-constexpr int64_t abi_number = 2;
+constexpr int64_t abi_number = 3;
 
 // What the functions return. `FAILED` stands for whatever nobody thought of: no exception leaves the library.
 enum Status : int { DONE = 0, NO_MEMORY = 1, UNFIT = 2, NOT_SAVED = 3, FAILED = -1 };

@@ -279,3 +279,17 @@ def test_cell_options_and_sizes() -> None:
         unroll.as_cell(Cell(None), "6")
     with pytest.raises(InputError, match="the cell is <class"):
         unroll.Recurrent(Cell)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda s, x, h: torch.tanh(s.sums(x, h)) + torch.expm1(1e-4 * x[:, :1]) / (1e-4 * x[:, :1] + 1e-9),
+        lambda s, x, h: torch.tanh(s.sums(x, h)) + torch.log1p(x[:, :1] ** 2 * 1e-6) * 1e6,
+        lambda s, x, h: F.gelu(s.sums(x, h)),
+        lambda s, x, h: F.elu(1e-5 * s.sums(x, h)) * 1e5,
+    ],
+    ids=["expm1", "log1p", "gelu", "elu"],
+)
+def test_small_arguments_lose_nothing(step: Callable[..., Tensor]) -> None:
+    check(Cell(step))

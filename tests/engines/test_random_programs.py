@@ -75,7 +75,7 @@ def test_random_cells_under_gradcheck(seed):
 
 
 def test_random_cells_that_are_wrong_are_cut_down_to_what_is_wrong():
-    sketch = random_cell(2)
+    sketch = random_cell(6)
     found = smallest(sketch, lambda s: any("mean" in line.text for line in s.lines))
     assert len(found.lines) <= 4 < len(sketch.lines)
     assert "mean" in found.source()

@@ -228,6 +228,8 @@ class _Writer:
             (f"torch.exp({a} / {bound:.3f})", 3),
             (f"torch.log({a}.abs() + 0.5)", bound),
             (f"torch.log1p({a} * {a})", bound),
+            (f"torch.expm1(-{a}.abs())", 1),
+            (f"torch.erf({a})", 1),
             (f"torch.sqrt({a} ** 2 + 0.4)", bound + 1),
             (f"(1 + {a} * {a}).rsqrt()", 1),
             (f"{a}.abs()", bound),

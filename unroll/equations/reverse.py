@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,9 @@ DERIVATIVES: dict[str, Callable[..., tuple[int | None, ...]]] = {
     "sign": lambda s, d, y, a: (None,),
     "sin": lambda s, d, y, a: (s.mul(d, s.cos(a)),),
     "cos": lambda s, d, y, a: (s.neg(s.mul(d, s.sin(a))),),
+    "log1p": lambda s, d, y, a: (s.div(d, s.add(1.0, a)),),
+    "expm1": lambda s, d, y, a: (s.mul(d, s.exp(a)),),
+    "erf": lambda s, d, y, a: (s.mul(d, s.mul(2 / math.sqrt(math.pi), s.exp(s.neg(s.mul(a, a))))),),
     "softplus": lambda s, d, y, a: (s.mul(d, s.sigmoid(a)),),
     # Where both are the same each gets half, as torch has it.
     "maximum": lambda s, d, y, a, b: (s.mul(d, _share(s, b, a)), s.mul(d, _share(s, a, b))),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 # In the order of `Op` in native/program.hpp.
 OPS: Sequence[str] = """
     affine sum max dot load_input store_input accumulate copy add sub mul div neg sigmoid tanh relu exp log sqrt abs sign sin
-    cos softplus maximum minimum pow less equal where sigmoid_back tanh_back relu_back multiply_add
+    cos softplus log1p expm1 erf maximum minimum pow less equal where sigmoid_back tanh_back relu_back multiply_add
 """.split()  # noqa: SIM905 (a list would take a line for every name)
 NUMBER = {name: number for number, name in enumerate(OPS)}
 # Where a value lives, in the order of `Home` in native/program.hpp.

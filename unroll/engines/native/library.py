@@ -97,7 +97,7 @@ class ProgramCall(ctypes.Structure):
     )
 
 
-ABI = 2  # `abi_number` of native/engine.hpp
+ABI = 3  # `abi_number` of native/engine.hpp
 SIZES = {"Call": 8 * len(FIELDS), "AdamCall": ctypes.sizeof(AdamCall), "ReadoutCall": ctypes.sizeof(ReadoutCall)}
 SIZES["ProgramCall"] = ctypes.sizeof(ProgramCall)
 
