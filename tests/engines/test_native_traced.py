@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import setuptools  # noqa: F401  # before any test imports distutils: torch's compiler wants this one's
 import torch
 from torch import nn
 
@@ -45,7 +46,6 @@ def test_torch_compile_takes_a_layer_whole(name, words):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where the backend loads
-@pytest.mark.filterwarnings("ignore:Distutils was imported before Setuptools")  # by other libraries, in another test
 def test_torch_compile_generates_code_around_a_layer():
     torch.manual_seed(0)
     layer, x = LAYERS["lstm"](), torch.randn(5, 7, 4)

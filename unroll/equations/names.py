@@ -54,6 +54,7 @@ def author_names(program: Program) -> dict[int, str]:
     targets: dict[str, dict[Span, list[str]]] = {}
     for (file, span), nodes in program.places:
         if file not in targets:
+            linecache.checkcache(file)  # it may have been written anew since
             targets[file] = _targets("".join(linecache.getlines(file)))
         names = targets[file].get(span, [])
         if len(names) == len(nodes):
