@@ -126,6 +126,7 @@ def compiled(cell: Cell, x: Tensor) -> tuple[Callable[[], None], float]:
             outputs.append(state[0] if isinstance(state, tuple) else state)
         return torch.stack(outputs)
 
+    torch.compiler.reset()  # or it would count all cells as one function, and give up after eight
     fast = torch.compile(loop)
 
     def run() -> None:
