@@ -138,5 +138,5 @@ def parameter_sentence(found: Formulas) -> str:
 
 def parameter_caption(cell: Cell, num_layers: int, directions: int) -> str:
     total = sum(parameter.numel() for parameter in cell.parameters())
-    where = " of the first layer" * (num_layers > 1) + (", in each direction" if directions > 1 else "")
-    return f"The {count(total, 'number')} that the cell{where} learns."
+    where, ways = " of the first layer" * (num_layers > 1), " in each direction" * (directions > 1)
+    return f"The {count(total, 'number')} that the cell{where} learns{ways}."
