@@ -141,7 +141,7 @@ print(f"{times['reference'] / times['native']:.1f} times as fast as the loop")
 # %% [markdown]
 # ## 6. When a cell cannot be read
 #
-# Then the plain loop runs it, with the same numbers. `explain` says which engine would, and what stands in the way:
+# Then the plain loop runs it, with the same numbers. `explain` says which engine would run it, and why not the other:
 
 
 # %%

@@ -226,7 +226,7 @@ def test_own_cell_goes_on_from_its_program(ran, file, tmp_path, monkeypatch, cap
 def test_own_cell_without_a_program_is_not_gone_on_with(ran, file, name, why):
     folder, _, _ = ran(name)
     (folder.path / "metrics.json").unlink()
-    with pytest.raises(RunError, match=f"cannot be gone on with: {why}"):
+    with pytest.raises(RunError, match=f"cannot be resumed: {why}"):
         train(folder.recipe, folder, echo=str, resume=True)
     (folder.path / FIRST).unlink()
     with pytest.raises(RunError, match=f"{FIRST} does not exist, so that the cell is known by its source alone"):

@@ -192,7 +192,7 @@ class VariationalDropout(_Reading):
 
     Args:
         cell: a cell, or a module that computes one step (see `unroll.as_cell`).
-        inputs: share of x_t that is dropped. x_t are features; words are no numbers to be dropped.
+        inputs: share of x_t that is dropped. x_t must be features; word indices cannot be dropped.
         states: share of h_{t-1} that is dropped.
 
     Raises:

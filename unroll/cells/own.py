@@ -36,7 +36,7 @@ def own_parts(cell: str) -> tuple[Path, str]:
 
 
 def load_own(cell: str) -> None:
-    """Run the file of a cell of one's own, so that `own_type` knows its class. This executes what stands in the file.
+    """Run the file of a cell of one's own, so that `own_type` knows its class. This executes the file.
 
     Raises:
         InputError: there is no such file or class, or the file cannot be run.

@@ -328,7 +328,7 @@ MATHML = Form(
 
 
 def words(found: Formulas) -> str:
-    """The equations read aloud, a sentence each; what stands in the place of formulas for those who do not see them."""
+    """The equations read aloud, a sentence each; the text alternative of the formulas, for screen readers."""
     sentences = [f"{_left(one, WORDS, '{}')} equals {WORDS.write(one.right)}" for one in found.equations]
     return ". ".join(re.sub(r",+(?=,|$)", "", sentence) for sentence in sentences)
 

@@ -93,7 +93,7 @@ def largest_or_smallest(reader: Reader, func: Any, args: tuple[Any, ...], kwargs
         return elementwise(lambda s, a, b: getattr(s, func.__name__ + "imum")(a, b))(reader, func, args, kwargs)
     sign = 1.0 if func.__name__ in ("max", "amax") else -1.0
     found = reduction(lambda s, v, n, o: s.mul(sign, s.max(s.mul(sign, v))))(reader, func, args, kwargs)
-    return found if func.__name__ in ("amax", "amin") else [found, None]  # the indices are no numbers to go on with
+    return found if func.__name__ in ("amax", "amin") else [found, None]  # a step cannot compute with the indices
 
 
 def layer_norm(reader: Reader, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value:

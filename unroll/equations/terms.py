@@ -333,7 +333,7 @@ class _Graph:
             self.labels.setdefault(n, label)
 
     def _substitute(self, instead: dict[int, int]) -> None:
-        """Put nodes in the place of others, in all that is computed from these."""
+        """Replace nodes by others in everything that is computed from them."""
         found: dict[int, int] = {}
 
         waiting = list(self.new)

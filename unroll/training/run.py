@@ -337,15 +337,13 @@ def first_weights(folder: RunFolder) -> SequenceModel:
         raise RunError(f"{path} does not exist, so that the cell is known by its source alone; {AGAIN}")
     metadata = load_header(path)[1]
     if isinstance(metadata.get("cells"), str):
-        raise RunError(
-            f"{folder.path} cannot be gone on with: its cell is no step program ({metadata['cells']}); {AGAIN}"
-        )
+        raise RunError(f"{folder.path} cannot be resumed: its cell is no step program ({metadata['cells']}); {AGAIN}")
     model = _read(path, folder.recipe)[0]
     for row in model.layers.cells:
         for cell in row:
             if cell.training_program is None:
                 raise RunError(
-                    f"{folder.path} cannot be gone on with: its cell has a step program for evaluation only; {AGAIN}"
+                    f"{folder.path} cannot be resumed: its cell has a step program for evaluation only; {AGAIN}"
                 )
     return model.train()
 
