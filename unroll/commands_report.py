@@ -1,10 +1,9 @@
-"""The commands that make something of finished runs: report, handin, compare, export."""
+"""The commands that make something of finished runs: report, compare, export."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -26,7 +25,7 @@ FILE = click.Path(path_type=Path)
 def report(run: str, out: Path | None, title: str | None, author: str | None, draft: bool, redraw: bool) -> None:
     """Write one PDF about RUN: equations, hyperparameters, losses, test, examples, code, how to run it again."""
     from unroll.report.document import report as make
-    from unroll.report.pdf import write_pdf
+    from unroll.report.pdf import replaced_line, write_pdf
     from unroll.training.run import RunFolder
 
     folder = RunFolder(run)
@@ -38,44 +37,11 @@ def report(run: str, out: Path | None, title: str | None, author: str | None, dr
         from unroll.report.figures import draw_figures
 
         draw_figures(folder)
-    write_pdf(make(folder, title=title, author=author, draft=draft), target)
+    document = make(folder, title=title, author=author, draft=draft)
+    write_pdf(document, target)
     say(f"Report: {target}")
-
-
-@click.command(cls=Command, short_help="Make the two files of a lab's hand-in.")
-@click.argument("run", required=False)
-@click.option("--lab", required=True, metavar="NAME", help="homework, inclass, or a YAML file of your course")
-@click.option("--student-id", metavar="ID", help="your number")
-@click.option("--name", metavar="NAME", help="your name, for the title page")
-@click.option(
-    "--answers", metavar="FILE.md", type=FILE, help="your answers: Markdown, a heading such as '## 1' for each question"
-)
-@click.option("--code", metavar="FILE", type=FILE, help="your own script (.py) or notebook (.ipynb)")
-@output("where to put both files; a folder of their name if left out")
-@click.option("--draft", is_flag=True, help="build from an unfinished run too, and say what is missing")
-@click.option("--questions", is_flag=True, help="only print the lab's questions, as a file to write the answers into")
-def handin(run: str | None, lab: str, student_id: str | None, code: Path | None, questions: bool, **given: Any) -> None:
-    """Make the two files of a hand-in from RUN: the report under your name, with your answers, and your code."""
-    from unroll.report.handin import handin as make
-    from unroll.report.handin import load_lab, questions_file, unanswered_line
-
-    asked = load_lab(lab)
-    if questions:
-        say(*questions_file(asked).rstrip("\n").split("\n"))
-        return
-    if run is None:
-        raise InputError("name the run folder, as in: unroll handin runs/lstm-mnist --lab homework …")
-    if student_id is None:
-        raise InputError("a hand-in needs --student-id, as in: --student-id 313513054")
-    if code is None:
-        raise InputError("a hand-in needs your own code: --code my_lab.py (or .ipynb)")
-    from unroll.training.run import RunFolder
-
-    made = make(RunFolder(run), asked, student_id, code, **given)
-    say(f"Report: {made.pdf}", f"Code: {made.code}")
-    line = unanswered_line(asked, made.unanswered)
-    if line is not None:
-        say(line, error=True)
+    if document.replaced:
+        say(replaced_line(document.replaced), error=True)
 
 
 @click.command(cls=Command, short_help="Set several runs beside each other.")
@@ -132,4 +98,4 @@ def export(run: str, onnx: Path | None, card: bool) -> None:
             say(f"Card: {path}" if path.name == "README.md" else f"Weights: {path}")
 
 
-COMMANDS = (report, handin, compare, export)
+COMMANDS = (report, compare, export)

@@ -78,7 +78,7 @@ def guided(name: str, seconds: float, seed: int) -> None:
     with atheris.instrument_imports(include=["unroll"]):
         import unroll.commands_report
         import unroll.commands_tuning
-        import unroll.report.handin
+        import unroll.labs.handin
         import unroll.training.train  # noqa: F401
     import mutate
     from targets import TARGETS

@@ -184,7 +184,7 @@ def a_recipe_of_aliases(place: Path) -> list[str]:
 @case()
 def a_lab_of_aliases(place: Path) -> list[str]:
     (place / "x.yaml").write_text(ALIASES + "title: *i\nquestions: *i\n")
-    return ["handin", "--lab", "x.yaml", "--questions"]
+    return ["lab", "handin", "--lab", "x.yaml", "--questions"]
 
 
 @case()
@@ -230,6 +230,12 @@ def model(place: Path, name: str = "lstm-mnist") -> str:
     """A trained run."""
     shutil.copytree(targets.FIXTURES / name, place / name)
     return name
+
+
+def own_run(place: Path) -> str:
+    """The folder of a run of own code, with as little in it as may be."""
+    shutil.copytree(targets.own_run(), place / "own")
+    return "own"
 
 
 def with_metadata(place: Path, change: Callable[[dict], None], tensors: dict | None = None) -> list[str]:
@@ -322,9 +328,32 @@ def a_pipe_as_model(place: Path) -> list[str]:
 
 @case()
 def a_pipe_as_answers(place: Path) -> list[str]:
-    (place / "x.py").write_text("print(1)\n")
-    given = ["--student-id", "s1", "--name", "N", "--code", "x.py", "--draft", "--answers", pipe(place / "x.md")]
-    return ["handin", model(place), "--lab", "homework", *given]
+    given = ["--student-id", "s1", "--name", "N", "--draft", "--answers", pipe(place / "x.md")]
+    return ["lab", "handin", own_run(place), "--lab", "homework", *given]
+
+
+@case()
+def a_pipe_as_handout(place: Path) -> list[str]:
+    given = ["--student-id", "s1", "--handout", pipe(place / "x.pdf")]
+    return ["lab", "handin", own_run(place), "--lab", "homework", *given]
+
+
+@case()
+def a_handout_that_unpacks_into_gigabytes(place: Path) -> list[str]:
+    packed = zlib.compress(zlib.compress(bytes(1 << 30)))
+    head = b"%PDF-1.7\n1 0 obj <</Type/XRef /Size 2 /W[1 2 1] /Root 1 0 R /Filter[/FlateDecode/FlateDecode] /Length "
+    body = head + str(len(packed)).encode() + b">> stream\n" + packed + b"\nendstream endobj\n"
+    tail = b"startxref\n9\n%%EOF\n"
+    (place / "x.pdf").write_bytes(body + tail)
+    return ["lab", "handin", own_run(place), "--lab", "homework", "--student-id", "s1", "--handout", "x.pdf"]
+
+
+@case()
+def an_own_run_whose_files_are_elsewhere(place: Path) -> list[str]:
+    own_run(place)
+    facts = json.loads((place / "own" / "own.json").read_text()) | {"files": {"/etc/passwd": "0" * 64}}
+    (place / "own" / "own.json").write_text(json.dumps(facts))
+    return ["lab", "handin", "own", "--lab", "homework", "--student-id", "s1"]
 
 
 @case()
@@ -391,18 +420,16 @@ def a_recipe_whose_name_leads_elsewhere(place: Path) -> list[str]:
 @case()
 def a_lab_whose_name_leads_elsewhere(place: Path) -> list[str]:
     (place / "x.yaml").write_text("name: ../escaped\ntitle: T\nquestions: []\n")
-    (place / "x.py").write_text("print(1)\n")
-    given = ["--student-id", "../../escaped", "--name", "N", "--code", "x.py", "--draft"]
-    return ["handin", model(place), "--lab", "x.yaml", *given]
+    given = ["--student-id", "../../escaped", "--name", "N", "--draft"]
+    return ["lab", "handin", own_run(place), "--lab", "x.yaml", *given]
 
 
 @case(fine=True)
 def a_report_that_reads_other_files(place: Path) -> list[str]:
     text = '## 1\n\n#read("/etc/passwd") #image("/etc/passwd")\n\n![x](/etc/passwd)\n'
     (place / "x.md").write_text(text)
-    (place / "x.py").write_text("print(1)\n")
-    given = ["--student-id", "s1", "--name", "N", "--code", "x.py", "--draft", "--answers", "x.md"]
-    return ["handin", model(place), "--lab", "homework", *given]
+    given = ["--student-id", "s1", "--name", "N", "--draft", "--answers", "x.md"]
+    return ["lab", "handin", own_run(place), "--lab", "homework", *given]
 
 
 def storage(url: str) -> Make:
@@ -496,8 +523,8 @@ def campaign(only: list[str] | None, say: Callable[[str], None]) -> list[str]:
     import torch
 
     import unroll.cli
+    import unroll.labs.handin
     import unroll.report.figures
-    import unroll.report.handin
     import unroll.training.train
     import unroll.tuning.study  # noqa: F401
 

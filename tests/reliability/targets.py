@@ -5,6 +5,7 @@ A target's `read` gets a damaged file. It may return or raise `UnrollError`; wha
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -118,8 +119,35 @@ def recipes() -> list[bytes]:
     return [path.read_bytes() for path in sorted(RECIPES.glob("*.yaml"))] + [own.encode()]
 
 
+@functools.cache
+def own_run() -> Path:
+    """What `unroll lab run` leaves of a file of two lines; to be copied."""
+    from unroll.labs.run import run_lab
+
+    place = Path(tempfile.mkdtemp(prefix="unroll-fuzz-"))
+    text = "learning_rate = 0.5\nimport matplotlib.pyplot as plt; plt.plot([1, 2]); print(learning_rate)\n"
+    (place / "my_lab.py").write_text(text)
+    return run_lab(place / "my_lab.py", "homework", place / "run", echo=list, small=True).path
+
+
+@functools.cache
+def handout_seeds() -> list[bytes]:
+    """Two pages with an outline and a link."""
+    import pypdf
+    from pypdf.annotations import Link
+
+    writer = pypdf.PdfWriter()
+    for number in range(2):
+        writer.add_blank_page(200, 300)
+        writer.add_outline_item(f"Page {number}", number)
+    writer.add_annotation(0, Link(rect=(0, 0, 9, 9), url="https://x.org"))
+    made = io.BytesIO()
+    writer.write(made)
+    return [made.getvalue()]
+
+
 def labs() -> list[bytes]:
-    from unroll.report.handin import LABS
+    from unroll.labs.spec import LABS
 
     return [path.read_bytes() for path in sorted(LABS.glob("*.yaml"))]
 
@@ -189,21 +217,54 @@ def recipe(path: Path) -> Any:
 
 
 def lab(path: Path) -> Any:
-    from unroll.report.handin import load_lab, questions_file
+    from unroll.labs.spec import load_lab, questions_file
 
     return questions_file(load_lab(str(path)))
 
 
 def answers(path: Path) -> Any:
-    from unroll.report.handin import load_lab, read_answers
+    from unroll.labs.answers import read_answers
+    from unroll.labs.spec import load_lab
 
     return read_answers(path, load_lab("homework"))
 
 
 def code(path: Path) -> Any:
-    from unroll.report.handin import read_code
+    from unroll.labs.source import read_source
 
-    return read_code(path)
+    return read_source(path)
+
+
+def handout(path: Path) -> Any:
+    """A handout with a page of results behind it."""
+    from unroll.labs.handout import behind, read_handout
+
+    return behind(read_handout(path), path, handout_seeds()[0])
+
+
+def own(path: Path) -> Any:
+    """All that a report shows of a run of own code."""
+    from unroll.labs.own_run import OwnRun
+    from unroll.labs.results import how_it_was_run, sections, summary
+
+    for source in own_run().rglob("*"):
+        target = path.parent / source.relative_to(own_run())
+        if source.is_file() and target.name != path.name:
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, target)
+    run = OwnRun(path.parent)
+    return summary(run, "x.py"), sections(run, "lstm", {}, None), how_it_was_run(run, "x.py")
+
+
+def observed(path: Path) -> Any:
+    """What a child process hands back, of which another exception is a fault than that which its reader promises."""
+    from safetensors.numpy import save_file
+
+    from unroll.labs.process import read_observed
+
+    save_file({"0": np.arange(6.0).reshape(2, 3)}, path.parent / "observed.safetensors")
+    with suppress(ValueError):
+        return read_observed(path.parent, 1 << 20)
 
 
 def typeset(path: Path) -> Any:
@@ -216,7 +277,7 @@ def typeset(path: Path) -> Any:
     with suppress(UnicodeDecodeError):
         blocks = parse_markdown(path.read_text(encoding="utf-8"))
         with suppress(UnrollError):
-            set_document(Document("Title", ("left", "right"), [], blocks, replace_missing=True))
+            set_document(Document("Title", ("left", "right"), [], blocks))
 
 
 def model(path: Path) -> Any:
@@ -394,7 +455,17 @@ TARGETS = [
     ),
     Target("lab", "x.yaml", labs, mutate.of_yaml, lab, ("load_lab",)),
     Files("answers", "x.md", texts(ANSWERS), read=answers, readers=("read_answers",)),
-    Target("notebook", "x.ipynb", texts(NOTEBOOK), mutate.of_json, code, ("read_code",)),
+    Target("notebook", "x.ipynb", texts(NOTEBOOK), mutate.of_json, code, ("read_source",)),
+    Files("handout", "x.pdf", handout_seeds, read=handout, readers=("read_handout",)),
+    Target("own run", "own.json", lambda: [(own_run() / "own.json").read_bytes()], mutate.of_json, own),
+    Target(
+        "observed",
+        "observed.json",
+        lambda: [b'{"a": {"\\u0000array": "0"}, "b": [1, {"c": null}]}'],
+        mutate.of_json,
+        observed,
+        ("read_observed",),
+    ),
     Files("report text", "x.md", texts(ANSWERS), read=typeset),
     Target("model", "model.safetensors", fixture_files("model.safetensors"), mutate.of_safetensors, model, RUN_READERS),
     Target("own cell", "model.safetensors", lambda: [own_model()], mutate.of_safetensors, model, RUN_READERS),

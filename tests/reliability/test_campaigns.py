@@ -29,6 +29,8 @@ COMPOSED = {
     "load_test_sentences": "calls read_sentences",
     "load_test_series": "calls read_series",
     "read_inputs": "calls read_series",
+    "read_text": "is called by read_answers",
+    "read_code": "reads the code of a class, and no file",
 }
 
 

@@ -38,7 +38,7 @@ def recipe_file(path: Path, bars_folder: Path, name: str, **changes: object) -> 
 # Of each command: its arguments, but for those that say where to write; the option that does; what it names in a folder.
 COMMANDS = {
     "report": (["RUN"], "--out", "report.pdf"),
-    "handin": (["RUN", "--lab", "homework", "--student-id", "313513054", "--code", "MINE"], "--out", "."),
+    "lab handin": (["OWN", "--lab", "homework", "--student-id", "313513054"], "--out", "."),
     "compare": (["RUN", "OTHER"], "--figure", "v1.2.png"),
     "export": (["RUN", "--card"], "--onnx", "model.onnx"),
     "look": (["RUN"], "--out", "."),
@@ -48,6 +48,7 @@ COMMANDS = {
     "effects": (["SLOW", "FAST", "--seeds", "2"], "--out", "."),
     "tune": (["SLOW", "--space", "hidden_size=4,8", "--space", "epochs=1,2", "--trials", "2"], "--out", "."),
     "train": (["SLOW"], "--out", "."),
+    "lab run": (["OWN/code.py", "--lab", "inclass"], "--out", "."),
 }
 MORE = {"tune": ["importance.png", "importance.svg"]}  # which so short a search does not draw
 KEPT = {".lock", "study.db"}  # these two say nothing of their own; what is no database of ours, the search refuses
@@ -60,22 +61,23 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_every_command_that_is_told_where_to_write_is_here():
     told = {"--out", "--onnx", "--figure"}
-    writing = {name for name, command in cli.commands.items() if {o for p in command.params for o in p.opts} & told}
-    assert writing == set(COMMANDS)
+    commands = {**cli.commands, **{f"lab {name}": command for name, command in cli.commands["lab"].commands.items()}}
+    writing = {name for name, command in commands.items() if {o for p in command.params for o in p.opts} & told}
+    assert writing - {"lab start"} == set(COMMANDS)  # which overwrites nothing, not even what it wrote
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_file_of_someone_elses_stays_and_ones_own_is_written_anew(
-    name, unroll, bars_run, bars_folder, copied, tmp_path, monkeypatch
+    name, unroll, bars_run, bars_folder, own_run, copied, tmp_path, monkeypatch
 ):
     for key, recipe in RECIPES.items():
         monkeypatch.setitem(RECIPES, key, replace(recipe, sequences=50))
-    (tmp_path / "my_lab.py").write_text("print('my own cell')\n")
-    given = {"RUN": bars_run, "OTHER": copied(bars_run), "MINE": tmp_path / "my_lab.py"}
+    given = {"RUN": bars_run, "OTHER": copied(bars_run), "OWN": own_run()}
+    given["OWN/code.py"] = given["OWN"] / "code.py"
     given["SLOW"] = recipe_file(tmp_path, bars_folder, "slow", validation=0.2)
     given["FAST"] = recipe_file(tmp_path, bars_folder, "fast", validation=0.2, hidden_size=8)
     arguments, option, target = COMMANDS[name]
-    words = [name, *(given.get(word, word) for word in arguments), option]
+    words = [*name.split(), *(given.get(word, word) for word in arguments), option]
 
     whole = tmp_path / "whole"
     status, _, said = unroll(*words, whole / target)
@@ -89,14 +91,15 @@ def test_a_file_of_someone_elses_stays_and_ones_own_is_written_anew(
             # Every file is renamed into its place; the lists of trainings are read, and there is nothing to add.
             assert file in ("memory.json",) or (whole / file).stat().st_ino != numbers[file], file
 
-    for file in ["metrics.json"] if name == "train" else [*written, *MORE.get(name, [])]:
+    whole_folder = name in ("train", "lab run")  # which take a folder of someone else's for what it is
+    for file in ["metrics.json"] if whole_folder else [*written, *MORE.get(name, [])]:
         folder = tmp_path / "others"
         (folder / file).parent.mkdir(parents=True)
         (folder / file).write_bytes(FOREIGN[Path(file).suffix])
         before = files(folder)
         status, out, said = unroll(*words, folder / target)
         assert (status, out, said.count("\n")) == (2, "", 1), (file, said)
-        assert str(folder if name == "train" else folder / file) in said
+        assert str(folder if whole_folder else folder / file) in said
         assert files(folder) == before, file
         shutil.rmtree(folder)
 
@@ -144,22 +147,22 @@ def test_the_weights_of_another_run_are_never_replaced(unroll, bars_run, copied,
         assert (folder / "model.safetensors").read_bytes() == weights
 
 
-def test_code_that_was_handed_in_before_may_be_replaced_and_code_edited_since_may_not(unroll, bars_run, tmp_path):
-    code, out = tmp_path / "my_lab.py", tmp_path / "out"
-    hand_in = ["handin", bars_run, "--lab", "homework", "--student-id", "1", "--code", code, "--out", out]
-    code.write_text("first = 1\n")
-    assert unroll(*hand_in)[0] == 0
+def test_code_that_was_handed_in_before_may_be_replaced_and_code_edited_since_may_not(unroll, own_run, tmp_path):
+    out = tmp_path / "out"
+
+    def hand_in(code):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        return unroll("lab", "handin", own_run(code=code), "--lab", "homework", "--student-id", "1", "--out", out)
+
+    assert hand_in("first = 1\n")[0] == 0
     (copy,) = out.glob("*.py")
-    code.write_text("second = 2\n")
-    assert unroll(*hand_in)[0] == 0
+    assert hand_in("second = 2\n")[0] == 0
     assert copy.read_text() == "second = 2\n"
     copy.write_text("second = 2  # a late thought\n")
-    code.write_text("third = 3\n")
     before = files(out)
-    status, _, said = unroll(*hand_in)
+    status, _, said = hand_in("third = 3\n")
     assert (status, said.count("\n")) == (2, 1)
     assert f"{copy} was not written by this package and would be lost" in said
     assert files(out) == before
-    hand_in[hand_in.index(code)] = copy  # the late thought is what is to be handed in
-    assert unroll(*hand_in)[0] == 0
+    assert hand_in("second = 2  # a late thought\n")[0] == 0  # the late thought is what is handed in
     assert copy.read_text() == "second = 2  # a late thought\n"

@@ -230,11 +230,6 @@ def test_markdown_of_a_user_is_set_and_never_run(tmp_path, read_pdf):
     assert "\\foo" in text
 
 
-def test_a_character_that_no_font_has_is_one_line():
-    with pytest.raises(InputError, match="no font on this machine has"):
-        typeset(document("private: \U0010fffd"))
-
-
 def test_a_character_that_no_font_has_does_not_keep_a_data_set_from_being_reported(
     bars_run, copied, tmp_path, read_pdf
 ):
@@ -242,8 +237,14 @@ def test_a_character_that_no_font_has_does_not_keep_a_data_set_from_being_report
     log = (run / "log.txt").read_text()
     (run / "log.txt").write_text(log + "odd \U0010fffd end\n", encoding="utf-8")
     assert "odd \ufffd end" in read_pdf(write_pdf(report(RunFolder(run)), tmp_path / "x.pdf"))
-    with pytest.raises(InputError, match="no font on this machine has"):
-        typeset(report(RunFolder(run), author="\U0010fffd"))
+
+
+def test_what_no_font_has_is_marked_in_titles_too_and_told_in_one_line(unroll, bars_run, tmp_path, read_pdf):
+    path = tmp_path / "x.pdf"
+    status, _, err = unroll("report", bars_run, "--author", "A\U0010fffd", "--title", "\U0010fffc B", "--out", path)
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith("unroll: no font on this machine has ")
+    assert "� B A�" in read_pdf(path)
 
 
 def test_a_picture_that_is_none_is_one_line(tmp_path):
@@ -359,11 +360,11 @@ def test_only_what_played_a_part_is_a_hyperparameter(bars_run, tmp_path, read_pd
 
 
 @pytest.mark.parametrize("given", ["abc", "9" * 30, "1.5", "1_0"])
-def test_a_date_that_nobody_can_read_is_one_line(unroll, copied, bars_run, monkeypatch, given):
+def test_a_date_that_nobody_can_read_is_one_line(unroll, copied, bars_run, own_run, monkeypatch, given):
+    own = own_run()
     monkeypatch.setenv("SOURCE_DATE_EPOCH", given)
     run = copied(bars_run)
-    Path("lab.py").write_text("print(1)\n")
-    handin = ["handin", run, "--lab", "homework", "--student-id", "313513054", "--code", "lab.py"]
+    handin = ["lab", "handin", own, "--lab", "homework", "--student-id", "313513054"]
     for words in (["report", run], ["report", run, "--redraw"], handin):
         status, out, err = unroll(*words)
         assert (status, out) == (2, "")

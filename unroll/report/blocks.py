@@ -19,8 +19,8 @@ FLOATING_ROWS, FLOATING_LINES = 36, 62
 SIDES = {"l": "left", "r": "right", "w": "wide"}
 
 
-def section(title: str, label: str, level: int = 1) -> Block:
-    return {"t": "section", "title": title, "label": label, "level": level}
+def section(title: str, label: str, level: int = 1, numbered: bool = True) -> Block:
+    return {"t": "section", "title": title, "label": label, "level": level, "numbered": numbered}
 
 
 def paragraph(text: str) -> Block:

@@ -132,9 +132,7 @@ def report(folder: RunFolder, *, title: str | None = None, author: str | None = 
     parts = Parts(folder, draft)
     body = [*parts.results(), *parts.code(), *parts.again()]
     byline: list[list[Inline]] = [[{"t": "text", "v": author}]] if author else []
-    document = parts.document(title or title_of(parts.recipe, parts.described.title), body, author, byline)
-    document.replace_missing = True  # sentences of a data set may hold anything; a name must not be mutilated
-    return document
+    return parts.document(title or title_of(parts.recipe, parts.described.title), body, author, byline)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from unroll.errors import shortened
 from unroll.files import refuse_foreign, write_atomically
 from unroll.report.canvas import subplots
+from unroll.report.glyphs import with_glyphs
 from unroll.report.pdf import check_epoch
 from unroll.terminal import printable
 from unroll.training.run import RunFolder
@@ -94,14 +95,24 @@ def save_figure(figure: Figure, path: Path) -> Path:
     refuse_foreign(png, svg)
     path.parent.mkdir(parents=True, exist_ok=True)
     for file, metadata in ((svg, {"Date": None, "Creator": "unroll"}), (png, {"Software": "unroll"})):
-        content = io.BytesIO()
         with matplotlib.rc_context(STYLE):  # the style of an SVG's text and names is asked for here, not while drawing
-            figure.savefig(content, format=file.suffix[1:], dpi=150, bbox_inches="tight", metadata=metadata)
-        data = content.getvalue()
+            data = _saved(figure, file.suffix[1:], metadata)
         if file == svg:  # a text stands in a comment beside its outlines, and no XML may hold control characters
             data = data.translate(None, bytes({*range(32)} - {9, 10, 13}))
         write_atomically(file, data)
     return png
+
+
+def _saved(figure: Figure, form: str, metadata: dict[str, Any]) -> bytes:
+    content = io.BytesIO()
+
+    def save() -> None:
+        content.seek(0)
+        content.truncate()
+        figure.savefig(content, format=form, dpi=150, bbox_inches="tight", metadata=metadata)
+
+    with_glyphs(figure, save)
+    return content.getvalue()
 
 
 def as_label(text: str, most: int = 40) -> str:
@@ -138,6 +149,17 @@ def draw_loss(folder: RunFolder) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(True)
     axes.set(xlim=(0, None), ylim=(0, None))
+    return figure
+
+
+@styled
+def draw_curve(points: list[tuple[float, float]]) -> Figure:
+    """The loss against the training step; from (step, loss) to (step, loss)."""
+    figure, axes = subplots(figsize=(6.4, 3.4))
+    axes.plot(*zip(*points, strict=True), color=ACCENT, linewidth=1.2)
+    axes.set(title="Training Loss Curve", xlabel="Training step", ylabel="Loss")
+    axes.grid(True)
+    axes.set(xlim=(0, None), ylim=(min(0.0, *(y for _, y in points)), None))
     return figure
 
 

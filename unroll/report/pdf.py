@@ -24,6 +24,8 @@ from unroll.terminal import CONTROL
 
 TEMPLATE = Path(__file__).parent / "typst"
 LONGEST_TITLE = 300
+MOST_ATTEMPTS = 20  # at a text for which fonts lack characters: the compiler may not name all of them at once
+VERBATIM = ("author", "description", "keywords", "fonts")  # metadata, and names of fonts: no font sets them
 FONTS = ["New Computer Modern", "Libertinus Serif", "DejaVu Sans Mono"]
 
 
@@ -39,8 +41,8 @@ class Document:
         author: for the PDF's metadata.
         when: the document's date; also its timestamp, so that equal documents are equal files.
         files: pictures, by the name that blocks use.
-        replace_missing: in summary and body (not in title, byline and author) put � for characters that no font has;
-            without it, they are an error.
+        replaced: characters of title, byline or text that no font on this machine has; `typeset` finds them, and puts � in
+            their place. See `replaced_line`.
     """
 
     title: str
@@ -53,10 +55,10 @@ class Document:
     keywords: list[str] = field(default_factory=list)
     when: datetime.datetime | None = None
     files: dict[str, Path] = field(default_factory=dict)
-    replace_missing: bool = False
+    replaced: set[str] = field(default_factory=set)
 
     def to_json(self) -> str:
-        said = {name: value for name, value in vars(self).items() if name not in ("when", "files", "replace_missing")}
+        said = {name: value for name, value in vars(self).items() if name not in ("when", "files", "replaced")}
         date = None if self.when is None else [self.when.year, self.when.month, self.when.day]
         return json.dumps(_settable({**said, "date": date, "fonts": FONTS}), ensure_ascii=False)
 
@@ -65,7 +67,7 @@ def write_pdf(document: Document, path: Path) -> Path:
     """Set the document and write it to `path`, whole or not at all.
 
     Raises:
-        InputError: the folder cannot be written, or no font has a character that the text needs.
+        InputError: the folder cannot be written, or see `typeset`.
     """
     write_whole(path, typeset(document))
     return path
@@ -100,10 +102,11 @@ def check_epoch() -> None:
 
 
 def typeset(document: Document) -> bytes:
-    """The document as the bytes of a PDF.
+    """The document as the bytes of a PDF; what no font has is shown as �, and added to `document.replaced`.
 
     Raises:
-        InputError: no font has a character that the text needs, a picture cannot be read, or SOURCE_DATE_EPOCH is no date.
+        InputError: a title or a name is long or holds control characters, a picture cannot be read, or SOURCE_DATE_EPOCH is no
+            date.
     """
     import typst
 
@@ -118,27 +121,24 @@ def typeset(document: Document) -> bytes:
             shutil.copyfile(source, root / target)
         settings: dict[str, Any] = {"root": str(root), "pdf_standards": ["ua-1"], "timestamp": timestamp}
         failed: Any = None
-        for attempt in ("own fonts", "all fonts", "replaced"):
-            if attempt == "replaced":
-                if not document.replace_missing:
-                    break
-                document.summary, document.body = (
-                    _without(p, _missing(failed)) for p in (document.summary, document.body)
-                )
-            (root / "data.json").write_text(document.to_json(), encoding="utf-8")
+        ours = True
+        said = json.loads(document.to_json())
+        for _ in range(MOST_ATTEMPTS):
+            (root / "data.json").write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
             try:
-                return bytes(
-                    typst.compile(str(root / "report.typ"), ignore_system_fonts=attempt == "own fonts", **settings)
-                )
+                return bytes(typst.compile(str(root / "report.typ"), ignore_system_fonts=ours, **settings))
             except typst.TypstError as error:
                 failed = error
-                if not _lacks_glyph(error):
-                    break
-        if _lacks_glyph(failed):
-            what = " ".join(sorted(_missing(failed))[:10])
-            raise InputError(
-                f"no font on this machine has {quoted(what)}; install one that has, for Chinese say fonts-noto-cjk"
-            )
+            if not _lacks_glyph(failed):
+                break
+            if ours:  # the machine's own fonts help out
+                ours = False
+                continue
+            missing = _missing(failed)
+            if not missing:
+                break
+            document.replaced |= {letter for text in missing for letter in text}
+            said = {name: value if name in VERBATIM else _without(value, missing) for name, value in said.items()}
         for target, source in document.files.items():  # the compiler does not always say which picture it means
             (root / "picture.typ").write_text(f'#set document(title: "one")\n#image("{target}", alt: "one")\n')
             try:
@@ -171,6 +171,13 @@ def _settable(node: Any) -> Any:
 
 def _first_line(error: Any) -> str:
     return (str(error).splitlines() or ["without a word"])[0]
+
+
+def replaced_line(replaced: set[str]) -> str:
+    """What a command says where `Document.replaced` is not empty."""
+    first = sorted(replaced)[:10]
+    some = " ".join(first) + (" …" if len(replaced) > len(first) else "")
+    return f"unroll: no font on this machine has {quoted(some)}; shown as �. Install one that has, for Chinese say fonts-noto-cjk"
 
 
 def _missing(error: Any) -> set[str]:
