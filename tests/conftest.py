@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pypdf
@@ -25,6 +28,11 @@ install_import_hook(
     "beartype.beartype",
 )
 
+OWN_CODE = '"""My own LSTM."""\nimport torch\n\n\ndef my_cell(x, h, c):\n    return torch.tanh(x + h), c\n'
+OWN_LOG = (
+    "".join(f"Epoch [1/1], Step [{step}/469], Loss: {2.3 - step / 1000:.4f}\n" for step in range(100, 500, 100))
+    + "Test Accuracy: 94.10%\n"
+)
 ROWS = COLUMNS = 8
 AT_ONCE = "PYTEST_XDIST_WORKER" in os.environ  # whether this process is one of several that run the tests
 if AT_ONCE:
@@ -100,6 +108,92 @@ def bars_run(bars_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     train(recipe, folder, echo=lambda line: None)
     draw_figures(folder)
     return folder.path
+
+
+@pytest.fixture(scope="session")
+def sentences_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The RNN lab, with its figures."""
+    from unroll.report.figures import draw_figures
+    from unroll.training.recipe import load_recipe
+    from unroll.training.run import RunFolder
+    from unroll.training.train import train
+
+    recipe = load_recipe("rnn-sentences")
+    facts = {"unroll": "0.1.0", "processor": "a test's processor", "threads": torch.get_num_threads()}
+    facts["time"] = "2026-03-04T05:06:07+00:00"
+    folder = RunFolder.create(tmp_path_factory.mktemp("runs") / "lab", recipe, facts)
+    train(recipe, folder, echo=lambda line: None)
+    draw_figures(folder)
+    return folder.path
+
+
+@pytest.fixture
+def own_run(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder as `unroll lab run` leaves it; `changes` are to what the child process has seen."""
+
+    def make(
+        code: str = OWN_CODE,
+        log: str = OWN_LOG,
+        file: str = "my_lab.py",
+        lab: str = "homework",
+        picture: bytes | None = None,
+        engine: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> Path:
+        import datetime
+
+        from unroll.data.images import read_part
+        from unroll.labs.own_run import write_own_run
+        from unroll.labs.source import read_source
+
+        (tmp_path / "students").mkdir(exist_ok=True)
+        path = tmp_path / "students" / file
+        path.write_text(code, encoding="utf-8")
+        figures = tmp_path / "students" / "figures"
+        figures.mkdir(exist_ok=True)
+        (figures / "01.png").write_bytes(picture or small_picture())
+        predicted = read_part(None, "test")[1].astype(np.int64)
+        predicted[9412:] = (predicted[9412:] + 1) % 10
+        seen = {
+            "outcome": {"error": None},
+            "seconds": 61.5,
+            "losses": [2.3 - n / 1000 for n in range(1, 470)],
+            "figures": [{"file": "01.png", "titles": ["Ten digits"]}],
+            "hyperparameters": {"hidden_size": 64, "learning_rate": 6e-5, "batch_size": 128},
+            "optimizer": {"class": "Adam", "lr": 6e-5, "weight_decay": 0},
+            "model": {"class": "ManualLSTMClassifier", "parameters": 8138},
+            "weights": {},
+            "prediction": {"predicted": predicted},
+            "images": 10_000,
+            "versions": {"python": "3.11.2", "torch": "2.13.0"},
+            "warnings": [],
+        } | changes
+        folder = tmp_path / "run"
+        time = datetime.datetime(2026, 5, 4, 3, 2, 1, tzinfo=datetime.UTC)
+        write_own_run(
+            folder,
+            read_source(path),
+            lab=lab,
+            seed=0,
+            threads=1,
+            time=time,
+            seen=seen,
+            log=log,
+            figures=figures,
+            engine=engine or {},
+        )
+        return folder
+
+    return make
+
+
+def small_picture() -> bytes:
+    """A PNG from black to white."""
+    from PIL import Image
+
+    room = io.BytesIO()
+    Image.linear_gradient("L").save(room, "png")
+    return room.getvalue()
 
 
 @pytest.fixture

@@ -9,8 +9,17 @@ from unroll.cli import cli
 from unroll.errors import LONGEST, InputError
 from unroll.options import Command
 
-LISTED = sorted(cli.commands)
-OWN = len(cli.commands["tune"].params)  # options that are no fields of recipes, which are added when they are asked for
+COMMANDS = {
+    f"{group} {name}".strip(): command
+    for group, commands in {
+        "": cli.commands,
+        **{n: c.commands for n, c in cli.commands.items() if isinstance(c, click.Group)},
+    }.items()
+    for name, command in commands.items()
+    if not isinstance(command, click.Group)
+}
+LISTED = sorted(COMMANDS)
+OWN = len(COMMANDS["tune"].params)  # options that are no fields of recipes, which are added when they are asked for
 VALUES = [
     "",
     " ",
@@ -42,8 +51,8 @@ def parameters():
     return [
         pytest.param(name, parameter, id=f"{name} {parameter.opts[0]}")
         for name in LISTED
-        for parameter in cli.commands[name].get_params(click.Context(cli.commands[name], info_name=name))
-        if not getattr(parameter, "is_flag", False) and (name != "tune" or parameter in cli.commands[name].params[:OWN])
+        for parameter in COMMANDS[name].get_params(click.Context(COMMANDS[name], info_name=name))
+        if not getattr(parameter, "is_flag", False) and (name != "tune" or parameter in COMMANDS[name].params[:OWN])
     ]
 
 
@@ -54,7 +63,7 @@ def required(command, without):
     if not words.get(command.name):
         given = ["nowhere" for p in command.params if isinstance(p, click.Argument) and (p.required or p.nargs == -1)]
     if command.name == "handin":
-        given = ["--lab", "homework", "nowhere"]
+        given = ["--lab", "homework", "--student-id", "1", "nowhere"]
     if command.name == "memory":
         given = ["no-such-task"]
     if without in given and without.startswith("--"):
@@ -78,7 +87,7 @@ def nothing_trains(monkeypatch):
 
 @pytest.mark.parametrize(("name", "parameter"), parameters())
 def test_every_value_of_every_parameter_is_one_short_line_or_success(unroll, nothing_trains, tmp_path, name, parameter):
-    command = cli.commands[name]
+    command = COMMANDS[name]
     for value in VALUES:
         option = isinstance(parameter, click.Option)
         words = required(command, parameter.opts[0] if option else "")
@@ -89,7 +98,7 @@ def test_every_value_of_every_parameter_is_one_short_line_or_success(unroll, not
             words[place : place + 1] = [value]
         if not option and value.startswith("-"):
             words = ["--", *words]
-        status, out, err = unroll(name, *words)
+        status, out, err = unroll(*name.split(), *words)
         assert status in (0, 2), (value[:50], err[-500:])
         if status == 2:
             assert re.fullmatch(r"unroll: [^\n]+\n", err), (value[:50], err)
@@ -100,12 +109,12 @@ def test_every_value_of_every_parameter_is_one_short_line_or_success(unroll, not
 
 @pytest.mark.parametrize(("name", "parameter"), parameters())
 def test_every_option_is_given_once_unless_it_may_be_given_often(unroll, name, parameter):
-    command = cli.commands[name]
+    command = COMMANDS[name]
     assert isinstance(command, Command)
     if not isinstance(parameter, click.Option):
         return
     value = "1" if parameter.name in ("number", "layer", "length", "seeds") else "a"
-    words = [name, *required(command, parameter.opts[0]), parameter.opts[0], value, parameter.opts[0], value]
+    words = [*name.split(), *required(command, parameter.opts[0]), parameter.opts[0], value, parameter.opts[0], value]
     status, out, err = unroll(*words)
     assert (status, out) == (2, "")
     assert parameter.multiple or err == f"unroll: {parameter.opts[0]} is given 2 times; expected once\n"
@@ -120,11 +129,11 @@ def test_numbers_are_written_in_digits_alone(unroll, nothing_trains, name, param
     typed = isinstance(parameter.type, type(click.INT) | type(click.FLOAT))
     if not typed and not any(kind in str(field.annotation) for field in fields for kind in ("int", "float")):
         return
-    words = required(cli.commands[name], parameter.opts[0])
+    words = required(COMMANDS[name], parameter.opts[0])
     if name == "train":
         recipes = {"images": "lstm-mnist", "sentences": "lstm-sentences", "series": "lstm-series"}
         words[0] = next(recipes[task] for task, kind in KINDS.items() if parameter.name in kind.model_fields)
-    status, out, err = unroll(name, *words, parameter.opts[0], number)
+    status, out, err = unroll(*name.split(), *words, parameter.opts[0], number)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert f"is {number!r}; expected" in err
 

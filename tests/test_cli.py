@@ -506,7 +506,6 @@ def test_long_values_and_lists_are_shortened_in_messages():
         "bptt X",
         "compare X X",
         "export X --card",
-        "handin X --lab homework --student-id 313513054 --code a.py",
     ],
 )
 def test_a_file_in_the_place_of_a_run_is_called_a_file(unroll, tmp_path, words):

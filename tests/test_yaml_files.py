@@ -9,7 +9,7 @@ import yaml
 
 import unroll
 from unroll.errors import InputError, UnrollError
-from unroll.report.handin import load_lab
+from unroll.labs.spec import load_lab
 from unroll.training.recipe import load_recipe
 from unroll.training.run import RunFolder
 from unroll.yaml_files import MOST_BYTES, plain_value, read_yaml

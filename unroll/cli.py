@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 import unroll
-from unroll import commands_report, commands_tuning
+from unroll import commands_lab, commands_report, commands_tuning
 from unroll.errors import InputError, UnrollError, nearest, shortened
 from unroll.files import made_folder
 from unroll.options import SEEDS, Command, RecipeCommand, given_fields, output, progress, with_places
@@ -394,7 +394,7 @@ def info() -> None:
         say(f"{name}: {value}")
 
 
-for command in commands_report.COMMANDS + commands_tuning.COMMANDS:
+for command in (*commands_lab.COMMANDS, *commands_report.COMMANDS, *commands_tuning.COMMANDS):
     cli.add_command(command)
 
 

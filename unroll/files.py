@@ -200,7 +200,7 @@ def _checksum(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
 
 
 SIGNS = {
-    ".pdf": rb"/Keywords\(recurrent neural network, .{1,200}sequence classification.{0,100}\)/Creator\(Typst",
+    ".pdf": rb"/Keywords ?\(recurrent neural network(?:,|\\054) .{1,200}sequence classification.{0,100}\)\s?/Creator ?\(Typst",
     ".png": rb"\A\x89PNG.{0,4096}?tEXtSoftware\x00unroll",
     ".svg": rb"<dc:title>unroll</dc:title>",
     ".onnx": rb"\A\x08.\x12\x06unroll",

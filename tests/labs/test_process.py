@@ -1,0 +1,105 @@
+"""The child process: its limits, its ends, and what it hands back."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from unroll.errors import InputError
+from unroll.labs.child.entry import OBSERVED, hand_back
+from unroll.labs.process import Limits, read_observed, run_child
+from unroll.labs.source import read_source
+
+
+def run(folder: Path, text: str, **limits: Any) -> dict[str, Any]:
+    path = folder / "lab.py"
+    path.write_text(text, encoding="utf-8")
+    task = {
+        "name": "run",
+        "file": str(path),
+        "sha256": read_source(path).sha256,
+        "seed": 0,
+        "threads": 1,
+        "small": True,
+    }
+    return run_child(task, Limits(**{"seconds": 60, **limits}))
+
+
+def test_child_hands_back_nested_values_and_arrays(tmp_path: Path) -> None:
+    observed = {
+        "a": [1, 2.5, None, True, "测\ud800", {"x": np.arange(6.0).reshape(2, 3).T}],
+        "b": (np.float32(1.5), np.array(3), np.zeros((0, 2), bool)),
+        "c": float("nan"),
+    }
+    hand_back(tmp_path, observed)
+    found = read_observed(tmp_path, 1 << 20)
+    assert found["a"][:5] == [1, 2.5, None, True, "测?"]
+    assert np.array_equal(found["a"][5]["x"], observed["a"][5]["x"])
+    assert found["b"][0] == 1.5
+    assert found["b"][1].shape == ()
+    assert found["b"][2].shape == (0, 2)
+    assert np.isnan(found["c"])
+
+
+def test_child_hands_back_no_objects(tmp_path: Path) -> None:
+    for value in (object(), np.array([object()]), b"bytes"):
+        with pytest.raises(TypeError, match="JSON values"):
+            hand_back(tmp_path, {"a": value})
+    assert not (tmp_path / OBSERVED).exists()
+
+
+def test_child_s_data_are_bounded_and_checked(tmp_path: Path) -> None:
+    hand_back(tmp_path, {"a": np.zeros(1000)})
+    with pytest.raises(ValueError, match="more than 1,000 bytes"):
+        read_observed(tmp_path, 1000)
+    arrays = tmp_path / "observed.safetensors"
+    arrays.write_bytes(arrays.read_bytes().replace(b"[1000]", b"[1999]"))
+    with pytest.raises(ValueError, match="damaged"):
+        read_observed(tmp_path, 1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "limits", "reason", "words"),
+    [
+        ("import os\nos._exit(0)", {}, "ended", "exit status 0"),
+        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", {}, "crashed", "SIGSEGV"),
+        ("while True:\n    pass", {"seconds": 6}, "time", "after 6 seconds"),
+        ("while True:\n    print('x' * 100000)", {"output": 1 << 20}, "output", "more than 1 MB"),
+    ],
+)
+def test_child_that_ends_otherwise_is_told_in_words(
+    tmp_path: Path, text: str, limits: dict[str, Any], reason: str, words: str
+) -> None:
+    child = run(tmp_path, text, **limits)["child"]
+    assert child["reason"] == reason
+    assert words in child["message"]
+
+
+def test_child_s_memory_is_bounded(tmp_path: Path) -> None:
+    observed = run(tmp_path, "import numpy as np\nx = np.ones(1 << 30)", memory=2 << 30)
+    assert "Memory" in observed["outcome"]["error"]["type"]
+
+
+def test_child_whose_input_does_not_fit_raises_it_here(tmp_path: Path) -> None:
+    path = tmp_path / "lab.py"
+    path.write_text("x = 1", encoding="utf-8")
+    with pytest.raises(InputError, match="was changed just now"):
+        run_child({"name": "run", "file": str(path), "sha256": "0" * 64, "seed": 0, "threads": 1})
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a signal of POSIX")
+def test_a_terminal_that_is_closed_ends_the_child_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = signal.getsignal(signal.SIGHUP)
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGHUP)):
+        run(tmp_path, "import os, signal\nos.kill(os.getppid(), signal.SIGHUP)\nwhile True: pass")
+    assert signal.getsignal(signal.SIGHUP) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["lab.py"]

@@ -1,0 +1,154 @@
+"""The check of the in-class script: correct scripts in unlike styles, and scripts with one fault each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from tests.labs.scripts import (
+    FAULTS,
+    HEAD,
+    MAKE,
+    RIGHT,
+    ROWS,
+    STEP,
+    STYLES,
+    ZERO,
+    changed,
+    observe,
+)
+from unroll.labs.judge.script import CODES, REMARKS, formulas, judge_script
+from unroll.labs.problems import Problem
+
+
+def faults(problems: list[Problem]) -> list[tuple[str, str]]:
+    return [(p.check, p.code) for p in problems if p.code not in REMARKS]
+
+
+def only(problems: list[Problem]) -> list[tuple[str, str]]:
+    """The faults without those parts that a stopped script did not reach."""
+    return [fault for fault in faults(problems) if fault[1] != "rnn-not-reached"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_script_correct(style: str) -> None:
+    seen = observe(STYLES[style])
+    assert seen["stopped"] is None
+    problems = judge_script(seen)
+    assert faults(problems) == []
+    remarks = {"rnn-epoch-update"} if style in ("once an epoch", "one loss for both") else set()
+    assert {p.code for p in problems} == remarks
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_script_fault(fault: str) -> None:
+    check, code, text = FAULTS[fault]
+    compile(text, "lab.py", "exec")
+    problems = judge_script(observe(text))
+    assert only(problems) == [(check, code)]
+    assert all(p.code in CODES for p in problems)
+
+
+def test_script_two_faults_are_both_named() -> None:
+    text = changed(
+        (STEP, "s = torch.sigmoid(W @ s + U @ x + b)"),
+        ("loss_fn(logits.T", "loss_fn(torch.softmax(logits.T, 1)"),
+        ("            b -= learning_rate * b.grad\n", ""),
+    )
+    problems = judge_script(observe(text))
+    assert only(problems) == [("forward", "rnn-softmax"), ("update", "rnn-not-updated")]
+    assert "rnn-activation" in {p.code for p in problems}
+
+
+def test_script_line_and_place_of_the_first_difference() -> None:
+    text = changed(("            b_out -= learning_rate * b_out.grad\n", ""))
+    (problem,) = judge_script(observe(text))
+    assert problem.message.startswith("epoch 1, first sentence: b_out was not updated")
+    text = changed((ZERO, ""))
+    (problem,) = judge_script(observe(text))
+    assert problem.message.startswith("epoch 1, second sentence: W, U, b, W_out and b_out are updated")
+    assert text.splitlines()[(problem.line or 0) - 1].strip() == "W -= learning_rate * W.grad"
+    text = changed(("loss_fn(logits.T", "loss_fn(torch.softmax(logits.T, 1)"))
+    (problem,) = judge_script(observe(text))
+    assert "softmax" in text.splitlines()[(problem.line or 0) - 1]
+
+
+def test_script_witness_can_be_repeated() -> None:
+    text = changed((STEP, "s = torch.tanh(W @ s - U @ x + b)"))
+    problem = judge_script(observe(text))[0]
+    assert problem.witness is not None
+    space: dict[str, Any] = {"torch": torch}
+    exec(problem.witness.given, space)
+    results = []
+    for sign in (1, -1):
+        s = torch.zeros(2, 1)
+        for word in space["sentence"]:
+            x = torch.eye(5)[:, [["The", "movie", "is", "good", "bad"].index(word)]]
+            s = torch.tanh(space["W"] @ s + sign * space["U"] @ x + space["b"])
+        logits = space["W_out"] @ s + space["b_out"]
+        results.append(float(cross_entropy(logits.T, torch.tensor([space["label"]]))))
+    said = [float(part.split("loss = ")[1]) for part in (problem.witness.expected, problem.witness.got)]
+    assert said == pytest.approx(results, rel=1e-5)
+
+
+def test_script_update_witness_is_one_step() -> None:
+    text = changed(("W -= learning_rate * W.grad", "W += learning_rate * W.grad"))
+    (problem,) = judge_script(observe(text))
+    assert problem.witness is not None
+    space: dict[str, Any] = {"torch": torch}
+    exec(problem.witness.given, space)
+    exec(problem.witness.expected.replace("W = ", "expected = "), space)
+    exec(problem.witness.got.replace("W = ", "got = "), space)
+    step = space["learning_rate"] * space["gradient"].numpy()
+    np.testing.assert_allclose(space["expected"], space["W"].numpy() - step, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(space["got"], space["W"].numpy() + step, rtol=1e-4, atol=1e-6)
+
+
+def test_script_formulas_use_its_own_names() -> None:
+    assert formulas(observe(ROWS))["yours"] == ["s_t = tanh(Whh s_{t-1} + Wxh x_t + bh)", "logits = Why s_4 + by"]
+    wrong = formulas(observe(changed((STEP, "s = W @ s - U @ x + b"))))
+    assert wrong["yours"] == ["s_t = W s_{t-1} − U x_t + b", "logits = W_out s_4 + b_out"]
+    assert wrong["lab"] == ["s_t = tanh(W s_{t-1} + U x_t + b)", "logits = W_out s_4 + b_out"]
+    assert formulas(observe("x = 1\n"))["yours"] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "import torch\n",
+        "def f(:\n",
+        HEAD,
+        HEAD + MAKE,
+        HEAD + MAKE + "raise ValueError(W)\n",
+        "import torch\nx = torch.ones(1, requires_grad=True)\n(x * x).sum().backward()\n",
+    ],
+)
+def test_script_unfinished(text: str) -> None:
+    codes = {p.code for p in judge_script(observe(text))}
+    assert codes <= {
+        "rnn-not-reached",
+        "rnn-missing",
+        "rnn-no-prediction",
+        "rnn-unread",
+        "rnn-epochs",
+        "rnn-no-plot",
+        "rnn-no-history",
+        "rnn-no-losses",
+    }
+    assert codes & {"rnn-not-reached", "rnn-no-prediction"}
+
+
+def test_script_recorder_restores_what_it_patches() -> None:
+    import builtins
+
+    import matplotlib.axes
+
+    before = (torch.autograd.backward, torch.autograd.grad, builtins.print, matplotlib.axes.Axes.plot)
+    observe(RIGHT.replace("0.1, 300", "0.1, 1"))
+    observe("raise SystemError('no')")
+    assert before == (torch.autograd.backward, torch.autograd.grad, builtins.print, matplotlib.axes.Axes.plot)

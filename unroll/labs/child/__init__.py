@@ -1,0 +1,1 @@
+"""What runs in the child process, beside a student's code: it observes, and hands back data."""

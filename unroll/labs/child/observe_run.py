@@ -1,0 +1,425 @@
+"""A run of a student's own file, seen from within the child: losses, figures, hyperparameters, and its model's predictions.
+
+The model is asked for the classes of the 10,000 test images after the run, from the weights that it has then; it never sees
+their labels. What it is asked with are the student's own inputs: transformed as theirs, and in the shape that they gave it.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as modules
+from torch.utils.data import DataLoader
+
+from unroll.errors import InputError, shortened
+from unroll.labs.child.execute import execute
+from unroll.labs.child.hand_over import hand_over, scale_of
+from unroll.labs.child.served import MNIST, last_part
+from unroll.labs.child.surroundings import surroundings
+from unroll.labs.source import Source, read_source
+
+NAMES = (
+    "input_size", "hidden_size", "num_layers", "num_classes", "batch_size", "learning_rate", "lr", "num_epochs", "epochs",
+    "n", "m", "T", "seed", "dropout", "weight_decay", "momentum",
+)  # fmt: skip
+"""Hyperparameters by the labs' names."""
+MOST_FIGURES = 40
+MOST_LOSSES = 1_000_000
+IMAGES = 10_000
+WIDTH = 28
+
+# How an input of a model may hold B images, and how the images (B, 1, 28, 28) become it.
+FORMS: tuple[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]], ...] = (
+    (lambda x: x.reshape(-1, WIDTH, WIDTH), lambda v: v.reshape(-1, WIDTH, WIDTH)),
+    (lambda x: x.reshape(-1, 1, WIDTH, WIDTH), lambda v: v.reshape(-1, WIDTH, WIDTH)),
+    (lambda x: x.reshape(-1, WIDTH * WIDTH), lambda v: v.reshape(-1, WIDTH, WIDTH)),
+    (lambda x: x.reshape(-1, WIDTH * WIDTH, 1), lambda v: v.reshape(-1, WIDTH, WIDTH)),
+    (lambda x: x.reshape(-1, WIDTH, WIDTH, 1), lambda v: v.reshape(-1, WIDTH, WIDTH)),
+    (lambda x: x.reshape(-1, WIDTH, WIDTH).transpose(0, 1), lambda v: v.transpose(0, 1)),
+    (lambda x: x.reshape(-1, WIDTH, WIDTH).transpose(1, 2), lambda v: v.reshape(-1, WIDTH, WIDTH).transpose(1, 2)),
+)
+
+
+COLUMNS = len(FORMS) - 1
+"""The form whose steps are no rows."""
+
+
+def observe_run(task: dict[str, Any]) -> dict[str, Any]:
+    """Run a file, and gather what a run folder holds. Runs in the child.
+
+    Args:
+        task: ``file``, ``sha256`` of its content, ``seed``, ``threads``, ``folder`` to write figures into, and ``small``, for
+            few images.
+
+    Raises:
+        InputError: the file is another one by now.
+    """
+    source = read_source(Path(task["file"]).absolute())
+    if source.sha256 != task["sha256"]:
+        raise InputError(f"code file {task['file']} was changed just now; run it again")
+    figures = Figures(Path(task["folder"]) / "figures")
+    recorder = Recorder()
+    namespace: dict[str, Any] = {}
+    around_options = {"seed": task["seed"], "threads": task["threads"], "small": bool(task.get("small"))}
+    with surroundings(source.path, on_figure=figures.save, **around_options) as around:
+        begin = time.perf_counter()
+        with recorder:
+            outcome = execute(source, namespace, None, live)
+        seconds = time.perf_counter() - begin
+        around.keep_open()
+        test = next((part for part in reversed(around.parts) if not part.train), None)
+        predicted = {"reason": "the file ended early"} if not outcome.whole else recorder.predictions(test)
+        weights = {} if recorder.model is None else _weights(recorder.model)
+        return {
+            "outcome": {**outcome.data(), "printed": ""},
+            "seconds": seconds,
+            "losses": torch.tensor(recorder.losses, dtype=torch.float64),
+            "figures": figures.rows,
+            "hyperparameters": hyperparameters(source, namespace),
+            "optimizer": _optimizer(namespace),
+            "model": None if recorder.model is None else _about(recorder.model),
+            "weights": weights,
+            "prediction": predicted,
+            "engine": recorder.handed_over(namespace, test) if "predicted" in predicted else None,
+            "images": None if test is None else len(test),
+            "warnings": [*around.warnings, *figures.failed],
+            "versions": versions(),
+        }
+
+
+def live(content: bytes) -> None:
+    """Hand on what is printed, past `execute`'s own stdout."""
+    out = sys.__stdout__
+    if out is not None:
+        out.buffer.write(content)
+        out.buffer.flush()
+
+
+@dataclass
+class Call:
+    """A call of a model: itself, its first input, and how many inputs there were."""
+
+    model: nn.Module
+    values: Tensor
+    others: int
+
+
+class Recorder:
+    """Notes losses, and which model was called last on test images.
+
+    Attributes:
+        losses: the value of each tensor whose ``backward()`` was called, in order.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self._depth = 0
+        self._last: Call | None = None
+        self._on_test: Call | None = None
+        self._prepared: tuple[Tensor, int] | None = None  # all images (N, 28, 28), and the number of their form
+
+    @property
+    def model(self) -> nn.Module | None:
+        """That which was called last on test images, else on any."""
+        call = self._on_test or self._last
+        return None if call is None else call.model
+
+    def __enter__(self) -> Recorder:
+        self._hooks = [
+            modules.register_module_forward_pre_hook(self._enter),
+            modules.register_module_forward_hook(self._leave, always_call=True),
+        ]
+        self._backward = torch.Tensor.backward
+        torch.Tensor.backward = self._noting(torch.Tensor.backward)  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        torch.Tensor.backward = self._backward  # type: ignore[method-assign]
+        for hook in self._hooks:
+            hook.remove()
+
+    def _noting(self, backward: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(tensor: Tensor, *arguments: Any, **named: Any) -> Any:
+            if tensor.numel() == 1 and len(self.losses) < MOST_LOSSES:
+                self.losses.append(float(tensor.detach()))
+            return backward(tensor, *arguments, **named)
+
+        return noted
+
+    def _enter(self, module: nn.Module, inputs: Any) -> None:
+        self._depth += 1
+
+    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._depth = max(self._depth - 1, 0)
+        if self._depth or not inputs or not isinstance(inputs[0], Tensor):
+            return
+        logits = _logits(output)
+        # A loss is a module too, and gives one number.
+        if logits is None or logits.ndim == 0 or next(module.parameters(), None) is None:
+            return
+        call = Call(module, inputs[0].detach(), len(inputs) - 1)
+        self._last = call
+        part = last_part()
+        if (part is not None and not part.train) or (part is None and not torch.is_grad_enabled()):
+            self._on_test = call
+
+    def predictions(self, test: MNIST | None) -> dict[str, Any]:
+        """``predicted``: classes (N,) of the test images by the model; or ``reason`` why there are none."""
+        call = self._on_test or self._last
+        if call is None or test is None:
+            return {"reason": "no model was called" if call is None else "no test images were read"}
+        if call.others:
+            return {"reason": "the model is called with more than the images"}
+        try:
+            self._prepared = self._inputs(call, test)
+            if self._prepared is None:
+                return {"reason": "the model's last input holds no test images"}
+            images, form = self._prepared
+            predicted = _predict(call, images, FORMS[form][0])
+        except Exception as error:  # of the student's own code
+            return {
+                "reason": f"the model could not be called again: {shortened(f'{type(error).__name__}: {error}', 200)}"
+            }
+        return {"predicted": predicted}
+
+    def handed_over(self, namespace: dict[str, Any], test: MNIST | None) -> dict[str, Any]:
+        """What our engine needs to compute the same predictions (see `hand_over`, `scale_of`), or ``reason`` why it cannot."""
+        if self.model is None or self._prepared is None or test is None:
+            return {"reason": "no model was asked for predictions"}
+        images, form = self._prepared
+        if form == COLUMNS:
+            return {"reason": "the model is given the images' columns, and not their rows"}
+        try:
+            scale = scale_of(images, test.data / 255)
+            return scale if "reason" in scale else hand_over(namespace, self.model, WIDTH) | scale
+        except Exception as error:  # of the student's own code
+            return {"reason": shortened(f"{type(error).__name__}: {error}", 200)}
+
+    def _inputs(self, call: Call, test: MNIST) -> tuple[Tensor, int] | None:
+        """All test images (N, 28, 28) as the student's file prepares them, and in which of `FORMS` they become its input.
+
+        The input that was noted has to be made of these very images.
+        """
+        ways = (
+            [torch.stack([torch.as_tensor(image) for image, _ in DataLoader(test, batch_size=None)])]
+            if test.transform
+            else []
+        )
+        plain = test.data.to(call.values.dtype if call.values.is_floating_point() else torch.float32)
+        ways += [plain / 255, plain]
+        ways += [(plain / 255 - mean) / std for mean, std in ((0.1307, 0.3081), (0.5, 0.5))]
+        for way in ways:
+            if way.numel() != len(test) * WIDTH * WIDTH:
+                continue
+            images = way.reshape(-1, WIDTH, WIDTH).to(call.values.dtype)
+            for number, (make, images_of) in enumerate(FORMS):
+                if _is_made_of(call.values, images, make, images_of):
+                    return images, number
+        return None
+
+
+def _logits(output: Any) -> Tensor | None:
+    if isinstance(output, list | tuple):
+        output = next((value for value in output if isinstance(value, Tensor)), None)
+    return output if isinstance(output, Tensor) else None
+
+
+def _is_made_of(
+    values: Tensor, images: Tensor, make: Callable[[Tensor], Tensor], images_of: Callable[[Tensor], Tensor]
+) -> bool:
+    if values.numel() % (WIDTH * WIDTH):
+        return False
+    try:
+        found = images_of(values)
+        if found.shape[1:] != (WIDTH, WIDTH) or make(found).shape != values.shape:
+            return False
+    except (RuntimeError, IndexError):
+        return False
+    flat = images.reshape(len(images), -1)
+    return all(float((flat - image).abs().amax(1).min()) <= 1e-05 for image in found[:8].reshape(-1, WIDTH * WIDTH))
+
+
+def _predict(call: Call, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
+    model, training = call.model, call.model.training
+    batch = max(call.values.numel() // (WIDTH * WIDTH), 1)
+    model.eval()
+    try:
+        with torch.no_grad():
+            try:
+                return _classes(model, images, make, 500)
+            except Exception:
+                return _classes(model, images, make, batch)  # it may be made for one size of batch
+    finally:
+        model.train(training)
+
+
+def _classes(model: nn.Module, images: Tensor, make: Callable[[Tensor], Tensor], batch: int) -> Tensor:
+    found = []
+    for part in images.split(batch):
+        short = batch - len(part) if len(images) > batch else 0
+        part = torch.cat([part, images[:short]]) if short else part
+        logits = _logits(model(make(part)))
+        if logits is None or logits.ndim != 2 or len(logits) != len(part):
+            shape = None if logits is None else tuple(logits.shape)
+            raise ValueError(
+                f"its output for {len(part)} images has the shape {shape}; expected ({len(part)}, classes)"
+            )
+        found.append(logits.argmax(1)[: len(part) - short])
+    return torch.cat(found)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: value
+        for name, value in model.state_dict().items()
+        if isinstance(value, Tensor) and not value.is_complex()
+    }
+
+
+def _about(model: nn.Module) -> dict[str, Any]:
+    return {"class": type(model).__name__, "parameters": sum(value.numel() for value in model.parameters())}
+
+
+def _optimizer(namespace: dict[str, Any]) -> dict[str, Any] | None:
+    """Class and numbers of the last optimizer among a file's names."""
+    found = [value for value in list(namespace.values()) if isinstance(value, torch.optim.Optimizer)]
+    if not found:
+        return None
+    defaults = {name: value for name, value in found[-1].defaults.items() if _is_plain(value)}
+    return {"class": type(found[-1]).__name__, **defaults}
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is float:
+        return math.isfinite(value)
+    if type(value) in (list, tuple):
+        return len(value) <= 4 and all(map(_is_plain, value))
+    return type(value) in (bool, int) or (type(value) is str and len(value) <= 100)
+
+
+def hyperparameters(source: Source, namespace: dict[str, Any]) -> dict[str, Any]:
+    """The numbers that a file gives names to at its top, in its order, and those with the labs' names wherever they stand.
+
+    What is counted up, or set more than once, is none.
+    """
+    try:
+        tree = ast.parse(source.text)
+    except (SyntaxError, ValueError, RecursionError):
+        return {}
+    set_here: dict[str, Any] = {}
+    times: dict[str, int] = {}
+    top = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
+            targets = [node.target] * (2 if isinstance(node, ast.AugAssign) else 1)
+        for target in targets:
+            if isinstance(target, ast.Name):
+                times[target.id] = times.get(target.id, 0) + 1
+                value = getattr(node, "value", None)
+                if value is not None and (id(node) in top or target.id in NAMES):
+                    set_here.setdefault(target.id, value)
+    found = {}
+    for name, expression in set_here.items():
+        value = namespace.get(name)
+        if name not in namespace or not _is_plain(value):
+            try:
+                value = ast.literal_eval(expression)
+            except ValueError:
+                continue
+        is_number = isinstance(expression, ast.Constant | ast.UnaryOp | ast.BinOp) and not isinstance(
+            value, str | bytes
+        )
+        if _is_plain(value) and value is not None and (name in NAMES or (times[name] == 1 and is_number)):
+            found[name] = value
+    for name in NAMES:
+        if name not in found and type(namespace.get(name)) in (int, float) and name not in ("n", "m", "T"):
+            found[name] = namespace[name]
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Of what a run depends on."""
+    found = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "platform": platform.platform(terse=True),
+    }
+    for name, package in (
+        ("unroll", "unroll-rnn"),
+        ("numpy", "numpy"),
+        ("torchvision", "torchvision"),
+        ("matplotlib", "matplotlib"),
+    ):
+        try:
+            found[name] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class Figures:
+    """Writes figures into a folder as 01.png, 02.png, …; one that looks as it did before is not written again.
+
+    Attributes:
+        rows: ``file`` and ``titles`` of each.
+        failed: why others were not drawn.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        self.failed: list[str] = []
+        self._known: set[int] = set()
+
+    def save(self, figure: Any) -> None:
+        """Write a figure as it is now, if there is something in it."""
+        if len(self.rows) >= MOST_FIGURES or not (figure.axes or figure.images or figure.texts):
+            return
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        room = io.BytesIO()
+        try:
+            with _own_canvas(figure):
+                FigureCanvasAgg(figure).print_figure(room, format="png", dpi=150, bbox_inches="tight")
+        except Exception as error:  # too large for the memory, say: no reason to lose the run
+            self.failed.append(shortened(f"a figure could not be drawn: {type(error).__name__}: {error}", 200))
+            return
+        content = room.getvalue()
+        if hash(content) in self._known:
+            return
+        self._known.add(hash(content))
+        self.folder.mkdir(exist_ok=True)
+        name = f"{len(self.rows) + 1:02d}.png"
+        (self.folder / name).write_bytes(content)
+        self.rows.append({"file": name, "titles": _titles(figure)})
+
+
+@contextmanager
+def _own_canvas(figure: Any) -> Iterator[None]:
+    canvas = figure.canvas
+    try:
+        yield
+    finally:
+        figure.set_canvas(canvas)
+
+
+def _titles(figure: Any) -> list[str]:
+    top = figure.get_suptitle() if hasattr(figure, "get_suptitle") else ""
+    titles = [top, *(axes.get_title() for axes in figure.axes)]
+    return [shortened(title, 200) for title in titles if title][:30]

@@ -1,0 +1,53 @@
+"""What a check finds: problems, each with a code that is documented, a line, and a witness that can be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Code:
+    """A kind of problem.
+
+    Attributes:
+        title: what is wrong, in a short sentence, for the table of codes in the guide.
+        hints: what to look at, from vague to near; never the solution.
+    """
+
+    title: str
+    hints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Witness:
+    """One input that shows a problem, so that a person can repeat it.
+
+    Attributes:
+        given: Python to type, such as ``cell = ManualLSTMCell(2, 2)`` and its arguments, lines joined by newlines.
+        expected, got: what the lab's equations give, and what the code gave.
+    """
+
+    given: str
+    expected: str
+    got: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem.
+
+    Attributes:
+        check: which of a lab's checks found it, such as ``cell``; the lab's YAML says which item of points that belongs to.
+        code: a key of `Code`s.
+        line: of the Python text that was run (see `Source`); None where no one line is to blame.
+        message: what the code does, what the lab asks, and what the difference means, in one or two sentences.
+        about: the equation or gate, in the lab's letters, such as ``o`` or ``c_t``; None where it is none.
+        witness: see there.
+    """
+
+    check: str
+    code: str
+    line: int | None
+    message: str
+    about: str | None = None
+    witness: Witness | None = None

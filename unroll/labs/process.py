@@ -1,0 +1,263 @@
+"""The parent's side of a child process: its limits, its output, its end, and what it hands back.
+
+It is no sandbox: a student's own file runs on the student's own machine with that person's rights. The limits keep mistakes
+(endless loops, too much memory, a flood of output) from taking the machine or the check with them. On Windows there are only
+those of the clock and of the output, on macOS none of memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from unroll.errors import InputError
+from unroll.labs.child.entry import ARRAY, ARRAYS, OBSERVED, TASK, UNWRITTEN
+
+KEPT = 20_000  # characters of the end of what was printed
+NO_MEMORY = re.compile(r"bad_alloc|MemoryError|[Cc]annot allocate memory|not enough memory")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a child process.
+
+    Attributes:
+        seconds: of the clock; None: none.
+        memory: bytes that it may hold (Linux).
+        file: bytes of a file that it may write.
+        output: bytes that it may print.
+        observed: bytes that it may hand back.
+        processes: further processes and threads (Linux, not for root).
+    """
+
+    seconds: float | None = 90
+    memory: int = 6 << 30
+    file: int = 1 << 30
+    output: int = 32 << 20
+    observed: int = 1 << 30
+    processes: int = 2048
+
+
+def run_child(
+    task: dict[str, Any],
+    limits: Limits = Limits(),
+    on_text: Callable[[str], object] | None = None,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Do a task in a fresh Python process, and return what it has observed.
+
+    Args:
+        task: JSON values; ``name`` says which of `unroll.labs.child.entry.TASKS`.
+        on_text: is called with what the child prints, as it comes, from another thread.
+        folder: is used for what is written on the way, and stays; None: a temporary one.
+
+    Returns:
+        What the task's function returned: dictionaries and lists of JSON values and numpy arrays. Where the child has not
+        come to that, ``{"child": {"reason", "message", "printed"}}``: reason is ``time``, ``memory``, ``output``, ``ended``
+        (it ended itself), ``killed``, ``crashed``, ``damaged``, ``unwritten`` or ``error``; message says it in a sentence.
+
+    Raises:
+        InputError: the task's function raised it: what the student gave does not fit.
+    """
+    place = Path(tempfile.mkdtemp(prefix="unroll-lab-")) if folder is None else folder
+    try:
+        with _ended_by_signals():
+            observed = _run(task, limits, on_text, place)
+    finally:
+        if folder is None:
+            shutil.rmtree(place, ignore_errors=True)
+    child = observed.get("child")
+    if isinstance(child, dict) and child.get("reason") == "input":
+        raise InputError(str(child.get("message")))
+    return observed
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a terminal that is closed, or a kill, clean up as Ctrl-C does: the child ends, and no folder stays."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    kept: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            if (number := getattr(signal, name, None)) is not None and signal.getsignal(number) == signal.SIG_DFL:
+                kept[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _run(task: dict[str, Any], limits: Limits, on_text: Callable[[str], object] | None, place: Path) -> dict[str, Any]:
+    inner = place / "temporary"
+    inner.mkdir()
+    given = {**task, "limits": asdict(limits), "parent": os.getpid()}
+    (place / TASK).write_text(json.dumps(given), encoding="utf-8")
+    environment = {
+        **os.environ, "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "TMPDIR": str(inner), "TEMP": str(inner),
+        "TMP": str(inner), "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONUNBUFFERED": "1", "PIP_NO_INDEX": "1",
+        "PYTHONWARNINGS": "", "PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "",
+    }  # fmt: skip
+    # -P: modules that lie in the working folder are not taken for those that we import.
+    command = [sys.executable, "-P", "-m", "unroll.labs.child.entry", str(place)]
+    own: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "win32":
+        own = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, **own
+    )
+    printed = _Reader(child, limits.output, on_text)
+    try:
+        try:
+            _wait(child, limits.seconds, printed)
+            late = False
+        except subprocess.TimeoutExpired:
+            late = True
+    finally:
+        _kill(child)  # and whatever it has started
+        child.wait()
+        printed.join()
+    if printed.full:
+        return _ended("output", f"it printed more than {limits.output >> 20} MB, and was stopped", printed)
+    if late:
+        return _ended("time", f"it was stopped after {limits.seconds:g} seconds", printed)
+    if (place / OBSERVED).is_file():
+        try:
+            return read_observed(place, limits.observed)
+        except Exception as error:
+            return _ended("damaged", f"what it handed back cannot be read: {error}", printed)
+    return _why(child.returncode, limits, printed)
+
+
+def _wait(child: subprocess.Popen[bytes], seconds: float | None, printed: _Reader) -> None:
+    """Until it ends, without reaping it where the system can tell, so that its number stays its own until it is killed."""
+    end = None if seconds is None else time.monotonic() + seconds
+    pause = 0.005
+    while True:
+        if hasattr(os, "waitid"):
+            ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        else:
+            ended = child.poll() is not None
+        if ended or printed.full:
+            return
+        if end is not None and time.monotonic() > end:
+            raise subprocess.TimeoutExpired(child.args, seconds or 0)
+        printed.stopped.wait(pause)
+        pause = min(pause * 1.5, 0.05)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    with suppress(OSError):
+        if hasattr(os, "killpg"):
+            os.killpg(child.pid, signal.SIGKILL)
+        else:
+            child.kill()
+
+
+def _why(code: int, limits: Limits, printed: _Reader) -> dict[str, Any]:
+    if NO_MEMORY.search(printed.text):
+        return _ended(
+            "memory", f"it asked for more memory than it may have ({limits.memory / (1 << 30):g} GB)", printed
+        )
+    if code == UNWRITTEN:
+        return _ended("unwritten", "what was observed could not be written; is the disk full?", printed)
+    if code >= 0:
+        return _ended(
+            "ended", f"it ended its own process (exit status {code}), so that nothing can be said of it", printed
+        )
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    if name == "SIGKILL":
+        return _ended("killed", "its process was killed; perhaps the machine has too little memory", printed)
+    if name == "SIGXCPU":
+        return _ended("time", "it used more time of the processor than it may", printed)
+    return _ended("crashed", f"its process crashed ({name})", printed)
+
+
+def _ended(reason: str, message: str, printed: _Reader) -> dict[str, Any]:
+    return {"child": {"reason": reason, "message": message, "printed": printed.text}}
+
+
+class _Reader:
+    """Reads what a child prints, so that it never waits for a full pipe."""
+
+    def __init__(self, child: subprocess.Popen[bytes], most: int, on_text: Callable[[str], object] | None) -> None:
+        self.full = False
+        self.text = ""
+        self.stopped = threading.Event()
+        self._child, self._most, self._on_text = child, most, on_text
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        stream: Any = self._child.stdout
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        count = 0
+        while content := stream.read1(1 << 16):
+            count += len(content)
+            text = decode(content)
+            self.text = (self.text + text)[-KEPT:]
+            if self._on_text is not None:
+                with suppress(Exception):
+                    self._on_text(text)
+            if count > self._most:
+                self.full = True
+                break
+        self.stopped.set()
+
+    def join(self) -> None:
+        """Wait for the end of the output; not for long, since what has left the child's group may hold it open."""
+        self._thread.join(5)
+        if not self._thread.is_alive():
+            self._child.stdout.close()  # type: ignore[union-attr]
+
+
+def read_observed(folder: Path, most: int) -> dict[str, Any]:
+    """What `unroll.labs.child.entry.hand_back` wrote.
+
+    Raises:
+        ValueError: it is more than `most` bytes, damaged, or not of this form.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    files = [folder / OBSERVED, folder / ARRAYS]
+    if any(file.is_symlink() or not file.is_file() for file in files):
+        raise ValueError("a file is missing")
+    if sum(file.stat().st_size for file in files) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    try:
+        arrays = load(files[1].read_bytes())  # checks every shape against the bytes that are there
+        observed = _arrays(json.loads(files[0].read_text(encoding="utf-8")), arrays)
+    except (SafetensorError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"it is damaged ({type(error).__name__})") from None
+    if not isinstance(observed, dict):
+        raise ValueError("it is no dictionary")
+    return observed
+
+
+def _arrays(value: Any, arrays: dict[str, Any]) -> Any:
+    if isinstance(value, dict):
+        if ARRAY in value:
+            return arrays[value[ARRAY]]
+        return {name: _arrays(inner, arrays) for name, inner in value.items()}
+    return [_arrays(inner, arrays) for inner in value] if isinstance(value, list) else value
