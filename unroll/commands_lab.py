@@ -23,7 +23,7 @@ def lab() -> None:
 
 @lab.command(cls=Command, short_help="Write a file to start a lab from.")
 @click.argument("name", metavar="homework|inclass")
-@click.option("--notebook", is_flag=True, help="a notebook (my_lab.ipynb) in the place of a script (my_lab.py)")
+@click.option("--notebook", is_flag=True, help="a notebook (my_lab.ipynb) instead of a script (my_lab.py)")
 @output("where to put it; this folder if left out")
 def start(name: str, notebook: bool, out: Path | None) -> None:
     """Write my_lab.py, which has the lab's names and gaps for your own code.

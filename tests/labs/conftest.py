@@ -1,4 +1,4 @@
-"""A small PDF in the place of a lab's handout; and the hand-ins, which are no tests, are left alone."""
+"""A small PDF that stands for a lab's handout; the hand-ins, which are no tests, are left alone."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ CODES: dict[str, Code] = {
         ("Work out the gradients of the first sentence by hand.", "What is s_t where U and W are zero?"),
     ),
     "rnn-not-finite": Code(
-        "A parameter holds values that are no numbers.",
+        "A parameter holds NaN or infinite values.",
         ("Print the parameters before training.", "What does torch.empty hold?"),
     ),
     # item 2: the forward
