@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import unroll
-from unroll.engines import explain
+from unroll.engines import explain, native
 from unroll.errors import InputError
 
 SCALE = {0: 0.5}
@@ -263,6 +263,43 @@ def test_first_scans_of_several_threads_agree() -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1).item()])
+def test_random_numbers_of_another_thread_are_not_the_cells(draw: Callable[[], float]) -> None:
+    """Nor are they drawn a second time by whoever comes next."""
+    drawn: list[float] = []
+
+    def others() -> Iterator[None]:
+        for _ in range(3):  # throughout a reading, and into the next one
+            other = threading.Thread(target=lambda: drawn.append(draw()))
+            other.start()
+            other.join()
+            yield
+
+    turns = others()
+
+    def step(s: Cell, x: Tensor, h: Tensor) -> Tensor:
+        next(turns, None)
+        return torch.tanh(s.sums(x, h))
+
+    assert explain("auto", unroll.as_cell(Cell(step)), torch.randn(5, 3, 4)) == ("native", None)
+    assert len({*drawn, draw()}) == 4
+
+
+def test_cell_that_is_changed_while_it_is_scanned_has_the_references_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = unroll.Recurrent(Cell(lambda s, x, h: torch.tanh(s.sums(x, h))))
+    other, x = unroll.Recurrent(layer.cells[0][0], engine="reference"), torch.randn(5, 3, 4)
+    why_not = native.why_not
+
+    def asked(*given: Any) -> str | None:
+        """As if another thread did it right after the engine was chosen."""
+        found = why_not(*given)
+        layer.cells[0][0].module.step = lambda s, x, h: torch.tanh(s.sums(x, h) + torch.rand(1) * 1e-9)
+        return found
+
+    monkeypatch.setattr(native, "why_not", asked)
+    torch.testing.assert_close(layer(x)[0], other(x)[0])
 
 
 def test_cell_options_and_sizes() -> None:

@@ -153,20 +153,17 @@ def random_states() -> tuple[Any, ...]:
     return torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state()
 
 
-def restore_random(states: tuple[Any, ...]) -> bool:
-    """Set the random numbers back; whether any had been drawn."""
-    of_torch, of_python, of_numpy = states
-    drawn = False
-    if not torch.equal(of_torch, torch.get_rng_state()):
-        drawn = True
-        torch.set_rng_state(of_torch)
-    if of_python != random.getstate():
-        drawn = True
-        random.setstate(of_python)
-    if of_numpy is not None:
-        numpy: Any = sys.modules["numpy"]
-        now = numpy.random.get_state()
-        if now[2:] != of_numpy[2:] or not numpy.array_equal(now[1], of_numpy[1]):
-            drawn = True
-            numpy.random.set_state(of_numpy)
-    return drawn
+def drawn_since(states: tuple[Any, ...]) -> tuple[bool, ...]:
+    """Of which generators, by the places in `random_states`, numbers have been drawn since; by whom, nobody can tell."""
+    (of_torch, of_python, of_numpy), now = states, random_states()
+    of_array = of_numpy is not None and (of_numpy[2:] != now[2][2:] or (of_numpy[1] != now[2][1]).any())
+    return not torch.equal(of_torch, now[0]), of_python != now[1], bool(of_array)
+
+
+def restore_random(states: tuple[Any, ...]) -> None:
+    """Set the generators back that numbers have been drawn of."""
+    numpy: Any = sys.modules.get("numpy")
+    put = torch.set_rng_state, random.setstate, numpy and numpy.random.set_state
+    for drawn, set_state, state in zip(drawn_since(states), put, states, strict=True):
+        if drawn:
+            set_state(state)

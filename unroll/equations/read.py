@@ -20,12 +20,13 @@ from torch.overrides import TorchFunctionMode
 from unroll.cells.base import Cell, joined, parts, place_of
 from unroll.equations.cell import ProgramCell
 from unroll.equations.check import copies, sample_masks, word_indices
-from unroll.equations.held import as_it_was, random_states, remembered, replica, restore_random
+from unroll.equations.held import as_it_was, drawn_since, random_states, remembered, replica, restore_random
 from unroll.equations.program import Node, Program, UnreadableError
 from unroll.errors import InputError
 
 # Sizes of the batch that no axis of a small cell is likely to have, each with a type of its own: a step may ask for both.
 READINGS = (5, torch.float64), (7, torch.float32)
+TRIES = 5  # how often a cell is read before the random numbers that were drawn each time are its own
 _HERE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
 
 # What tells nothing of the values, or writes them on the screen; zeros and ones are looked at where they are used.
@@ -253,21 +254,7 @@ def read(cell: Cell, words: bool = False) -> Program:
     if hooked is not None:
         raise UnreadableError(f"{hooked} has hooks, which only its own step calls")
     cell = replica(cell)
-    widths, programs = cell.state_sizes, []
-    before, numbers = remembered(cell), random_states()
-    with as_it_was(cell), torch.no_grad():
-        try:
-            for batch, dtype in READINGS:
-                programs.append(_read_once(cell, batch, widths, words, *copies(cell, dtype)))
-            if remembered(cell) != before:
-                raise UnreadableError(
-                    f"{place_of(cell)} keeps something from one call to the next, or makes modules while it runs"
-                )
-        finally:
-            drawn = restore_random(numbers)
-    if drawn:
-        raise UnreadableError(f"{place_of(cell)} draws random numbers of its own")
-    first, second = programs
+    first, second = _undrawn(cell, words)
     for n, (one, other) in enumerate(zip(first.nodes, second.nodes, strict=False)):
         if not _alike(one, other):
             line = next((node.line for node in first.nodes[n:] if node.line), place_of(cell))
@@ -278,6 +265,32 @@ def read(cell: Cell, words: bool = False) -> Program:
         if name in first.constants:
             first.constants[name] = buffer.detach()  # itself and no copy, for it may be written to
     return first
+
+
+def _undrawn(cell: Cell, words: bool) -> list[Program]:
+    """A program for each of `READINGS`, during which nobody has drawn random numbers, and the cell has changed nothing.
+
+    The generators are all threads': another one may draw meanwhile, and its numbers must not come twice. A cell that draws some
+    does so at each of the `TRIES`.
+    """
+    before, numbers = remembered(cell), random_states()
+    with as_it_was(cell), torch.no_grad():
+        try:
+            for _ in range(TRIES):
+                begun = random_states()
+                programs = [
+                    _read_once(cell, batch, cell.state_sizes, words, *copies(cell, dtype)) for batch, dtype in READINGS
+                ]
+                if remembered(cell) != before:
+                    raise UnreadableError(
+                        f"{place_of(cell)} keeps something from one call to the next, or makes modules while it runs"
+                    )
+                if not any(drawn_since(begun)):
+                    return programs
+            raise UnreadableError(f"{place_of(cell)} draws random numbers of its own")
+        except BaseException:
+            restore_random(numbers)
+            raise
 
 
 def _is_hook(attribute: str) -> bool:

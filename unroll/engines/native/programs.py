@@ -155,7 +155,8 @@ def scan(
 ) -> tuple[Tensor, State]:
     """Scan `cell` over time; see `unroll.engines.reference.scan` for arguments and results."""
     step = step_of(cell, not x.is_floating_point())
-    assert isinstance(step, Step)  # or `why_not` had said so
+    if isinstance(step, str):  # another thread has changed the cell since `why_not` was asked
+        return reference.scan(cell, x, state, lengths, reverse)
     states = parts(state)
     learnt = step.tensors
     if step.tables and lengths is not None:  # what stands in the padding need not be a word
