@@ -292,6 +292,15 @@ def test_cell_remarks_are_no_faults() -> None:
     observed, _, _ = run(cells.STYLES["i and f called the other way"])
     assert [one.code for one in judge_cell(observed)] == ["remark-names"]
     assert judge_cell(observed, remarks=False) == []
+    # Beside a fault, and beside another remark, the names are still told.
+    named = cells.STYLES["i and f called the other way"]
+    codes = [one.code for one in judge_cell(run(named.replace(LAST, "h_t = o_t * c_t"))[0])]
+    assert codes == ["h-no-tanh", "remark-names"]
+    codes = [
+        one.code
+        for one in judge_cell(run(named.replace("        n =", "        self.more = nn.Linear(3, 2)\n        n ="))[0])
+    ]
+    assert codes == ["remark-names", "remark-unused"]
     assert set(CODES) >= REMARKS
 
 

@@ -66,8 +66,20 @@ def test_check_of_an_empty_starter_names_the_first_gap_once_and_gives_no_points(
     assert len(found.problems) == 1
     assert "gap 1 of 19 comes next" in found.problems[0].message
     empty = checked("inclass", starter("inclass"))
-    assert [item.awarded for item in empty.items] == [0, 0, 0, 0]
+    assert [(item.awarded, item.status) for item in empty.items] == [(None, "open")] * 4
+    for unfinished, first in ((found, "homework"), (empty, "inclass")):
+        (problem,) = unfinished.problems
+        assert 'gap(1, "' in starter(first).splitlines()[(problem.line or 0) - 1]
+        assert "line" not in problem.message
     assert any("gap 1 of 13 comes next" in line for line in lines(empty))
+
+
+def test_check_of_a_notebook_names_the_cell_of_a_gap(tmp_path: Path) -> None:
+    path = tmp_path / "my_lab.ipynb"
+    path.write_text(starter("inclass", notebook=True), encoding="utf-8")
+    found = check(path, "inclass")
+    (problem,) = found.problems
+    assert found.source.place(problem.line or 0).startswith("cell 3, line ")
 
 
 FAULT = solved("homework", ("f * c_prev + i * c_tilde", "f * c_prev - i * c_tilde"))

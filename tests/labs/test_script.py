@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from tests.labs.scripts import (
+    BACK,
     FAULTS,
     HEAD,
     MAKE,
@@ -17,11 +18,13 @@ from tests.labs.scripts import (
     ROWS,
     STEP,
     STYLES,
+    TRAIN,
+    UPDATE,
     ZERO,
     changed,
     observe,
 )
-from unroll.labs.judge.script import CODES, REMARKS, formulas, judge_script
+from unroll.labs.judge.script import CODES, REMARKS, formulas, judge_script, reached
 from unroll.labs.problems import Problem
 
 
@@ -140,7 +143,71 @@ def test_script_unfinished(text: str) -> None:
         "rnn-no-history",
         "rnn-no-losses",
     }
-    assert codes & {"rnn-not-reached", "rnn-no-prediction"}
+    # What stands behind the line that stopped it is open; what a whole script lacks is a problem.
+    seen = observe(text)
+    if seen["stopped"] is None:
+        assert codes & {"rnn-not-reached", "rnn-no-prediction"}
+        assert reached(seen) == {}
+    else:
+        assert codes == set()
+        assert not reached(seen)["prediction"]
+
+
+Z = "        for p in (W, U, b, W_out, b_out):\n            "
+ZERO_, NONE, IF = (
+    f"{Z}p.grad.zero_()\n",
+    f"{Z}p.grad = None\n",
+    f"{Z}if p.grad is not None:\n                p.grad.zero_()\n",
+)
+MOVE = UPDATE[: UPDATE.index("            for p")]
+DATA = f"{Z}if p.grad is not None:\n                p.data -= learning_rate * p.grad\n"
+
+
+@pytest.mark.parametrize(
+    ("order", "code", "line"),
+    [
+        (MOVE + ZERO_ + BACK, "rnn-update-first", "W -= "),
+        (MOVE + BACK + ZERO_, "rnn-update-first", "W -= "),
+        (DATA + IF + BACK, "rnn-update-first", "p.data -= "),
+        (ZERO_ + BACK + MOVE, "rnn-zeroed-first", "p.grad.zero_()"),
+        (BACK + ZERO_ + MOVE, "rnn-gradient-lost", "W -= "),
+        (BACK + NONE + MOVE, "rnn-gradient-lost", "W -= "),
+        (IF + DATA + BACK, "rnn-gradient-lost", "p.data -= "),
+    ],
+)
+def test_script_names_the_order_of_backward_update_and_zeroing(order: str, code: str, line: str) -> None:
+    text = changed((BACK + UPDATE, order))
+    (problem,) = [p for p in judge_script(observe(text)) if p.code not in REMARKS]
+    assert (problem.check, problem.code) == ("update", code)
+    assert "The order is " in problem.message
+    assert text.splitlines()[(problem.line or 0) - 1].strip().startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("stop", "done"),
+    [
+        ("W = torch.randn(n, n)\nraise ValueError\n", set()),
+        (MAKE.replace("n, n, requires_grad=True", "n, n") + "raise ValueError\n", set()),
+        (MAKE + "raise ValueError\n", {"values"}),
+        (MAKE + TRAIN.replace(BACK, BACK + "        raise ValueError\n"), {"values", "forward"}),
+        (
+            MAKE + TRAIN.replace("            U -=", "            raise ValueError\n            U -="),
+            {"values", "forward"},
+        ),
+        (MAKE + TRAIN + "raise ValueError\n", {"values", "forward", "update"}),
+    ],
+)
+def test_script_that_is_stopped_is_right_only_where_enough_was_seen(stop: str, done: set[str]) -> None:
+    seen = observe(HEAD + stop)
+    assert faults(judge_script(seen)) == []
+    assert {check for check, enough in reached(seen).items() if enough} == done
+
+
+def test_script_shapes_that_do_not_fit_in_the_update_are_the_update_s() -> None:
+    text = changed(("U -= learning_rate * U.grad", "U -= learning_rate * W.grad"))
+    (problem,) = judge_script(observe(text))
+    assert (problem.check, problem.code) == ("update", "rnn-shapes")
+    assert "U -= " in text.splitlines()[(problem.line or 0) - 1]
 
 
 def test_script_recorder_restores_what_it_patches() -> None:

@@ -19,6 +19,7 @@ from tests.labs.training_faults import FAULTS
 from tests.labs.training_files import HEAD, LOADERS, LOOP, MODEL, STYLES, TESTING, WHOLE, swapped
 from unroll.labs.check import check
 from unroll.labs.child import few_batches
+from unroll.labs.child.execute import described
 from unroll.labs.child.observe_training import TrainingRecorder
 from unroll.labs.judge.testing import numbers
 from unroll.labs.judge.training import CODES, REMARKS, judge_training, reached
@@ -74,7 +75,7 @@ def observe(text: str, whole: bool = False) -> dict[str, Any]:
                 exec(compile(text, name, "exec"), namespace)
             except Exception as error:
                 print("stopped by", repr(error))
-                outcome["error"] = {"type": type(error).__name__, "message": str(error), "line": None}
+                outcome["error"] = described(error, name)
     finally:
         pyplot.show = shown
         pyplot.close("all")
@@ -114,6 +115,63 @@ def test_training_check_tells_the_lines_of_faults() -> None:
         line = found(text)[code]
         assert line is not None
         assert (words or "print(f'Test") in text.splitlines()[line - 1]
+
+
+def test_training_check_points_at_the_line_that_counts_wrongly() -> None:
+    total, correct = "        total += labels.size(0)\n", "        correct += (predicted == labels).sum().item()\n"
+    for words, code, *changes in [
+        ("total += 1", "counts-batches", (total, "        total += 1\n")),
+        ("total = total + 1", "counts-batches", (total, "        total = total + 1\n")),
+        (
+            "accuracy = correct / n",
+            "counts-batches",
+            (
+                "print(f'Test Accuracy: {100 * correct / total",
+                "n = len(test_loader)\naccuracy = correct / n\nprint(f'Test Accuracy: {100 * accuracy",
+            ),
+        ),
+        ("correct = (predicted", "last-batch-only", (correct, correct.replace("+=", "="))),
+        ("total += len(train_dataset)", "wrong-denominator", (total, "        total += len(train_dataset) / 2\n")),
+        (
+            "correct += (predicted == labels).float",
+            "mean-of-batches",
+            ("(test_dataset, batch_size=batch_size", "(test_dataset, batch_size=64"),
+            (total, "        total += 1\n"),
+            (correct, "        correct += (predicted == labels).float().mean().item()\n"),
+        ),
+    ]:
+        text = swapped(*changes)
+        ((name, line),) = found(text).items()
+        assert name == code
+        assert text.splitlines()[(line or 0) - 1].strip().startswith(words)
+
+
+ZERO, BACK, STEP = "        optimizer.zero_grad()\n", "        loss.backward()\n", "        optimizer.step()\n"
+HAND = "        for p in model.parameters():\n            p.data -= learning_rate * p.grad\n"
+HAND_ZERO = "        for p in model.parameters():\n            p.grad.zero_()\n"
+HAND_NONE = "        for p in model.parameters():\n            p.grad = None\n"
+
+
+@pytest.mark.parametrize(
+    ("order", "code", "said"),
+    [
+        (STEP + ZERO + BACK, "training-order", "step() stands between the forward and its backward()"),
+        (ZERO + STEP + BACK, "step-without-gradients", "step() stands before backward()"),
+        (BACK + ZERO + STEP, "step-without-gradients", "zero_grad() stands between backward() and step()"),
+        (HAND + HAND_NONE + BACK, "training-order", "The update stands before the first backward()"),
+        (HAND_ZERO + BACK + HAND, "training-order", "Gradients are zeroed before the first backward()"),
+        (BACK + HAND_NONE + HAND, "training-order", "None again before the update"),
+    ],
+)
+def test_training_check_names_an_order_that_cannot_be(order: str, code: str, said: str) -> None:
+    (problem,) = [p for p in judge_training(observe(swapped((ZERO + BACK + STEP, order)))) if p.code not in REMARKS]
+    assert problem.code == code
+    assert said in problem.message
+
+
+def test_training_check_takes_no_other_none_for_a_gradient() -> None:
+    assert found(swapped((ZERO, "        None.zero_()\n"))) == {}
+    assert found(swapped((STEP, STEP + "        model.fc.weight.grad = None.grad\n"), (ZERO, ""))) == {}
 
 
 def test_training_check_names_the_missing_parameters() -> None:
@@ -350,6 +408,6 @@ def test_training_check_numbers_of_a_text() -> None:
 
 
 def test_training_check_codes_have_titles_and_hints() -> None:
-    used = {code for code, _ in FAULTS.values()} | REMARKS
+    used = {code for code, _ in FAULTS.values()} | REMARKS | {"training-order"}
     assert used == set(CODES)
     assert all(code.title and code.hints for code in CODES.values())

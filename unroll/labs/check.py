@@ -13,7 +13,7 @@ from unroll.labs.judge import cell as judge_cell
 from unroll.labs.judge import classifier as judge_classifier
 from unroll.labs.judge import script as judge_script
 from unroll.labs.judge import training as judge_training
-from unroll.labs.problems import Code, Problem
+from unroll.labs.problems import Code, Problem, at_gap
 from unroll.labs.process import Limits, run_child
 from unroll.labs.source import Source, guess_lab, read_source
 from unroll.labs.spec import CHECKS, Lab, load_lab
@@ -252,6 +252,7 @@ def judge(source: Source, lab: Lab, seen: dict[str, Any]) -> Checked:
         script = seen["script"]
         problems = _judged(judge_script.judge_script, script, CHECKS["rnn"])
         formulas = _safe(judge_script.formulas, script) or {}
+        reached = _safe(judge_script.reached, script) or {}
     elif "cell" in seen:
         problems = _judged(judge_cell.judge_cell, seen["cell"], ["cell"])
         formulas = _safe(judge_cell.formulas, seen["cell"]) or {}
@@ -323,18 +324,16 @@ def _stopped(seen: dict[str, Any], problems: Sequence[Problem]) -> Problem | Non
             f"stopped here after {SECONDS:g} seconds on few images: an endless loop, or more epochs than a check can wait for. "
             "What comes after it was not looked at.",
         )
-    error = outcome["error"]
+    error = None if outcome["error"] is None else at_gap(outcome["error"])
     if error is None and outcome["line"] is not None and any(p.code in NOTHING for p in problems):
         return Problem("file", "file-ends", outcome["line"], "The file ends itself here (sys.exit).")
     if error is not None and error["message"] and any(error["message"].rstrip(".") in p.message for p in problems):
         return None
-    if error is None or any(
-        p.line == error["line"] is not None and p.code not in {*REMARKS, "rnn-not-reached"} for p in problems
-    ):
+    if error is None or any(p.line == error["line"] is not None and p.code not in REMARKS for p in problems):
         return None
     if error["type"] == "SystemExit":
         return Problem("file", "file-ends", error["line"], f"The file ends itself here: {error['message']}")
     said = f"Python says {error['type']}: {error['message']}" if error["message"] else f"Python says {error['type']}"
-    if error["type"] == "NotImplementedError" and error["message"]:  # a gap of a starter, which says where it is
-        return Problem("file", "file-raises", None, f"The file is not finished: {error['message']}")
+    if error["type"] == "NotImplementedError" and error["message"]:  # a gap of a starter, which says what is missing
+        return Problem("file", "file-raises", error["line"], f"The file is not finished: {error['message']}")
     return Problem("file", "file-raises", error["line"], said)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -19,13 +18,13 @@ from pathlib import Path
 from unroll.errors import InputError, RunError
 from unroll.files import TEMPORARY
 from unroll.labs.own_run import Failure, OwnRun, write_own_run
+from unroll.labs.problems import GAP
 from unroll.labs.process import Limits, run_child
 from unroll.labs.source import Source, read_source
 from unroll.terminal import printable, say
 
 LIMITS = Limits(seconds=None, memory=16 << 30, file=4 << 30, output=64 << 20, observed=2 << 30)
 THREADS = 4
-GAP = re.compile(r"line (?P<line>\d{1,6}): gap (?P<number>\d+ of \d+) comes next: (?P<what>.*)")
 """What a starter says of its first gap (see `unroll/labs/starter`)."""
 
 

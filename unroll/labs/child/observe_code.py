@@ -25,14 +25,18 @@ def read_code(text: str) -> dict[str, Any]:
     """Return what is asked of the text, as JSON values.
 
     ``steps``: calls of ``….step()`` but for schedulers', each with ``line`` and whether it stands under a condition;
-    ``backward``: whether a gradient is asked for anywhere; ``prints``: per call of ``print``, its lines and whether all that it
-    prints are constants; ``shown``: lines of a bare expression, which a notebook displays; ``made``: per class that is called,
-    the lines, and whether it is in a loop over epochs; ``loops``: per ``for``, its lines and whether it is left early;
-    ``other_output``, ``other_pictures``: other ways of showing. Text that is no Python gives none of them.
+    ``backward``: whether a gradient is asked for anywhere; ``backwards`` and ``grads``: the lines of ``.backward`` and ``.grad``;
+    ``prints``: per call of ``print``, its lines and whether all that it prints are constants; ``fractions``: see `_fractions`;
+    ``shown``: lines of a bare expression, which a notebook displays; ``made``: per class that is called, the lines, and whether
+    it is in a loop over epochs; ``loops``: per ``for``, its lines and whether it is left early; ``other_output``,
+    ``other_pictures``: other ways of showing. Text that is no Python gives none of them.
     """
     facts: dict[str, Any] = {
         "steps": [],
         "backward": False,
+        "backwards": [],
+        "grads": [],
+        "fractions": [],
         "prints": [],
         "shown": [],
         "made": {},
@@ -46,12 +50,55 @@ def read_code(text: str) -> dict[str, Any]:
         return facts | {"backward": True, "other_output": True, "other_pictures": True}
     reader = _Reader(facts, _constants(tree))
     reader.visit(tree)
+    facts["fractions"] = _fractions(tree)
     facts["shown"] = [
         node.lineno
         for node in tree.body
         if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Call | ast.Constant)
     ]
     return facts
+
+
+def _fractions(tree: ast.AST) -> list[dict[str, Any]]:
+    """The quotients that each print shows, worked out there or in a name that it shows.
+
+    Each has ``print`` and ``end``, the lines of the print, its own ``line``, and ``above`` and ``below``: for every name in them
+    the lines of the statements that change it, and whether each ``adds`` to it.
+    """
+    made: dict[str, list[ast.expr]] = {}
+    changed: dict[str, list[dict[str, Any]]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AugAssign):
+            for goal in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(goal, ast.Name):
+                    made.setdefault(goal.id, []).append(node.value)
+                    adds = isinstance(node, ast.AugAssign) or goal.id in _names(node.value)
+                    changed.setdefault(goal.id, []).append({"line": node.lineno, "adds": adds})
+        elif isinstance(node, ast.FunctionDef):
+            made[node.name] = [r.value for r in ast.walk(node) if isinstance(r, ast.Return) and r.value is not None]
+    found = []
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"):
+            continue
+        waiting: list[ast.expr] = list(node.args)
+        known = set[str]()
+        while waiting:
+            value = waiting.pop()
+            quotients = [n for n in ast.walk(value) if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)]
+            for quotient in quotients:
+                sides = {
+                    side: [one for name in sorted(_names(part)) for one in changed.get(name, [])]
+                    for side, part in (("above", quotient.left), ("below", quotient.right))
+                }
+                found.append({"print": node.lineno, "end": node.end_lineno, "line": quotient.lineno, **sides})
+            for name in _names(value) - known if not quotients else ():
+                known.add(name)
+                waiting += made.get(name, [])
+    return found
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
 
 
 def _constants(tree: ast.AST) -> set[str]:
@@ -118,6 +165,7 @@ class _Reader(ast.NodeVisitor):
         self._other(node.attr)
         if node.attr in ("backward", "grad"):
             self.facts["backward"] = True
+            self.facts["grads" if node.attr == "grad" else "backwards"].append(node.lineno)
         self.generic_visit(node)
 
     def _other(self, name: str) -> None:

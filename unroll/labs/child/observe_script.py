@@ -280,7 +280,7 @@ class ScriptRecorder:
             return
         if (
             given
-            and name != "requires_grad_"
+            and name not in ("requires_grad_", "requires_grad=", "grad=")
             and (name.endswith(("_", "=")) or (name.startswith("__i") and name.endswith("__")))
         ):
             self._change(name, given[0], line, grads)
@@ -300,7 +300,8 @@ class ScriptRecorder:
         """An in-place call: an update where its target is a parameter, or shares a parameter's memory."""
         for one, tensor in self._last.items():
             if target is tensor or (target.numel() == tensor.numel() and target.data_ptr() == tensor.data_ptr()):
-                self._updates.setdefault(one, {"call": name, "line": line, "grad": grads})
+                idle = tensor.is_leaf and (tensor.grad is None or not bool(tensor.grad.any()))
+                self._updates.setdefault(one, {"call": name, "line": line, "grad": grads, "idle": idle})
 
     def _target(self, line: int) -> str | None:
         """The name that the statement on a line is assigned to."""
@@ -375,6 +376,7 @@ class ScriptRecorder:
             "shape": list(tensor.shape),
             "requires_grad": tensor.requires_grad,
             "leaf": tensor.is_leaf,
+            "grad": tensor.is_leaf and tensor.grad is not None,
             "line": line,
             "call": call,
         }
@@ -483,12 +485,15 @@ class ScriptRecorder:
         rows = self._losses if self._by_hand() else self._passes
         named = {} if rows else {n: t for n, t in self._named().items() if t.is_floating_point() and t.numel() <= SMALL}
         final = {name: array_of(t) for name, t in self._last.items()}
+        stopped = self._stopped or stop_of(outcome)
+        if stopped is not None:
+            stopped = stopped | {"code": linecache.getline(self.filename, stopped["line"] or 0).strip()}
         ended = self._named()
         for name in {name for row in rows for name in row["values"]}:
             if name in ended and ended[name].numel() <= NUMBERS:
                 final[name] = array_of(ended[name])
         return {
-            "stopped": self._stopped or stop_of(outcome),
+            "stopped": stopped,
             "failed": self._failed,
             "passes": [
                 {k: v for k, v in row.items() if k not in ("values", "before", "after")}

@@ -550,6 +550,7 @@ class TrainingRecorder:
         names = {id(value): name for name, value in reversed(list(namespace.items())) if not name.startswith("_")}
         return {
             "stopped": stopped,
+            "error": outcome.get("error"),
             "printed": str(outcome.get("printed", ""))[-20_000:],
             "counts": album.counts,
             "distinct": album.distinct,

@@ -11,7 +11,7 @@ from unroll.labs.judge.cell_codes import CODES, REMARKS
 from unroll.labs.judge.equations import EquationsJudge
 from unroll.labs.judge.step_equations import Equations, Gate, find_equations
 from unroll.labs.judge.weights import number, short
-from unroll.labs.problems import Problem, Witness
+from unroll.labs.problems import Problem, Witness, at_gap
 
 __all__ = ["CODES", "REMARKS", "formulas", "judge_cell"]
 
@@ -121,7 +121,8 @@ class _Judge(EquationsJudge):
             self.say("no-cell", f"No cell was found: {seen['reason']}.")
 
     def _failed(self, error: dict[str, Any]) -> None:
-        name, said = self.seen["name"], _said(error)
+        name, error = self.seen["name"], at_gap(error)
+        said = _said(error)
         if self.seen.get("plain_class") is not None:
             said += f" ({name} is no nn.Module)"
         if error["stage"] == "look":
@@ -333,6 +334,6 @@ def _of(sizes: Any, k: int) -> str:
 
 def _said(error: dict[str, Any]) -> str:
     message = error["message"].rstrip(".")
-    if error["type"] == "NotImplementedError" and message:  # a gap of a starter, which says where it is
+    if error["type"] == "NotImplementedError" and message:  # a gap of a starter, which says what is missing
         return str(message)
     return f"{error['type']}: {message}" if message else str(error["type"])

@@ -13,7 +13,7 @@ import numpy as np
 from unroll.labs.judge.classifier_codes import CODES, REMARKS, fault
 from unroll.labs.judge.logits import head_problems
 from unroll.labs.judge.reading import Reading, shown
-from unroll.labs.problems import Problem, Witness
+from unroll.labs.problems import Problem, Witness, at_gap
 
 __all__ = ["CODES", "REMARKS", "judge_classifier"]
 
@@ -38,6 +38,7 @@ def _once(problems: list[Problem]) -> list[Problem]:
 
 
 def _unread(observed: dict[str, Any]) -> Problem:
+    observed = at_gap(observed)
     if observed["status"] == "unread":
         return fault(
             "classifier-unread", observed.get("line"), f"The classifier could not be looked at: {observed['why']}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unroll.labs.judge.cell_codes import REMARKS
 from unroll.labs.judge.step_equations import Equations, Gate, Record, find_equations
 from unroll.labs.judge.weights import WeightsJudge, number
 
@@ -40,8 +41,9 @@ class EquationsJudge(WeightsJudge):
         hidden = any(one.code in ("forbidden", "mixed") for one in self.found)
         if len(self.found) == before and not hidden and not (found.c_right and found.h_right):
             self._differs(record, found, p, q)
-        if not self.found:
-            self._remarks(record, found)
+        self._names(found)
+        if all(one.code in REMARKS for one in self.found) and (unused := self._unused()):
+            self.say("remark-unused", f"The step is right.{unused}")
         if len(self.found) > start:
             self._add_witness(start, p, q)
 
@@ -318,20 +320,18 @@ class EquationsJudge(WeightsJudge):
             about=parts[0] if parts else None,
         )
 
-    def _remarks(self, record: Record, found: Equations) -> None:
+    def _names(self, found: Equations) -> None:
         f, i = found.f, found.i
         if f is not None and i is not None and f.name and i.name:
             swapped = f.name[:1].lower() == "i" and i.name[:1].lower() == "f"
             if swapped:
                 self.say(
                     "remark-names",
-                    f"{f.name} multiplies c_{{t-1}} and {i.name} the candidate: the same model, but the lab calls them f and i.",
+                    f"{f.name} multiplies c_{{t-1}} and {i.name} the candidate. That by itself is the same model, but the lab "
+                    "calls them f and i.",
                     f.line,
                     "c_t",
                 )
-        unused = self._unused()
-        if unused:
-            self.say("remark-unused", f"The step is right.{unused}")
 
 
 def _named(gate: Gate | None) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from unroll.labs.judge.script_codes import CODES, REMARKS
 from unroll.labs.judge.script_match import SENTENCES, Match, Run, find_match, missing
-from unroll.labs.judge.script_prediction import prediction_problems
+from unroll.labs.judge.script_prediction import prediction_problems, predictions
 from unroll.labs.judge.script_reference import How, forward, loss_of
 from unroll.labs.judge.script_roles import ROLES, role_by_name
 from unroll.labs.judge.script_steps import followed
@@ -18,7 +18,7 @@ from unroll.labs.judge.script_update import update_problems
 from unroll.labs.judge.script_values import values_problems, wrong_shape
 from unroll.labs.problems import Problem, Witness
 
-__all__ = ["CODES", "REMARKS", "formulas", "judge_script"]
+__all__ = ["CODES", "REMARKS", "formulas", "judge_script", "reached"]
 
 
 def judge_script(observed: dict[str, Any]) -> list[Problem]:
@@ -39,9 +39,9 @@ def judge_script(observed: dict[str, Any]) -> list[Problem]:
     if stop is not None and not _explains(found, stop):
         found.append(stop)
     seen = {p.code for p in found}
-    if not seen & {"rnn-reassigned", "rnn-outside-no-grad", "rnn-update-first", "rnn-no-leaf"}:
+    if not any(p.check == "update" for p in found) and "rnn-no-leaf" not in seen:
         found += update_problems(run, match, found)
-    found += _reached(run, found)
+    found += _absent(run, found)
     faulty = any(p.code not in REMARKS for p in found)
     found += prediction_problems(run, match, faulty)
     order = ("values", "forward", "update", "prediction")
@@ -483,8 +483,27 @@ def _witness(run: Run, match: Match) -> Witness | None:
 # --- what was not reached -------------------------------------------------------------------------------------------------------
 
 
-def _reached(run: Run, found: list[Problem]) -> list[Problem]:
-    """One problem for each of items 1 to 3 of which nothing was seen."""
+def reached(observed: dict[str, Any]) -> dict[str, bool]:
+    """For each check, whether enough was seen for "nothing wrong" to mean that it is right."""
+    run = Run(observed)
+    if run.seen.get("stopped") is None:
+        return {}  # what is missing is a problem then
+    match = find_match(run) or (followed(run) if run.by_hand else None)
+    named = {role_by_name(name): about for name, about in run.names.items()}
+    # A parameter may ask for its gradient on a later line than the one that makes it.
+    made = all(role in named and named[role]["requires_grad"] for role in ROLES)
+    return {
+        "values": made or match is not None,
+        "forward": bool(run.rows),
+        "update": len(run.rows) > 2,  # so that two updates are known, and whether gradients were zeroed between
+        "prediction": len(predictions(run, match)) == 2,
+    }
+
+
+def _absent(run: Run, found: list[Problem]) -> list[Problem]:
+    """One problem for each of items 1 to 3 of which a script that was not stopped has nothing."""
+    if run.seen.get("stopped") is not None:
+        return []
     checks = {p.check for p in found if p.code not in REMARKS}
     missed = []
     if not run.names:
@@ -493,8 +512,7 @@ def _reached(run: Run, found: list[Problem]) -> list[Problem]:
         missed.append(("forward", "The script ends before a loss was computed and backward() called on it."))
     if not run.rows or (len(run.rows) == 1 and not run.seen["updates"]):
         missed.append(("update", "The script ends before a parameter was updated."))
-    line = (run.seen.get("stopped") or {}).get("line")
-    return [Problem(check, "rnn-not-reached", line, text) for check, text in missed if check not in checks]
+    return [Problem(check, "rnn-not-reached", None, text) for check, text in missed if check not in checks]
 
 
 # --- formulas -------------------------------------------------------------------------------------------------------------------

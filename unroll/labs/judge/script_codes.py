@@ -148,6 +148,10 @@ CODES: dict[str, Code] = {
         "The update stands before the backward() whose gradients it needs.",
         ("In which order do the gradients come to be?",),
     ),
+    "rnn-zeroed-first": Code(
+        "A gradient is zeroed before the first backward() has made it.",
+        ("What is a .grad before the first backward()?", "In which order do backward(), update and zeroing stand?"),
+    ),
     "rnn-optimizer": Code("An optimizer does the update.", ("What does one step of it compute? Write that.",)),
     "rnn-update-differs": Code(
         "A parameter moves otherwise than by the learning rate times its gradient.",

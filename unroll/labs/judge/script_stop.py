@@ -18,6 +18,7 @@ class _Error:
     text: str
     line: int | None
     place: str
+    code: str = ""
 
 
 def stop_problem(run: Run, match: Match | None) -> Problem | None:
@@ -38,12 +39,13 @@ def stop_problem(run: Run, match: Match | None) -> Problem | None:
         ("does not require grad and does not have a grad_fn", _no_gradient),
         ("NoneType", _none),
         (
-            r"shapes? cannot be multiplied|size mismatch|must match the size|Expected input batch_size|not have the same",
+            r"shapes? cannot be multiplied|size mismatch|must match the size|Expected input batch_size|not have the same"
+            r"|invalid for input of size|match the broadcast shape",
             _shapes,
         ),
     ):
         if re.search(pattern, text):
-            return make(run, _Error(text, error.get("line"), place))
+            return make(run, _Error(text, error.get("line"), place, error.get("code", "")))
     return None
 
 
@@ -129,16 +131,23 @@ def _made_anew(run: Run, names: list[str], place: str) -> Problem:
 
 
 def _none(run: Run, error: _Error) -> Problem | None:
-    if not run.rows:
-        if run.by_hand or not run.names:
+    if not run.seen["count"]:
+        if not run.rows or not run.seen["backward"]:
             return None
+        if re.search("zero_|fill_", f"{error.text} {error.code}"):
+            return Problem(
+                "update",
+                "rnn-zeroed-first",
+                error.line,
+                "The gradients are zeroed before the first backward(), and a .grad is None until then. The order is backward(), "
+                "update, zeroing; zeroing may come first only where it passes over a .grad that is None.",
+            )
         return Problem(
             "update",
             "rnn-update-first",
             error.line,
-            "The update uses gradients before the first backward(): a .grad is None until then. The order is "
-            "forward, backward(), "
-            "update.",
+            "The update uses gradients before the first backward(): a .grad is None until then. The order is forward, "
+            "backward(), update, zeroing.",
         )
     anew = [
         name
@@ -149,6 +158,22 @@ def _none(run: Run, error: _Error) -> Problem | None:
         problem = _made_anew(run, anew, error.place)
         lines = [run.seen["ended"][n]["line"] for n in anew if run.seen["ended"][n]["line"]]
         return Problem(problem.check, problem.code, min(lines, default=error.line), problem.message)
+    last = len(run.rows) - 1
+    if run.rows[last]["kind"] != "backward" or run.by_hand:
+        return None
+    lost = [
+        name
+        for name, about in run.seen["ended"].items()
+        if role_by_name(name) and about["grad"] is False and run.fresh(last, name) is not None
+    ]
+    if lost:
+        return Problem(
+            "update",
+            "rnn-gradient-lost",
+            error.line,
+            f"{error.place}: backward() has computed the gradient{'s' * (len(lost) > 1)} of {joined(lost)}, and "
+            f"{'they are' if len(lost) > 1 else 'it is'} None again before the update. The order is backward(), update, zeroing.",
+        )
     return None  # a parameter without a gradient is told of by the forward
 
 
@@ -164,12 +189,14 @@ def _shapes(run: Run, error: _Error) -> Problem:
     wide = _widened(run)
     if wide is not None:
         return wide
+    # After a backward(), and with no product of the next forward yet: it is the update's line.
+    updates = run.seen["count"] > 0 and "multiplied" not in error.text and not any(c["with"] for c in run.seen["open"])
     return Problem(
-        "forward",
+        "update" if updates else "forward",
         "rnn-shapes",
         error.line,
         f"Shapes do not fit on this line (PyTorch said: {error.text[:120]}). {shapes}.",
-        "s_t",
+        None if updates else "s_t",
     )
 
 

@@ -40,15 +40,9 @@ def update_problems(run: Run, match: Match | None, found: list[Problem]) -> list
         ]
     if not run.rows:
         return []
-    if run.by_hand and (run.seen.get("stopped") or not _any_move(run)):
-        if run.seen["backward"] and run.seen.get("stopped"):
-            line = run.seen["stopped"]["line"]
-            text = "The script ends before backward() is called: if the update stands before it, there are no gradients to use."
-            return (
-                [Problem("update", "rnn-update-first", line, text)]
-                if "NoneType" in run.seen["stopped"]["message"]
-                else []
-            )
+    if run.by_hand and run.seen.get("stopped") and not _any_move(run):
+        return []  # backward() may have been to come
+    if run.by_hand and not _any_move(run):
         return [
             Problem(
                 "update",
@@ -222,6 +216,18 @@ class _Moves:
     # --- in words -------------------------------------------------------------------------------------------------------
 
     def _never(self) -> list[Problem]:
+        idle = [one["line"] for name, one in self.run.seen["updates"].items() if one["idle"] and name in self.names]
+        if idle:
+            return [
+                Problem(
+                    "update",
+                    "rnn-gradient-lost",
+                    min(idle),
+                    f"When the update is made, the gradients of {joined(self.names)} are zeros, so that nothing moves: they are "
+                    "zeroed between backward() and the update, or backward() stands after it. The order is backward(), update, "
+                    "zeroing.",
+                )
+            ]
         return [
             Problem(
                 "update",
@@ -335,9 +341,11 @@ def _line(run: Run, name: str | None) -> int | None:
     updates = run.seen["updates"]
     if name in updates:
         return int(updates[name]["line"])
-    if len(run.rows) > 1:
-        names = run.rows[1].get("names", {})
-        for about in ([names[name]] if name in names else []) if name is not None else names.values():
-            if about["line"] is not None and about["line"] != run.names.get(name or "", {}).get("line"):
-                return int(about["line"])
-    return min((int(one["line"]) for one in updates.values()), default=None)
+    first = min((int(one["line"]) for one in updates.values()), default=None)
+    if name is None and first is not None:
+        return first
+    names = run.rows[1].get("names", {}) if len(run.rows) > 1 else {}
+    for one, about in names.items():
+        if name in (None, one) and about["line"] not in (None, run.names.get(one, {}).get("line")):
+            return int(about["line"])
+    return first

@@ -90,6 +90,7 @@ class Seen:
         self.optimizers: list[dict[str, Any]] = observed["optimizers"]
         self.code: dict[str, Any] = observed["code"]
         self.stopped: bool = bool(observed["stopped"] or observed["truncated"])
+        self.error: dict[str, Any] = observed.get("error") or {}
         self.first_test: int = observed["counts"]["train"]
         self.tests: int = observed["counts"]["test"]
         self.distinct_tests: int = observed["distinct"]["test"]

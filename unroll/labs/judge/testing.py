@@ -192,14 +192,14 @@ def _number(seen: Seen, tested: list[Pass], add: Any) -> None:
     for told in printed:
         if told in constant:
             continue
-        text, line = told["text"], told["line"]
+        text = told["text"]
         witness = Witness(
             f"the {count} test images of a short run", f"{right} / {count} = {right / count:.6g}", text[:80]
         )
         if right and batches > 1 and _same(text, [right / batches, right / batches / 100]):
             add(
                 "counts-batches",
-                line,
+                _counting(seen, done, told, "below"),
                 f"The right answers are divided by the {batches} batches, not by the images: {truth}.",
                 witness,
             )
@@ -207,7 +207,7 @@ def _number(seen: Seen, tested: list[Pass], add: Any) -> None:
         if len(set(done.sizes)) > 1 and _same(text, [_mean(done), 1 - _mean(done)]):
             add(
                 "mean-of-batches",
-                line,
+                _counting(seen, done, told, "above"),
                 f"The accuracies of the batches are averaged as if all were of one size; the last has {done.sizes[-1]} images, "
                 f"the others {done.sizes[0]}: {truth}, and the average of the batches is {100 * _mean(done):.2f}%.",
                 witness,
@@ -217,7 +217,7 @@ def _number(seen: Seen, tested: list[Pass], add: Any) -> None:
         if batches > 1 and last != right and _same(text, [last / done.sizes[-1], last / count, last / done.sizes[0]]):
             add(
                 "last-batch-only",
-                line,
+                _counting(seen, done, told, "above", adds=False),
                 f"Only the last batch is counted ({last} right of {done.sizes[-1]}): {truth}. The counts begin anew each time.",
                 witness,
             )
@@ -227,7 +227,7 @@ def _number(seen: Seen, tested: list[Pass], add: Any) -> None:
         if other is not None:
             add(
                 "wrong-denominator",
-                line,
+                _counting(seen, done, told, "below"),
                 f"The right answers are divided by {other}, not by the {count} images: {truth}.",
                 witness,
             )
@@ -243,6 +243,28 @@ def _number(seen: Seen, tested: list[Pass], add: Any) -> None:
             f"the {count} test images of a short run", f"{right} / {count} = {right / count:.6g}", told["text"][:80]
         )
         add("accuracy-differs", told["line"], f"What is printed is not the share of right answers: {truth}.", witness)
+
+
+def _counting(seen: Seen, done: Pass, printed: dict[str, Any], side: str, adds: bool = True) -> int | None:
+    """The line that counts what stands above or below a printed quotient; else that of the quotient, or of the print.
+
+    Args:
+        adds: whether it is to be a line that adds to a count, or one that begins it anew.
+    """
+    mine = [q for q in seen.code["fractions"] if q["print"] <= (printed["line"] or 0) <= (q["end"] or q["print"])]
+    around = [loop for loop in seen.code["loops"] if loop["line"] < (done.line or 0) <= loop["end"]]
+    lines: set[int] = {q["line"] for q in mine}
+    if around and mine:
+        loop = max(around, key=lambda loop: loop["line"])
+        within = {
+            one["line"]
+            for q in mine
+            for one in q[side]
+            if one["adds"] == adds and loop["line"] < one["line"] <= loop["end"]
+        }
+        lines = within or lines
+    told: int | None = printed["line"]
+    return lines.pop() if len(lines) == 1 else told
 
 
 def _last_line_only(prints: list[dict[str, Any]]) -> bool:

@@ -6,6 +6,7 @@ Only what was reached is judged: where a file stopped, nothing is said to be mis
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from typing import Any
 
@@ -55,6 +56,10 @@ _CODES = {
     "step-once-an-epoch": Code(
         "one step is made for all the batches of an epoch",
         ("How often is step() called, and how often backward()?", "To which loop does each of the lines belong?"),
+    ),
+    "training-order": Code(
+        "zeroing, backward and step stand in an order that cannot be",
+        ("In which order do zero_grad, backward and step stand?", "What is a .grad before the first backward()?"),
     ),
     "step-without-gradients": Code(
         "the step is made when there are no gradients",
@@ -233,6 +238,10 @@ def _updates(seen: Seen, add: Any) -> None:
     steps_wait = any(
         step["under_if"] for step in seen.code["steps"]
     )  # such as every fourth batch: a short run may not reach it
+    order = _order(seen)
+    if order is not None:
+        add("training-order", *order, "gradients")
+        return
     if not backwards:
         over = not seen.stopped or len(seen.training_losses) > 1
         if over and not seen.code["backward"] and seen.training_losses:
@@ -283,6 +292,36 @@ def _updates(seen: Seen, add: Any) -> None:
             continue
         if _model(seen, number, model, steps, steps_wait, add):
             break
+
+
+def _order(seen: Seen) -> tuple[int | None, str] | None:
+    """Line and message, where Python or torch has refused an order of zeroing, backward and update."""
+    told = "The order is forward, backward(), step, with zeroing before backward()."
+    last = seen.backwards[-1] if seen.backwards else None
+    if last is not None and "modified by an inplace operation" in (last.get("refused") or ""):
+        begun = max(last["forwards"], default=None)
+        if begun is not None and any(begun < step["at"] < last["at"] for step in seen.kinds["step"]):
+            return last["line"], (
+                "step() stands between the forward and its backward(): it changes the parameters that backward() still needs as "
+                f"they were, and uses the gradients of the batch before. {told}"
+            )
+    message, line = seen.error.get("message", ""), seen.error.get("line")
+    if "NoneType" not in message or "'grad'" in message or line not in seen.code["grads"] or not seen.code["backwards"]:
+        return None
+    if not seen.kinds["backward"]:
+        if re.search("'(zero_|fill_)'", message):
+            why = "Gradients are zeroed before the first backward(): a .grad is None until then, and has to be passed over."
+        else:
+            why = "The update stands before the first backward(), and a .grad is None until then."
+        return line, f"{why} {told}"
+    if (
+        last is not None
+        and last["forwards"]
+        and all(g > 0 for m in seen.models if m["backwards"] for g in m["gradient"])
+    ):
+        why = "backward() has computed the gradients, and one is None again before the update: they are cleared between the two."
+        return line, f"{why} {told}"
+    return None
 
 
 def _norms(stale: list[dict[str, Any]]) -> tuple[str, str, str] | None:
@@ -354,8 +393,9 @@ def _model(seen: Seen, number: int, model: dict[str, Any], steps: list[Any], ste
             add(
                 "no-step",
                 seen.backwards[0]["line"],
-                f"backward() computes gradients, but nothing uses them: no optimizer makes a step, and the parameters of "
-                f"{called} are the same after training as before.",
+                "backward() computes gradients, but nothing uses them: no optimizer makes a step, and the parameters of "
+                f"{called} are the same after training as before."
+                + (" Are the gradients zeroed before the update by hand?" if seen.code["grads"] else ""),
                 None,
                 unchanged,
             )
@@ -384,11 +424,17 @@ def _model(seen: Seen, number: int, model: dict[str, Any], steps: list[Any], ste
         return True
     mine = [s for s in steps if s["optimizer"] < len(held) and held[s["optimizer"]]]
     if everything and mine and all(s["empty"] for s in mine) and len(mine) + (not seen.stopped) > 1:
+        before = [e["kind"] for e in seen.events[: mine[0]["at"]] if e["kind"] in ("forward", "backward")]
+        why = (
+            "zero_grad() stands between backward() and step()"
+            if before[-1:] == ["backward"]
+            else "step() stands before backward(), and zero_grad() between the two"
+        )
         add(
             "step-without-gradients",
             mine[0]["line"],
-            "When step() is called, the gradients are empty or zero: zero_grad() stands between backward() and step(), or step() "
-            f"before backward(). The parameters of {called} never change.",
+            f"When step() is called, the gradients are empty or zero: {why}. The parameters of {called} never change. The order "
+            "is zero_grad(), backward(), step().",
             "gradients",
             unchanged,
         )
