@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -29,7 +28,10 @@ _PUBLIC = {
 
 _MODULES = ("cells", "engines", "equations")
 
+TYPE_CHECKING = False  # as type checkers know it; importing `typing` is most of what this file would take
 if TYPE_CHECKING:
+    from typing import Any
+
     from unroll import cells as cells
     from unroll import engines as engines
     from unroll import equations as equations

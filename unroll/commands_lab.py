@@ -91,23 +91,26 @@ def _shows(text: str) -> bool:
 def run(file: Path, name_of_lab: str | None, out: Path | None, seed: int) -> None:
     """Run FILE, a script or a notebook of your own, and keep in a run folder what it printed, drew, learnt and predicts.
 
-    MNIST comes with the package, whole; nothing is downloaded. The exit status is 1 where the file ended with an error.
+    MNIST comes with the package, whole; nothing is downloaded. Of a file that ends early, or is interrupted with Ctrl-C, what
+    it did until then is kept in a folder whose name ends in -unfinished, if --out names none; the exit status is 1, or 130.
     """
     from unroll.labs.source import guess_lab, read_source
     from unroll.labs.spec import load_lab
 
     named = guess_lab(read_source(file)) if name_of_lab is None else name_of_lab
     asked = load_lab(named)
-    from unroll.labs.run import run_lab
+    from unroll.labs.run import INTERRUPTED, run_lab
 
     try:
         made = run_lab(file, asked.called, out, seed)
     except KeyboardInterrupt:
         say(f"interrupted; nothing was kept of this run of {file}", error=True)
         sys.exit(130)
+    failure = made.record.failure
+    if failure is not None:
+        say(f"Run folder, unfinished: {made.path}")
+        sys.exit(130 if failure.type == INTERRUPTED else 1)
     say(f"Run folder: {made.path}")
-    if made.record.failure is not None:
-        sys.exit(1)
     words = shlex.join(["unroll", "lab", "handin", str(made.path), "--lab", named])
     say(f"Hand it in: {words} --student-id ID --answers answers.md")
 

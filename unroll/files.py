@@ -8,7 +8,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,25 +29,35 @@ RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT"
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write beside and rename, so that the file is there whole or not at all."""
-    data = content.encode() if isinstance(content, str) else content
+    write_together({path: content})
+
+
+def write_together(files: Mapping[Path, bytes | str]) -> None:
+    """`write_atomically` of several: no file is renamed before all are written, so that a full disk leaves none of them."""
+    data = {path: content.encode() if isinstance(content, str) else content for path, content in files.items()}
     try:
-        _write(path, data)
+        _write(data)
     except FileNotFoundError:  # the folder is gone; or another process has taken the temporary file for a stale one
-        _write(path, data)
+        _write(data)
 
 
-def _write(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+def _write(files: dict[Path, bytes]) -> None:
+    written: dict[str, Path] = {}
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        for path, data in files.items():
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+            written[name] = path
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+        for name, path in written.items():
+            os.replace(name, path)
     except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
+        for name in written:
+            with suppress(FileNotFoundError):
+                os.unlink(name)
         raise
 
 

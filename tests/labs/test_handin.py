@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 from pathlib import Path
 
 import pypdf
@@ -13,8 +15,8 @@ from PIL import Image
 
 from unroll.labs.answers import read_answers
 from unroll.labs.handin import handin
-from unroll.labs.own_run import OwnRun
-from unroll.labs.results import finite
+from unroll.labs.own_run import Figure, OwnRun
+from unroll.labs.results import captions, finite
 from unroll.labs.spec import load_lab, questions_file
 
 NAME = "313513054_Lab7_Homework"
@@ -70,7 +72,7 @@ def test_the_two_files_have_the_labs_names_and_hold_the_persons_own_work(own_run
         "Ada Example",
         "Student 313513054",
         "(a) Hyperparameters",
-        "ManualLSTMClassifier, has 8,138 trained numbers. The optimizer is Adam with lr = 6e-05.",
+        "ManualLSTMClassifier, has 8,138 parameters. The optimizer is Adam with lr = 6e-05.",
         "learning_rate 6e-05",
         "(b) Training loss record",
         "Step [400/469], Loss: 1.9000",
@@ -89,6 +91,57 @@ def test_the_two_files_have_the_labs_names_and_hold_the_persons_own_work(own_run
     assert places == sorted(places)
     for absent in ("Not answered", "differ by", "recipe", "class LSTMCell", "Draft"):
         assert absent not in text, absent
+
+
+def test_the_record_of_training_holds_no_line_of_the_test(own_run, hand_in, desk, read_pdf):
+    log = "Loss: 0.5\nLoss: 0.4\ndone in 3 s\nTest loss: 0.3\nTest accuracy: 94.10%\nPredicted: 7\n"
+    assert hand_in(own_run(log=log))[0] == 0
+    text = read_pdf(desk / "out" / f"{NAME}.pdf")
+    order = [
+        "Loss: 0.5",
+        "(c) Test accuracy",
+        "done in 3 s",
+        "Test loss: 0.3",
+        "(d) Prediction results",
+        "Predicted: 7",
+    ]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert text.count("Predicted: 7") == text.count("done in 3 s") == 1
+
+
+def test_figures_are_called_as_the_code_calls_them_and_told_apart(own_run):
+    titles = [
+        ("Loss", ["Loss"]),
+        ("Ten digits", ["Ten digits", "7", "2"]),
+        ("Loss", ["Loss"]),
+        ("", ["7", "2"]),
+        ("", []),
+    ]
+    figures = [Figure(file=f"0{n}.png", title=own, titles=parts) for n, (own, parts) in enumerate(titles)]
+    assert captions(figures) == [
+        "Loss (1 of 2)",
+        "Ten digits",
+        "Loss (2 of 2)",
+        "Drawn by the code (1 of 2)",
+        "Drawn by the code (2 of 2)",
+    ]
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_a_full_disk_leaves_neither_file(own_run, hand_in, desk, monkeypatch, room):
+    run, written = own_run(), []
+
+    def fsync(handle):
+        written.append(handle)
+        if len(written) > room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    status, out, err = hand_in(run)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "No space left on device" in err
+    assert not (desk / "out").exists()
 
 
 def test_the_same_run_gives_the_same_bytes(own_run, hand_in, desk, handout):
@@ -129,7 +182,8 @@ def test_in_class_the_predictions_take_the_place_of_a_test_set(own_run, hand_in,
     text = read_pdf(desk / "out" / "313513054_Lab7_InClass.pdf")
     assert "(c) Prediction results" in text
     assert "Test accuracy" not in text
-    assert text.count("→ Prediction: 0") == 2
+    assert text.count("→ Prediction: 0") == 1
+    assert text.index("Loss: 0.0816") < text.index("(c) Prediction results") < text.index("→ Prediction: 0")
     assert (
         text.index("Question 5")
         < text.index("What was read so far")
@@ -280,6 +334,7 @@ def test_a_notebook_is_copied_and_its_code_cells_are_listed(own_run, hand_in, de
     assert "second_line = 2" in text
     assert "third_line = 3" in text
     assert "# Prose" not in text
+    assert "is byte for byte the notebook that ran. Listed is the text of its code cells" in text
 
 
 def test_a_course_brings_its_own_names_questions_and_points(own_run, hand_in, desk, read_pdf):

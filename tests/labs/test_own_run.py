@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from unroll.data.images import read_part
 from unroll.errors import RunError
-from unroll.files import load_tensors
+from unroll.files import load_tensors, locked
+from unroll.labs import own_run as own_run_module
 from unroll.labs import run as run_module
+from unroll.labs.hyperparameters import hyperparameters
 from unroll.labs.own_run import OwnRun, printed_accuracy
 from unroll.labs.run import run_lab
+from unroll.labs.source import read_source
 from unroll.labs.starter import starter
 
 LAB = """
@@ -162,6 +168,8 @@ def test_own_run_of_a_script_that_fails_is_kept_and_marked(tmp_path: Path) -> No
         '    raise ValueError("early")',
         "ValueError: early",
     ]
+    assert run.log.splitlines()[-1] == "Test accuracy: 99%"
+    assert (run.path / "log.txt").read_text(encoding="utf-8") == run.log + "".join(f"{line}\n" for line in lines[-3:])
     assert len(run.losses) == 3
     assert run.losses[1] == pytest.approx(run.losses[0] * 0.64)
     assert run.record.accuracy is None
@@ -296,7 +304,7 @@ def test_lab_run_names_the_folder_and_what_comes_next(unroll, tmp_path: Path) ->
         "The file ended early, at line 2:",
         "    x = (",
         "SyntaxError: '(' was never closed",
-        "Run folder: runs/my_lab-2",
+        "Run folder, unfinished: runs/my_lab-unfinished",
     ]
 
 
@@ -326,21 +334,166 @@ def test_lab_run_refuses_what_does_not_fit_in_one_line(unroll, tmp_path: Path, w
     assert [file.name for file in tmp_path.iterdir()] == ["my_lab.py"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_lab_run_that_is_interrupted_is_one_line_and_ends_the_students_process(tmp_path: Path) -> None:
-    text = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n"
+STEPS = """
+import torch
+from torch import nn
+import matplotlib.pyplot as plt
+learning_rate = 0.5
+model = nn.Linear(300, 300)
+optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
+for step in range(3):
+    loss = model(torch.ones(2, 300)).square().mean()
+    loss.backward()
+    optimizer.step()
+    print(f"Loss: {loss.item():.4f}")
+plt.plot([1, 2])
+plt.title("Training Loss Curve")
+plt.savefig("curve.png")
+print("trained", flush=True)
+"""
+
+
+def run_steps(unroll, tmp_path: Path, end: str) -> tuple[int, str, str]:
+    (tmp_path / "my_lab.py").write_text(STEPS + end, encoding="utf-8")
+    return unroll("lab", "run", "my_lab.py", "--lab", "inclass")
+
+
+def assert_kept(folder: Path, model: bool) -> OwnRun:
+    """Whether a folder holds an unfinished run of `STEPS`, and says so."""
+    run = OwnRun(folder)
+    assert run.record.status == "failed"
+    assert run.log.splitlines()[-1] == "trained"
+    assert [f"Loss: {loss:.4f}" for loss in run.losses] == run.log.splitlines()[:3]
+    assert [figure.title for figure in run.record.figures] == ["Training Loss Curve"]
+    assert run.figures[0].read_bytes().startswith(b"\x89PNG")
+    assert run.record.hyperparameters == {"learning_rate": 0.5}
+    assert (folder / "model.safetensors").is_file() == model
+    return run
+
+
+def test_lab_run_of_a_file_that_ends_its_process_is_whole(unroll, tmp_path: Path) -> None:
+    status, out, _ = run_steps(unroll, tmp_path, "import os\nos._exit(0)")
+    assert (status, out.splitlines()[4]) == (0, "Run folder: runs/my_lab")
+    assert OwnRun("runs/my_lab").record.status == "complete"
+    assert Path("runs/my_lab/model.safetensors").is_file()
+
+
+def test_lab_run_keeps_what_there_was_of_a_process_that_ended_without_a_word(unroll, tmp_path: Path) -> None:
+    for _ in range(2):  # the second takes the place of the first
+        status, out, err = run_steps(unroll, tmp_path, "import posix\nposix._exit(0)")
+        assert (status, err) == (1, "")
+        assert out.splitlines()[4:] == [
+            "The file ended early.",
+            "Unfinished: it ended its own process (exit status 0), so that nothing can be said of it; its model and its "
+            "predictions are lost",
+            "Run folder, unfinished: runs/my_lab-unfinished",
+        ]
+        assert_kept(Path("runs/my_lab-unfinished"), model=False)
+        assert [path.name for path in Path("runs").iterdir()] == ["my_lab-unfinished"]
+    assert run_steps(unroll, tmp_path, "")[0] == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["my_lab", "my_lab-unfinished"]
+    assert OwnRun("runs/my_lab").record.status == "complete"
+
+
+def test_lab_run_of_a_file_that_prints_too_much_goes_on(
+    unroll, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "LIMITS", replace(run_module.LIMITS, output=1 << 18))
+    end = "for n in range(20_000):\n    print('a line of much text', n)\nprint('Test accuracy: 50%')"
+    assert run_steps(unroll, tmp_path, end)[0] == 0
+    run = OwnRun("runs/my_lab")
+    lines = run.log.splitlines()
+    cut = [n for n, line in enumerate(lines) if line.startswith("[more than 0 MB were printed")]
+    assert len(cut) == 1
+    assert lines[cut[0] - 1].startswith("a line of much text")
+    assert lines[-2:] == ["a line of much text 19999", "Test accuracy: 50%"]
+    assert len(run.log) < 400_000
+    assert (run.record.printed_accuracy, run.record.status) == (50, "complete")
+    assert (run.path / "model.safetensors").is_file()
+
+
+FULL = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write fails as on a full disk, only with another number
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+from unroll.__main__ import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+def test_lab_run_on_a_full_disk_keeps_what_there_is_room_for(tmp_path: Path) -> None:
+    (tmp_path / "my_lab.py").write_text(STEPS, encoding="utf-8")
+    command = [sys.executable, "-c", FULL, "lab", "run", "my_lab.py", "--lab", "inclass"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "is the disk full?; its model and its predictions are lost" in done.stdout
+    assert_kept(tmp_path / "runs" / "my_lab-unfinished", model=False)
+
+
+def test_own_run_names_what_could_not_be_written(own_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(own_run_module, "save_tensors", full)
+    run = OwnRun(own_run(weights={"W": np.ones((2, 2), dtype=np.float32)}))
+    assert run.record.lost == ["model.safetensors (No space left on device)"]
+    assert run.record.status == "failed"
+    assert "Lost, since it could not be written: model.safetensors (No space left on device)" in run_module.summary(run)
+    assert len(run.losses) == 469
+
+
+def begin(tmp_path: Path, text: str) -> subprocess.Popen[str]:
+    """`unroll lab run` of a file that prints its process's number at last, when that is printed."""
     (tmp_path / "my_lab.py").write_text(text, encoding="utf-8")
     command = [sys.executable, "-m", "unroll", "lab", "run", "my_lab.py", "--lab", "inclass"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
+    while process.stdout.readline() not in ("trained\n", ""):
+        pass
+    return process
+
+
+WAITS = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_lab_run_that_is_interrupted_keeps_what_there_was_and_ends_the_students_process(tmp_path: Path) -> None:
+    process = begin(tmp_path, STEPS + WAITS)
+    assert process.stdout is not None
     child = int(process.stdout.readline())
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert err == "interrupted; nothing was kept of this run of my_lab.py\n"
+    assert (process.returncode, err) == (130, "")
+    assert out.splitlines() == [
+        f"The file ended early, at line {len((STEPS + WAITS).splitlines())}:",
+        "    time.sleep(60)",
+        "KeyboardInterrupt",
+        "Run folder, unfinished: runs/my_lab-unfinished",
+    ]
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
-    assert [file.name for file in tmp_path.iterdir()] == ["my_lab.py"]
+    run = OwnRun(tmp_path / "runs" / "my_lab-unfinished")
+    assert run.log.splitlines()[-2:] == ["trained", str(child)]
+    assert (run.path / "log.txt").read_text(encoding="utf-8").endswith("    time.sleep(60)\nKeyboardInterrupt\n")
+    assert (run.path / "model.safetensors").is_file()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["my_lab-unfinished"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the student's process may outlive its parent")
+def test_lab_run_removes_what_a_killed_one_has_left_and_nothing_else(unroll, tmp_path: Path) -> None:
+    process = begin(tmp_path, f"print('trained', flush=True)\n{WAITS}")
+    process.kill()
+    process.communicate(timeout=60)
+    runs = tmp_path / "runs"
+    assert [path.suffix for path in runs.iterdir()] == [".unroll"]
+    mine, at_work = runs / ".notes.1.unroll", runs / ".other.1.unroll"
+    mine.mkdir()
+    at_work.mkdir()
+    (tmp_path / "my_lab.py").write_text("x = 1", encoding="utf-8")
+    with locked(at_work / run_module.LOCK, RunError("it is at work")):
+        assert unroll("lab", "run", "my_lab.py", "--lab", "inclass")[0] == 0
+    assert {path.name for path in runs.iterdir()} == {"my_lab", mine.name, at_work.name}
 
 
 def test_own_run_goes_on_where_a_figure_cannot_be_drawn(tmp_path: Path) -> None:
@@ -353,6 +506,56 @@ def test_own_run_goes_on_where_a_figure_cannot_be_drawn(tmp_path: Path) -> None:
         figure = Figure(figsize=(dpi_of_width, 2))
         figure.add_subplot().set_title("digits")
         kept.save(figure)
-    assert [row["titles"] for row in kept.rows] == [["digits"]]
+    assert [(row["title"], row["titles"]) for row in kept.rows] == [("digits", ["digits"])]
     assert len(kept.failed) == 1
     assert "could not be drawn" in kept.failed[0]
+
+
+def test_own_run_knows_a_figures_own_title_from_those_of_its_parts(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    from unroll.labs.child.observe_run import Figures
+
+    kept = Figures(tmp_path / "figures")
+    for own in ("Ten digits", ""):
+        figure = Figure()
+        for number in (1, 2):
+            figure.add_subplot(1, 2, number).set_title(f"true: {number}")
+        if own:
+            figure.suptitle(own)
+        kept.save(figure)
+    assert [row["title"] for row in kept.rows] == ["Ten digits", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("hidden = 64\nmodel = Net(28, hidden)", {"hidden": 64}),
+        ("rate = 0.1\noptimizer = torch.optim.SGD(parameters, rate)", {"rate": 0.1}),
+        ("size = 32\nloader = DataLoader(data, batch_size=size, shuffle=True)", {"size": 32}),
+        ("ROUNDS = 3\nfor e in range(ROUNDS):\n    for x, y in loader:\n        train(x, y)", {"ROUNDS": 3}),
+        ("alpha = 0.1\nW -= alpha * W.grad", {"alpha": 0.1}),
+        ("alpha = 0.1\nW.data = W.data - alpha * W.grad", {"alpha": 0.1}),
+        ("base = 4\nwidth = 2 * base\nnet = Net(width)", {"base": 4, "width": 8}),
+        ("steps = 28\nx = images.reshape(-1, steps, 28)", {"steps": 28}),
+        ("rounds = 2\ndef train(rounds):\n    pass\ntrain(rounds)", {"rounds": 2}),
+        ("momentum = 0", {"momentum": 0}),
+        ("BATCH_SIZE = 64", {"BATCH_SIZE": 64}),
+        ("learning_rate = 0.1\nfor e in range(2):\n    learning_rate *= 0.5", {"learning_rate": 0.1}),
+        ("n = 2\nfor n in range(5):\n    pass", {"n": 2}),
+        ("correct = 0\ntotal = 0\ngap(1, 'count')\nprint(100 * correct / total)", {}),
+        ("correct = 0\ntotal = 0\ndef share(a, b):\n    return a / b\nprint(share(correct, total))", {}),
+        ("n = 0\nfor x in data:\n    n += 1", {}),
+        ("epochs = 0\nwhile epochs < 3:\n    epochs = epochs + 1", {}),
+        ("print_every = 100\nif i % print_every == 0:\n    print(i)", {}),
+        ("pictures = 10\nfor i in range(pictures):\n    show(i)", {}),
+    ],
+)
+def test_hyperparameters_are_the_numbers_that_training_is_given(
+    tmp_path: Path, text: str, found: dict[str, Any]
+) -> None:
+    path = tmp_path / "lab.py"
+    path.write_text(text, encoding="utf-8")
+    namespace = {"width": 8, "n": 4, "i": 9, "correct": 5, "learning_rate": 0.025, "e": 1}
+    names = {name: value for name, value in namespace.items() if name in text}
+    assert hyperparameters(read_source(path), names) == found

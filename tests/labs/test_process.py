@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,7 @@ def test_child_s_data_are_bounded_and_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "limits", "reason", "words"),
     [
-        ("import os\nos._exit(0)", {}, "ended", "exit status 0"),
+        ("import posix\nposix._exit(0)", {}, "ended", "exit status 0"),
         ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", {}, "crashed", "SIGSEGV"),
         ("while True:\n    pass", {"seconds": 6}, "time", "after 6 seconds"),
         ("while True:\n    print('x' * 100000)", {"output": 1 << 20}, "output", "more than 1 MB"),
@@ -100,6 +102,46 @@ def test_a_terminal_that_is_closed_ends_the_child_and_leaves_no_folder(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = signal.getsignal(signal.SIGHUP)
     with pytest.raises(SystemExit, match=str(128 + signal.SIGHUP)):
-        run(tmp_path, "import os, signal\nos.kill(os.getppid(), signal.SIGHUP)\nwhile True: pass")
+        run(tmp_path, f"import os, signal\nos.kill({os.getpid()}, signal.SIGHUP)\nwhile True: pass")
     assert signal.getsignal(signal.SIGHUP) == before
     assert [path.name for path in tmp_path.iterdir()] == ["lab.py"]
+
+
+STRAYS = """
+import os, subprocess, sys, time
+sleep = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+numbers = [subprocess.Popen(sleep, start_new_session=True, env={}).pid]
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if (number := os.fork()) == 0:
+        os.close(write)
+        time.sleep(60)
+    os.write(write, str(number).encode())
+    os._exit(0)
+os.wait()
+numbers.append(int(os.read(read, 100)))
+open(PATH, "w").write(" ".join(map(str, numbers)))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands a process what its descendants have left")
+@pytest.mark.parametrize(
+    ("end", "limits"),
+    [
+        ("", {}),
+        ("import posix\nposix._exit(0)", {}),
+        ("import signal\nos.kill(os.getpid(), signal.SIGKILL)", {}),
+        ("while True: time.sleep(1)", {"seconds": 8}),
+    ],
+)
+def test_child_s_processes_end_with_it_in_sessions_of_their_own_too(
+    tmp_path: Path, end: str, limits: dict[str, Any]
+) -> None:
+    path = tmp_path / "numbers"
+    run(tmp_path, STRAYS.replace("PATH", repr(str(path))) + end, **limits)
+    numbers = [int(number) for number in path.read_text().split()]
+    assert len(numbers) == 2
+    for number in numbers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)

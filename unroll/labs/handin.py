@@ -126,8 +126,7 @@ def handin(
         pdf = typeset(document)
     if pages is not None and handout is not None:
         pdf = behind(pages, handout, pdf)
-    write_whole(copy, content, checked=True)
-    write_whole(report, pdf)
+    write_whole(report, pdf, {copy: content})
     unanswered = [number for number in lab.questions if number not in answered]
     return Handin(report, copy, unanswered, document.replaced)
 

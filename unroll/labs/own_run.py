@@ -1,7 +1,7 @@
 """The folder of the kind "own code": what a run of a student's own file leaves behind.
 
 code.py, code.ipynb   the very bytes that ran
-log.txt               what it printed
+log.txt               what it printed, and what Python said where it ended early
 losses.jsonl          step and loss of each ``backward()``
 figures/01.png …      the figures that it showed, saved or left open
 model.safetensors     the weights of its model, where it had one
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import json
 import re
 import shutil
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -27,12 +29,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from unroll.data.images import read_part
 from unroll.errors import RunError, shortened
 from unroll.files import refuse_special, save_tensors, write_atomically
+from unroll.labs.problems import GAP
 from unroll.labs.source import Source, read_source
+from unroll.terminal import printable
 
 KIND: Literal["own code"] = "own code"
 RECORD = "own.json"
 VERSION: Literal[1] = 1
 MOST_RECORD = 8 << 20  # bytes
+ROOM = 1 << 16  # bytes, of most records
 MOST_BYTES = 256 << 20  # of another file that is read as a whole
 SAME = 0.0501  # points of percent; accuracies that are so near are one number, printed with one decimal
 EARLIEST = datetime.datetime(1980, 1, 1, tzinfo=datetime.UTC)
@@ -58,11 +63,12 @@ class Failure(BaseModel):
 
 
 class Figure(BaseModel):
-    """One of the run's figures."""
+    """One of the run's figures: its title as a whole, empty where it has none, and all the titles in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: str = Field(pattern=r"^[0-9]{2}\.png$")
+    title: str = ""
     titles: list[str] = []
 
 
@@ -86,6 +92,7 @@ class OwnRecord(BaseModel):
         not_by_engine: why not.
         printed_accuracy: the last one that it printed, in percent.
         figures, hyperparameters, optimizer, model, versions, warnings: what was seen.
+        lost: files that could not be written, with the reason.
         files: SHA-256 of the other files of the folder.
     """
 
@@ -120,6 +127,7 @@ class OwnRecord(BaseModel):
     model: dict[str, Any] | None = None
     versions: dict[str, str] = {}
     warnings: list[str] = []
+    lost: list[str] = []
     files: dict[str, str] = {}
 
     @property
@@ -222,7 +230,10 @@ class OwnRun:
     @cached_property
     def log(self) -> str:
         """What it printed."""
-        return self._read("log.txt").decode(errors="replace")
+        text = self._read("log.txt").decode(errors="replace")
+        return (
+            text if self.record.failure is None else text.removesuffix(_text(ending(self.source, self.record.failure)))
+        )
 
     @cached_property
     def losses(self) -> NDArray[np.float64]:
@@ -257,6 +268,22 @@ def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
 
 
+def ending(source: Source, failure: Failure) -> list[str]:
+    """The line that a file ended at, and what Python says; of a starter's gap, which it is and where."""
+    gap = GAP.fullmatch(failure.message)
+    if gap is not None:
+        return [f"Gap {gap['number']} comes next, at {source.place(int(gap['line']))}: {gap['what']}"]
+    lines = ["The file ended early" + ("." if failure.place is None else f", at {failure.place}:")]
+    written = source.listing.split("\n")
+    if failure.line is not None and 0 < failure.line <= len(written):
+        lines.append(f"    {written[failure.line - 1].strip()}")
+    return [*lines, failure.said]
+
+
+def _text(lines: list[str]) -> str:
+    return "".join(f"{printable(line)}\n" for line in lines)
+
+
 def write_own_run(
     folder: Path,
     source: Source,
@@ -270,42 +297,53 @@ def write_own_run(
     figures: Path,
     engine: dict[str, Any],
 ) -> None:
-    """Write a folder of this kind; it must not exist yet.
+    """Write a folder of this kind; it must not exist yet. What the disk does not take is named in it, and makes it a failed one.
 
     Args:
         source: the file that ran.
         time: when it began.
         seen: what `unroll.labs.child.observe_run.observe_run` returned.
         log: what was printed, in whole lines.
-        figures: the folder that the figures of `seen` lie in.
+        figures: the folder that the figures of `seen` lie in; it is moved.
         engine: fields of the record by `unroll.labs.recompute.compare`.
     """
-    import torch
-
     folder.mkdir()
     code: Literal["code.py", "code.ipynb"] = "code.ipynb" if source.path.suffix.lower() == ".ipynb" else "code.py"
+    room = folder / RECORD
+    room.write_bytes(bytes(ROOM))  # kept for the record, should the disk become full
     write_atomically(folder / code, source.content)
-    write_atomically(folder / "log.txt", log)
-    losses = [float(value) for value in seen["losses"]]
-    rows = ({"step": step, "loss": value if np.isfinite(value) else None} for step, value in enumerate(losses, start=1))
-    write_atomically(folder / "losses.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
-    if seen["figures"]:
-        shutil.copytree(figures, folder / "figures")
-    if seen["weights"]:
-        tensors = {name: torch.from_numpy(value) for name, value in seen["weights"].items()}
-        save_tensors(
-            folder / "model.safetensors", tensors, {"kind": KIND, "model": seen["model"], "code": source.sha256}
-        )
     outcome, predicted = seen["outcome"], seen["prediction"].get("predicted")
-    correct = None
-    if predicted is not None:
-        with (folder / "predictions.npz").open("wb") as file:
-            np.savez(file, predicted=predicted)
-        correct = int((predicted == read_part(None, "test")[1][: len(predicted)]).sum())
     failure = None
     if outcome["error"] is not None:
         line = outcome["error"]["line"]
         failure = Failure(**outcome["error"], place=None if line is None else source.place(line))
+    losses = [float(value) for value in seen["losses"]]
+    rows = ({"step": step, "loss": value if np.isfinite(value) else None} for step, value in enumerate(losses, start=1))
+    if seen["figures"]:
+        shutil.move(figures, folder / "figures")  # takes no room
+    correct = None
+    if predicted is not None:
+        correct = int((predicted == read_part(None, "test")[1][: len(predicted)]).sum())
+    lost: list[str] = []
+
+    def write(name: str, content: Callable[[], bytes | str | None]) -> None:
+        try:
+            if (found := content()) is not None:
+                write_atomically(folder / name, found)
+        except OSError as error:
+            lost.append(f"{name} ({error.strerror})")
+
+    write("losses.jsonl", lambda: "".join(f"{json.dumps(row)}\n" for row in rows))
+    write("predictions.npz", lambda: None if predicted is None else _packed(predicted))
+    if seen["weights"]:
+        write("model.safetensors", lambda: _save_model(folder, seen, source))
+    unwritten = Failure(type="Unfinished", message="the disk has no room for all of the run")
+    failure = failure or (unwritten if lost else None)
+    write("log.txt", lambda: log + ("" if failure is None else _text(ending(source, failure))))
+    failure = failure or (unwritten if lost else None)
+    for name in ("losses.jsonl", "log.txt"):
+        (folder / name).touch()
+    room.unlink()
     finite = [value for value in losses if np.isfinite(value)]
     record = OwnRecord(
         kind=KIND,
@@ -335,6 +373,7 @@ def write_own_run(
         model=seen["model"],
         versions=seen["versions"],
         warnings=[shortened(text) for text in seen["warnings"]],
+        lost=lost,
         files={
             file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
             for file in sorted(folder.rglob("*"))
@@ -342,6 +381,19 @@ def write_own_run(
         },
     )
     write_atomically(folder / RECORD, record.model_dump_json(indent=1) + "\n")
+
+
+def _packed(predicted: NDArray[np.int64]) -> bytes:
+    room = io.BytesIO()
+    np.savez(room, predicted=predicted)
+    return room.getvalue()
+
+
+def _save_model(folder: Path, seen: dict[str, Any], source: Source) -> None:
+    import torch
+
+    tensors = {name: torch.from_numpy(value) for name, value in seen["weights"].items()}
+    save_tensors(folder / "model.safetensors", tensors, {"kind": KIND, "model": seen["model"], "code": source.sha256})
 
 
 def printed_accuracy(log: str) -> float | None:

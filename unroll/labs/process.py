@@ -2,7 +2,8 @@
 
 It is no sandbox: a student's own file runs on the student's own machine with that person's rights. The limits keep mistakes
 (endless loops, too much memory, a flood of output) from taking the machine or the check with them. On Windows there are only
-those of the clock and of the output, on macOS none of memory.
+those of the clock and of the output, on macOS none of memory. What the file has started ends with it: on Linux all of it (see
+`unroll.labs.child.supervise`), on macOS what has not put itself into a session of its own, on Windows the file's process alone.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from unroll.errors import InputError
-from unroll.labs.child.entry import ARRAY, ARRAYS, OBSERVED, TASK, UNWRITTEN
+from unroll.labs.child.entry import ARRAY, ARRAYS, NOTES, OBSERVED, TASK, UNWRITTEN
 
+PATIENCE = 10  # seconds that the supervisor of a child has to end it
 KEPT = 20_000  # characters of the end of what was printed
 NO_MEMORY = re.compile(r"bad_alloc|MemoryError|[Cc]annot allocate memory|not enough memory")
 
@@ -40,6 +42,8 @@ class Limits:
         memory: bytes that it may hold (Linux).
         file: bytes of a file that it may write.
         output: bytes that it may print.
+        go_on: whether it goes on where it prints more, which is left out then, but for its end; else it is stopped.
+        grace: seconds that it has after a Ctrl-C to hand back what it has observed; 0: none, and KeyboardInterrupt is raised.
         observed: bytes that it may hand back.
         processes: further processes and threads (Linux, not for root).
     """
@@ -48,6 +52,8 @@ class Limits:
     memory: int = 6 << 30
     file: int = 1 << 30
     output: int = 32 << 20
+    go_on: bool = False
+    grace: float = 0
     observed: int = 1 << 30
     processes: int = 2048
 
@@ -68,7 +74,8 @@ def run_child(
     Returns:
         What the task's function returned: dictionaries and lists of JSON values and numpy arrays. Where the child has not
         come to that, ``{"child": {"reason", "message", "printed"}}``: reason is ``time``, ``memory``, ``output``, ``ended``
-        (it ended itself), ``killed``, ``crashed``, ``damaged``, ``unwritten`` or ``error``; message says it in a sentence.
+        (it ended itself), ``interrupted`` (by Ctrl-C, with `Limits.grace`), ``killed``, ``crashed``, ``damaged``,
+        ``unwritten`` or ``error``; message says it in a sentence.
 
     Raises:
         InputError: the task's function raised it: what the student gave does not fit.
@@ -123,13 +130,19 @@ def _run(task: dict[str, Any], limits: Limits, on_text: Callable[[str], object] 
     child = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, **own
     )
-    printed = _Reader(child, limits.output, on_text)
+    printed = _Reader(child, limits, on_text)
+    late = interrupted = False
     try:
         try:
-            _wait(child, limits.seconds, printed)
-            late = False
-        except subprocess.TimeoutExpired:
-            late = True
+            late = not _wait(child, limits.seconds, printed)
+        except KeyboardInterrupt:
+            if not limits.grace:
+                raise
+            interrupted = True
+            if (place / NOTES).is_file() and hasattr(os, "killpg"):  # the student's file has begun
+                with suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C ends it at once
+                    os.kill(child.pid, signal.SIGINT)
+                    _wait(child, limits.grace, printed)
     finally:
         _kill(child)  # and whatever it has started
         child.wait()
@@ -143,28 +156,40 @@ def _run(task: dict[str, Any], limits: Limits, on_text: Callable[[str], object] 
             return read_observed(place, limits.observed)
         except Exception as error:
             return _ended("damaged", f"what it handed back cannot be read: {error}", printed)
+    if interrupted:
+        return _ended("interrupted", "it was interrupted", printed)
     return _why(child.returncode, limits, printed)
 
 
-def _wait(child: subprocess.Popen[bytes], seconds: float | None, printed: _Reader) -> None:
-    """Until it ends, without reaping it where the system can tell, so that its number stays its own until it is killed."""
+def _wait(child: subprocess.Popen[bytes], seconds: float | None, printed: _Reader) -> bool:
+    """Until it ends or has printed too much; False where it has not come to that in time.
+
+    Without reaping it where the system can tell, so that its number stays its own until it is killed.
+    """
     end = None if seconds is None else time.monotonic() + seconds
     pause = 0.005
-    while True:
-        if hasattr(os, "waitid"):
-            ended = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        else:
-            ended = child.poll() is not None
-        if ended or printed.full:
-            return
+    while not _has_ended(child) and not printed.full:
         if end is not None and time.monotonic() > end:
-            raise subprocess.TimeoutExpired(child.args, seconds or 0)
+            return False
         printed.stopped.wait(pause)
         pause = min(pause * 1.5, 0.05)
+    return True
+
+
+def _has_ended(child: subprocess.Popen[bytes]) -> bool:
+    if hasattr(os, "waitid"):
+        return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return child.poll() is not None
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
+    """With what it has started: of that, its supervisor knows more than its group."""
+    end = time.monotonic() + PATIENCE
     with suppress(OSError):
+        if sys.platform == "linux":
+            os.kill(child.pid, signal.SIGTERM)
+            while not _has_ended(child) and time.monotonic() < end:
+                time.sleep(0.002)
         if hasattr(os, "killpg"):
             os.killpg(child.pid, signal.SIGKILL)
         else:
@@ -200,29 +225,40 @@ def _ended(reason: str, message: str, printed: _Reader) -> dict[str, Any]:
 class _Reader:
     """Reads what a child prints, so that it never waits for a full pipe."""
 
-    def __init__(self, child: subprocess.Popen[bytes], most: int, on_text: Callable[[str], object] | None) -> None:
+    def __init__(self, child: subprocess.Popen[bytes], limits: Limits, on_text: Callable[[str], object] | None) -> None:
         self.full = False
         self.text = ""
         self.stopped = threading.Event()
-        self._child, self._most, self._on_text = child, most, on_text
+        self._child, self._limits, self._on_text = child, limits, on_text
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
         stream: Any = self._child.stdout
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        count = 0
+        count, shown, most = 0, 0, self._limits.output
         while content := stream.read1(1 << 16):
             count += len(content)
             text = decode(content)
             self.text = (self.text + text)[-KEPT:]
-            if self._on_text is not None:
-                with suppress(Exception):
-                    self._on_text(text)
-            if count > self._most:
+            if count <= most:
+                shown = count
+                self._hand_on(text)
+            elif not self._limits.go_on:
                 self.full = True
                 break
+            elif count - len(content) == shown:
+                self._hand_on(
+                    f"\n[more than {most >> 20} MB were printed; what follows is left out, but for its end]\n"
+                )
+        if count > shown and not self.full:
+            self._hand_on(self.text[-(count - shown) :])
         self.stopped.set()
+
+    def _hand_on(self, text: str) -> None:
+        if self._on_text is not None:
+            with suppress(Exception):
+                self._on_text(text)
 
     def join(self) -> None:
         """Wait for the end of the output; not for long, since what has left the child's group may hold it open."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from unroll.labs.answers import check_picture_size
-from unroll.labs.own_run import OwnRun
+from unroll.labs.own_run import Figure, OwnRun
 from unroll.report.blocks import count, duration, escape, note, paragraph, percent, record, section, table
 from unroll.report.markdown import Block, inline
 
 RECORD_LINES = 220  # a longer record is cut in its middle
 RECORD_WIDTH = 100
 MOST_FIGURES = 24
+LOSS = re.compile(r"loss|\bepoch\b", re.IGNORECASE)
+OF_TEST = re.compile(r"test|predict", re.IGNORECASE)
 VERSIONS = {"python": "Python", "torch": "PyTorch", "platform": "System", "unroll": "Unroll", "numpy": "NumPy"}
 
 
@@ -47,9 +51,15 @@ def sections(run: OwnRun, kind: Literal["lstm", "rnn"], files: dict[str, Path], 
         curve: a plot of `losses`; None where there are none.
     """
     blocks = [*_hyperparameters(run), *_losses(run, files, curve)]
+    training, later = printed(run)
     if kind == "lstm":
-        return [*blocks, *_accuracy(run), *_predictions(run, files, "(d)")]
-    return [*blocks, *_predictions(run, files, "(c)")]
+        after = [line for line in later if not _tells_class(line)]
+        return [
+            *blocks,
+            *_accuracy(run, after),
+            *_predictions(run, files, "(d)", filter(_tells_class, training + later)),
+        ]
+    return [*blocks, *_predictions(run, files, "(c)", [*filter(_tells_class, training), *later])]
 
 
 def _hyperparameters(run: OwnRun) -> list[Block]:
@@ -71,9 +81,7 @@ def _model_and_optimizer(run: OwnRun) -> list[Block]:
     model, optimizer = run.record.model, run.record.optimizer
     said = []
     if model is not None and isinstance(model.get("parameters"), int):
-        said.append(
-            f"The model, `{escape(one_line(model.get('class')))}`, has {model['parameters']:,} trained numbers."
-        )
+        said.append(f"The model, `{escape(one_line(model.get('class')))}`, has {model['parameters']:,} parameters.")
     if optimizer is not None:
         set_to = [
             f"{name} = {_value(optimizer[name])}" for name in ("lr", "momentum", "weight_decay") if optimizer.get(name)
@@ -91,7 +99,7 @@ def _value(value: Any) -> str:
 
 def _losses(run: OwnRun, files: dict[str, Path], curve: Path | None) -> list[Block]:
     blocks: list[Block] = [section("(b) Training loss record", "sec-own-losses", numbered=False)]
-    log = log_lines(run)
+    log = printed(run)[0]
     said = []
     if curve is not None:
         files["own-curve.svg"] = curve
@@ -107,7 +115,7 @@ def _losses(run: OwnRun, files: dict[str, Path], curve: Path | None) -> list[Blo
         )
         said.append("[](#fig-own-curve) shows the loss of every training step")
     if any(log):
-        said.append(f"[](#lst-record) {'' if said else 'shows '}what the code printed")
+        said.append(f"[](#lst-record) {'' if said else 'shows '}what the code printed meanwhile")
     if said:
         blocks.append(paragraph(", ".join(said) + "."))
     else:
@@ -134,7 +142,7 @@ def _shortened(lines: list[str]) -> list[str]:
     ]
 
 
-def _accuracy(run: OwnRun) -> list[Block]:
+def _accuracy(run: OwnRun, after: list[str]) -> list[Block]:
     facts = run.record
     blocks: list[Block] = [section("(c) Test accuracy", "sec-own-accuracy", numbered=False)]
     printed, computed = facts.printed_accuracy, facts.accuracy
@@ -142,6 +150,8 @@ def _accuracy(run: OwnRun) -> list[Block]:
         blocks.append(paragraph(f"The code printed a test accuracy of **{percent(printed / 100)}**."))
     else:
         blocks.append(note("**Missing:** the code printed no test accuracy."))
+    if any(after):
+        blocks += [paragraph("After the training it printed:"), {"t": "pre", "v": "\n".join(_shortened(after))}]
     if computed is None:
         why = facts.not_recomputed or "no trained model was found when the code had run"
         blocks.append(paragraph(f"It could not be computed again: {escape(why)}."))
@@ -166,20 +176,21 @@ def _accuracy(run: OwnRun) -> list[Block]:
     return blocks
 
 
-def _predictions(run: OwnRun, files: dict[str, Path], letter: str) -> list[Block]:
+def _predictions(run: OwnRun, files: dict[str, Path], letter: str, lines: Iterable[str]) -> list[Block]:
     blocks: list[Block] = [section(f"{letter} Prediction results", "sec-own-predictions", numbered=False)]
-    lines = [line for line in log_lines(run) if "predict" in line.lower()][:40]
+    lines = list(lines)[:40]
     figures = run.record.figures
     if lines:
         blocks += [paragraph("The code printed:"), {"t": "pre", "v": "\n".join(_shortened(lines))}]
     if figures:
         blocks.append(paragraph(f"The code drew {count(len(figures), 'figure')}."))
+    names = captions(figures)
     for number, (figure, source) in enumerate(list(zip(figures, run.figures, strict=True))[:MOST_FIGURES], start=1):
         check_picture_size(source)
         target = f"own-{number}{source.suffix.lower()}"
         files[target] = source
         title = "; ".join(one_line(title) for title in figure.titles if title.strip())[:500]
-        caption = escape(title) if title and len(figure.titles) == 1 else f"Figure {number} of the code"
+        caption = escape(names[number - 1])
         alt = f"Figure that the code has drawn: {title or 'without a title'}."
         blocks.append(
             {"t": "figure", "file": target, "alt": alt, "caption": inline(f"{caption}."), "width": 80}
@@ -188,6 +199,18 @@ def _predictions(run: OwnRun, files: dict[str, Path], letter: str) -> list[Block
     if not lines and not figures:
         blocks.append(note("**Missing:** the code printed no prediction and drew no figure."))
     return blocks
+
+
+def captions(figures: list[Figure]) -> list[str]:
+    """The figures' own titles, else that the code drew them; those that are alike are numbered."""
+    titles = [
+        one_line(figure.title or (figure.titles[0] if len(figure.titles) == 1 else "")) or "Drawn by the code"
+        for figure in figures
+    ]
+    return [
+        title if titles.count(title) == 1 else f"{title} ({titles[:n].count(title) + 1} of {titles.count(title)})"
+        for n, title in enumerate(titles)
+    ]
 
 
 def how_it_was_run(run: OwnRun, code_name: str) -> list[Block]:
@@ -203,11 +226,15 @@ def how_it_was_run(run: OwnRun, code_name: str) -> list[Block]:
             [{"t": "code", "v": facts.sha256[:32]}, {"t": "break"}, {"t": "code", "v": facts.sha256[32:]}],
         ]
     )
+    copied = f"The file `{code_name}` is byte for byte the one that ran; its text is listed."
+    if run.source.is_notebook:
+        copied = (
+            f"The file `{code_name}` is byte for byte the notebook that ran. Listed is the text of its code cells, in their "
+            "order; its lines that are no Python, such as `%matplotlib inline`, were passed over."
+        )
     return [
         section("How it was run", "sec-own-run", numbered=False),
-        paragraph(
-            "The file that is listed is byte for byte the one that ran. With the same versions, this runs it again:"
-        ),
+        paragraph(f"{copied} With the same versions, this runs it again:"),
         {"t": "pre", "v": f"unroll lab run {code_name}{f' --seed {facts.seed}' if facts.seed else ''}", "lang": "sh"},
         table("tab-own-run", "Versions and settings of the run.", ["What", "This run"], "ll", rows),
     ]
@@ -218,12 +245,21 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())[:200]
 
 
-def log_lines(run: OwnRun) -> list[str]:
-    """What the code printed, without empty lines at its end."""
+def printed(run: OwnRun) -> tuple[list[str], list[str]]:
+    """What the code printed, without empty lines at its end: up to the last loss of the training, and after it."""
     lines = [line.rstrip() for line in run.log.split("\n")]
     while lines and not lines[-1]:
         lines.pop()
-    return lines
+    losses = [n for n, line in enumerate(lines) if LOSS.search(line) and not OF_TEST.search(line)]
+    end = losses[-1] + 1 if losses else len(lines)
+    later = lines[end:]
+    while later and not later[0]:
+        later.pop(0)
+    return lines[:end], later
+
+
+def _tells_class(line: str) -> bool:
+    return "predict" in line.lower()
 
 
 def finite(run: OwnRun) -> list[tuple[int, float]]:

@@ -13,12 +13,15 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from unroll.errors import InputError, check_digits, quoted
-from unroll.files import refuse_foreign, write_atomically
+from unroll.files import refuse_foreign, write_together
 from unroll.report.markdown import settable
 from unroll.terminal import CONTROL
 
@@ -73,21 +76,24 @@ def write_pdf(document: Document, path: Path) -> Path:
     return path
 
 
-def write_whole(path: Path, content: bytes | str, checked: bool = False) -> None:
+def write_whole(path: Path, content: bytes | str, beside: Mapping[Path, bytes] = MappingProxyType({})) -> None:
     """`write_atomically` into a folder that is made if need be; one line where that is not possible.
 
     Args:
-        checked: the caller knows that what stands there may go; else `refuse_foreign` says.
+        beside: further files of the folder, of which the caller knows that what stands there may go: all are written, or none.
 
     Raises:
         InputError: the folder cannot be made or written, or a file of someone else's stands there.
     """
-    if not checked:
-        refuse_foreign(path)
+    refuse_foreign(path)
+    made = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        write_together({**beside, path: content})
     except OSError as error:
+        if made:
+            with suppress(OSError):
+                path.parent.rmdir()
         raise InputError(f"{path} cannot be written: {error.strerror}; choose another folder") from None
 
 

@@ -1,7 +1,8 @@
 """The child process in which a student's file runs: ``python -P -m unroll.labs.child.entry FOLDER``.
 
 FOLDER holds ``task.json``; what the task's function returns is written there as ``observed.safetensors`` (its arrays) and
-``observed.json`` (the rest), which is written last.
+``observed.json`` (the rest), which is written last. What a run has seen so far stands in ``notes.jsonl``, for one that does not
+come to its end.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from typing import Any
 
 from unroll.errors import UnrollError
 from unroll.files import write_atomically
+from unroll.labs.child.supervise import supervise
 
 TASKS = {"check": ("unroll.labs.check", "observe"), "run": ("unroll.labs.child.observe_run", "observe_run")}
-TASK, ARRAYS, OBSERVED = "task.json", "observed.safetensors", "observed.json"
+TASK, ARRAYS, OBSERVED, NOTES = "task.json", "observed.safetensors", "observed.json", "notes.jsonl"
 UNWRITTEN = 74  # the exit status where the disk takes nothing more (sysexits: EX_IOERR)
 ARRAY = "\0array"  # no name in Python has a zero byte
 
@@ -27,7 +29,8 @@ ARRAY = "\0array"  # no name in Python has a zero byte
 def main(folder: Path) -> None:
     """Do the task in a folder, and end the process at once, whatever the student's file has left running."""
     task = json.loads((folder / TASK).read_text(encoding="utf-8"))
-    limit(task.pop("limits"), task.pop("parent"))
+    supervise(task.pop("parent"))
+    limit(task.pop("limits"))
     try:
         module, function = TASKS[task["name"]]
         result = getattr(importlib.import_module(module), function)({**task, "folder": str(folder)})
@@ -38,9 +41,7 @@ def main(folder: Path) -> None:
         result = {"child": {"reason": "error", "message": f"{type(error).__name__}: {error}", "trace": text}}
     try:
         hand_back(folder, result)
-    except OSError as error:
-        with suppress(Exception):
-            os.write(1, f"what was observed cannot be written: {error.strerror}\n".encode())
+    except OSError:
         os._exit(UNWRITTEN)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
@@ -48,7 +49,7 @@ def main(folder: Path) -> None:
     os._exit(0)
 
 
-def limit(limits: dict[str, Any], parent: int) -> None:
+def limit(limits: dict[str, Any]) -> None:
     """Bound this process and its children, where the system can (not on Windows; memory on Linux only)."""
     try:
         import resource
@@ -61,7 +62,6 @@ def limit(limits: dict[str, Any], parent: int) -> None:
     if sys.platform == "linux":
         bounds["RLIMIT_DATA"] = limits["memory"]  # not addresses: torch reserves many that it never uses
         bounds["RLIMIT_NPROC"] = _tasks_of_user() + limits["processes"]  # counts the user's, and does not bind root
-        _end_with(parent)
     for name, value in bounds.items():
         number = getattr(resource, name)
         hard = resource.getrlimit(number)[1]
@@ -77,17 +77,6 @@ def _tasks_of_user() -> int:
             if entry.name.isdigit() and entry.stat().st_uid == user:
                 count += len(os.listdir(entry / "task"))
     return count
-
-
-def _end_with(parent: int) -> None:
-    """Let the system kill this process when its parent is killed."""
-    import ctypes
-    import signal
-
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def hand_back(folder: Path, observed: dict[str, Any]) -> None:

@@ -6,14 +6,13 @@ their labels. What it is asked with are the student's own inputs: transformed as
 
 from __future__ import annotations
 
-import ast
 import io
-import math
+import json
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,17 +24,15 @@ from torch.nn.modules import module as modules
 from torch.utils.data import DataLoader
 
 from unroll.errors import InputError, shortened
+from unroll.files import write_atomically
+from unroll.labs.child.entry import NOTES
 from unroll.labs.child.execute import execute
 from unroll.labs.child.hand_over import hand_over, scale_of
 from unroll.labs.child.served import MNIST, last_part
 from unroll.labs.child.surroundings import surroundings
-from unroll.labs.source import Source, read_source
+from unroll.labs.hyperparameters import hyperparameters, is_plain
+from unroll.labs.source import read_source
 
-NAMES = (
-    "input_size", "hidden_size", "num_layers", "num_classes", "batch_size", "learning_rate", "lr", "num_epochs", "epochs",
-    "n", "m", "T", "seed", "dropout", "weight_decay", "momentum",
-)  # fmt: skip
-"""Hyperparameters by the labs' names."""
 MOST_FIGURES = 40
 MOST_LOSSES = 1_000_000
 IMAGES = 10_000
@@ -70,13 +67,14 @@ def observe_run(task: dict[str, Any]) -> dict[str, Any]:
     source = read_source(Path(task["file"]).absolute())
     if source.sha256 != task["sha256"]:
         raise InputError(f"code file {task['file']} was changed just now; run it again")
-    figures = Figures(Path(task["folder"]) / "figures")
-    recorder = Recorder()
+    notes = Notes(Path(task["folder"]) / NOTES)
+    figures = Figures(Path(task["folder"]) / "figures", notes.add)
+    recorder = Recorder(notes.add)
     namespace: dict[str, Any] = {}
     around_options = {"seed": task["seed"], "threads": task["threads"], "small": bool(task.get("small"))}
     with surroundings(source.path, on_figure=figures.save, **around_options) as around:
         begin = time.perf_counter()
-        with recorder:
+        with notes, recorder:
             outcome = execute(source, namespace, None, live)
         seconds = time.perf_counter() - begin
         around.keep_open()
@@ -98,6 +96,30 @@ def observe_run(task: dict[str, Any]) -> dict[str, Any]:
             "warnings": [*around.warnings, *figures.failed],
             "versions": versions(),
         }
+
+
+class Notes:
+    """A file of JSON lines on what a run has seen so far; a disk that takes no more of them stops no run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: io.FileIO | None = None
+
+    def __enter__(self) -> Notes:
+        with suppress(OSError):
+            self._file = io.FileIO(self._path, "w")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write a line, at once."""
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.write(f"{json.dumps(row)}\n".encode())
 
 
 def live(content: bytes) -> None:
@@ -124,8 +146,9 @@ class Recorder:
         losses: the value of each tensor whose ``backward()`` was called, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[dict[str, Any]], object] = lambda row: None) -> None:
         self.losses: list[float] = []
+        self._note = note
         self._depth = 0
         self._last: Call | None = None
         self._on_test: Call | None = None
@@ -155,6 +178,7 @@ class Recorder:
         def noted(tensor: Tensor, *arguments: Any, **named: Any) -> Any:
             if tensor.numel() == 1 and len(self.losses) < MOST_LOSSES:
                 self.losses.append(float(tensor.detach()))
+                self._note({"loss": self.losses[-1]})
             return backward(tensor, *arguments, **named)
 
         return noted
@@ -298,59 +322,8 @@ def _optimizer(namespace: dict[str, Any]) -> dict[str, Any] | None:
     found = [value for value in list(namespace.values()) if isinstance(value, torch.optim.Optimizer)]
     if not found:
         return None
-    defaults = {name: value for name, value in found[-1].defaults.items() if _is_plain(value)}
+    defaults = {name: value for name, value in found[-1].defaults.items() if is_plain(value)}
     return {"class": type(found[-1]).__name__, **defaults}
-
-
-def _is_plain(value: Any) -> bool:
-    if type(value) is float:
-        return math.isfinite(value)
-    if type(value) in (list, tuple):
-        return len(value) <= 4 and all(map(_is_plain, value))
-    return type(value) in (bool, int) or (type(value) is str and len(value) <= 100)
-
-
-def hyperparameters(source: Source, namespace: dict[str, Any]) -> dict[str, Any]:
-    """The numbers that a file gives names to at its top, in its order, and those with the labs' names wherever they stand.
-
-    What is counted up, or set more than once, is none.
-    """
-    try:
-        tree = ast.parse(source.text)
-    except (SyntaxError, ValueError, RecursionError):
-        return {}
-    set_here: dict[str, Any] = {}
-    times: dict[str, int] = {}
-    top = {id(node) for node in tree.body}
-    for node in ast.walk(tree):
-        targets: list[ast.expr] = []
-        if isinstance(node, ast.Assign):
-            targets = node.targets
-        elif isinstance(node, ast.AugAssign | ast.AnnAssign):
-            targets = [node.target] * (2 if isinstance(node, ast.AugAssign) else 1)
-        for target in targets:
-            if isinstance(target, ast.Name):
-                times[target.id] = times.get(target.id, 0) + 1
-                value = getattr(node, "value", None)
-                if value is not None and (id(node) in top or target.id in NAMES):
-                    set_here.setdefault(target.id, value)
-    found = {}
-    for name, expression in set_here.items():
-        value = namespace.get(name)
-        if name not in namespace or not _is_plain(value):
-            try:
-                value = ast.literal_eval(expression)
-            except ValueError:
-                continue
-        is_number = isinstance(expression, ast.Constant | ast.UnaryOp | ast.BinOp) and not isinstance(
-            value, str | bytes
-        )
-        if _is_plain(value) and value is not None and (name in NAMES or (times[name] == 1 and is_number)):
-            found[name] = value
-    for name in NAMES:
-        if name not in found and type(namespace.get(name)) in (int, float) and name not in ("n", "m", "T"):
-            found[name] = namespace[name]
-    return found
 
 
 def versions() -> dict[str, str]:
@@ -381,8 +354,9 @@ class Figures:
         failed: why others were not drawn.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, note: Callable[[dict[str, Any]], object] = lambda row: None) -> None:
         self.folder = folder
+        self._note = note
         self.rows: list[dict[str, Any]] = []
         self.failed: list[str] = []
         self._known: set[int] = set()
@@ -404,10 +378,15 @@ class Figures:
         if hash(content) in self._known:
             return
         self._known.add(hash(content))
-        self.folder.mkdir(exist_ok=True)
         name = f"{len(self.rows) + 1:02d}.png"
-        (self.folder / name).write_bytes(content)
-        self.rows.append({"file": name, "titles": _titles(figure)})
+        try:
+            self.folder.mkdir(exist_ok=True)
+            write_atomically(self.folder / name, content)
+        except OSError as error:
+            self.failed.append(f"a figure could not be written: {error.strerror}")
+            return
+        self.rows.append({"file": name, "title": _title(figure), "titles": _titles(figure)})
+        self._note({"figure": self.rows[-1]})
 
 
 @contextmanager
@@ -420,6 +399,16 @@ def _own_canvas(figure: Any) -> Iterator[None]:
 
 
 def _titles(figure: Any) -> list[str]:
-    top = figure.get_suptitle() if hasattr(figure, "get_suptitle") else ""
-    titles = [top, *(axes.get_title() for axes in figure.axes)]
-    return [shortened(title, 200) for title in titles if title][:30]
+    titles = [_over_all(figure), *(axes.get_title() for axes in figure.axes)]
+    return [shortened(title, 200) for title in titles if title.strip()][:30]
+
+
+def _title(figure: Any) -> str:
+    """The title of a figure as a whole, empty where it has none; the only one of its parts' is its own."""
+    parts = [title for axes in figure.axes if (title := axes.get_title()).strip()]
+    title = _over_all(figure).strip() or (parts[0] if len(parts) == 1 else "") or str(figure.get_label())
+    return shortened(title.strip(), 200)
+
+
+def _over_all(figure: Any) -> str:
+    return str(figure.get_suptitle()) if hasattr(figure, "get_suptitle") else ""

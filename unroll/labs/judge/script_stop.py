@@ -132,8 +132,10 @@ def _made_anew(run: Run, names: list[str], place: str) -> Problem:
 
 def _none(run: Run, error: _Error) -> Problem | None:
     if not run.seen["count"]:
-        if not run.rows or not run.seen["backward"]:
+        if not run.rows:
             return None
+        if not run.seen["backward"]:  # nor is it written anywhere
+            return no_backward(run)
         if re.search("zero_|fill_", f"{error.text} {error.code}"):
             return Problem(
                 "update",
@@ -175,6 +177,16 @@ def _none(run: Run, error: _Error) -> Problem | None:
             f"{'they are' if len(lost) > 1 else 'it is'} None again before the update. The order is backward(), update, zeroing.",
         )
     return None  # a parameter without a gradient is told of by the forward
+
+
+def no_backward(run: Run) -> Problem:
+    """No `backward()` was called."""
+    return Problem(
+        "update",
+        "rnn-no-backward",
+        run.rows[0]["line"],
+        "The loss is computed, but backward() is not called on it: there are no gradients to update with.",
+    )
 
 
 def _was_leaf(run: Run, name: str) -> bool:

@@ -10,6 +10,7 @@ from unroll.labs.judge.script_match import Match, Run
 from unroll.labs.judge.script_reference import How
 from unroll.labs.judge.script_roles import ROLES, role_by_name
 from unroll.labs.judge.script_steps import Step, by_hand, moves_by, not_plain
+from unroll.labs.judge.script_stop import no_backward
 from unroll.labs.judge.script_text import joined, numbers, place_of
 from unroll.labs.problems import Problem, Witness
 
@@ -43,14 +44,7 @@ def update_problems(run: Run, match: Match | None, found: list[Problem]) -> list
     if run.by_hand and run.seen.get("stopped") and not _any_move(run):
         return []  # backward() may have been to come
     if run.by_hand and not _any_move(run):
-        return [
-            Problem(
-                "update",
-                "rnn-no-backward",
-                run.rows[0]["line"],
-                "The loss is computed, but backward() is not called on it: there are no gradients to update with.",
-            )
-        ]
+        return [no_backward(run)]
     bad = _not_finite(run)
     return [bad] if bad is not None else _Moves(run, match, found).problems()
 
