@@ -233,4 +233,4 @@ def _alike(request: pytest.FixtureRequest):
     tests at once, but for those of the code whose results could depend on it.
     """
     torch.set_num_threads(2 if not AT_ONCE or request.path.parent.name in ("engines", "training") else 1)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed notes the stack for each kind of device

@@ -191,6 +191,11 @@ def settled(module: nn.Module, form: Form, dtype: torch.dtype) -> nn.Module:
     return module if before == after else drawn(called, dtype)
 
 
+def seed_cpu(seed: int) -> None:
+    """As `torch.manual_seed` for what runs on the CPU; that one notes its caller's stack for each kind of device, slowly."""
+    torch.default_generator.manual_seed(seed)
+
+
 def random_rows(D: int, H: int, many: int, seed: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """x (many, D), h and c (many, H), whose c are not small."""
     generator = torch.Generator().manual_seed(seed)

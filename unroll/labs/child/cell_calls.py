@@ -8,7 +8,7 @@ import inspect
 import linecache
 import sys
 from collections.abc import Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -103,6 +103,7 @@ class CallRecorder(TorchFunctionMode):
         self._made: dict[int, tuple[Tensor, int | None]] = {}
         self._depth, self._silent = 0, False
         self._signature: inspect.Signature | None = None
+        self._texts: dict[tuple[CodeType, int], str | None] = {}  # of the few places that call a cell
 
     def __enter__(self) -> CallRecorder:
         if self.kind is not None:
@@ -155,7 +156,11 @@ class CallRecorder(TorchFunctionMode):
             return original(cell, *args, **kwargs)
         call = CellCall(cell)
         frame, call.line = self._frame_line()
-        call.text = _expression(frame, self.filename)
+        if frame is not None:
+            at = frame.f_code, frame.f_lasti
+            if at not in self._texts:
+                self._texts[at] = _expression(frame, self.filename)
+            call.text = self._texts[at]
         call.grad = torch.is_grad_enabled()
         self._silent = True
         for name, given in self._bound(call, args, kwargs):
@@ -350,10 +355,8 @@ def _joined(given: Any, parts: dict[Any, Any]) -> Any:
     return made
 
 
-def _expression(frame: FrameType | None, filename: str) -> str | None:
+def _expression(frame: FrameType, filename: str) -> str | None:
     """The expression that a frame is in, as the student wrote it, where it is one line."""
-    if frame is None:
-        return None
     places = list(frame.f_code.co_positions())
     first, last, start, end = places[frame.f_lasti // 2] if frame.f_lasti >= 0 else (None,) * 4
     if first is None or first != last or start is None or end is None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unroll.labs.child.call_cell import deep_copy
+from unroll.labs.child.call_cell import deep_copy, seed_cpu
 
 ROWS = 28  # of a picture, and columns: many a student writes them as numbers
 HIDDEN, CLASSES = 6, 10
@@ -145,7 +145,7 @@ def randomise(model: nn.Module) -> None:
 
 def _made(kind: type, arguments: dict[str, Any]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        seed_cpu(0)
         made = kind(**arguments)
     if not isinstance(made, nn.Module):
         raise TypeError(f"{kind.__name__} makes no nn.Module")

@@ -26,6 +26,7 @@ from unroll.labs.child.call_cell import (
     init_arguments,
     own_sizes,
     random_rows,
+    seed_cpu,
     settled,
 )
 from unroll.labs.child.find import Found, arguments, step_roles
@@ -40,6 +41,7 @@ from unroll.labs.child.observe_learning import (
     other_calls,
 )
 from unroll.labs.child.tape import Call, Tape, tensors
+from unroll.labs.judge.cell import judge_cell
 
 LEVELS = 3  # values of c for every x and h
 EXTRA = 8  # rows beyond those that an affine map needs
@@ -59,8 +61,6 @@ def observe_cell(found: Found, filename: str) -> dict[str, Any]:
     Returns:
         names, the recorded ``run``, and what two calls, gradients and batches showed; only data.
     """
-    from unroll.labs.judge.cell import judge_cell
-
     if found.cell is None:
         return {"found": False, "reason": found.reason, "unclear": found.unclear, "step": found.step}
     with _as_it_was(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
@@ -113,7 +113,7 @@ def _observe(found: Found, filename: str, own: bool = False, flip: bool = False)
         ("repeated", lambda: _repeat(made)),
         ("run", lambda: _record(made, filename, "repeated" in data and data["repeated"]["leaks"])),
         ("batch", lambda: _batch(made, filename)),
-        ("gradients", lambda: observe_gradients(made, filename)),
+        ("gradients", lambda: observe_gradients(made, filename, _keeps(data.get("repeated")))),
         ("plain", lambda: observe_plain(found, made)),
         ("formula", lambda: _formula(made)),
     )
@@ -122,8 +122,8 @@ def _observe(found: Found, filename: str, own: bool = False, flip: bool = False)
             data[key] = stage()
         except Exception as error:
             data.setdefault("failed", {})[key] = described(error, filename)
-    if not own and "run" in data:
-        data["witness"] = _witness(found, made, data["run"], filename)
+    if not own and "run" in data and judge_cell(data):  # there is something to show
+        data["witness"] = _witness(found, made, data, filename)
     return data
 
 
@@ -338,13 +338,13 @@ def _repeat(made: Made) -> dict[str, Any]:
         batch = 3
     module = deep_copy(made.module)
     before = _held(module)
-    torch.manual_seed(0)
+    seed_cpu(0)
     first = once(made, module, batch)
     changed = sorted(key for key, value in _held(module).items() if not _same(before.get(key), value))
     once(made, module, batch, seed=22)  # something else between
-    torch.manual_seed(0)
+    seed_cpu(0)
     third = once(made, module, batch)
-    torch.manual_seed(1)
+    seed_cpu(1)
     other = once(made, deep_copy(made.module), batch)
     return {
         "leaks": not equal(first, third),
@@ -354,6 +354,11 @@ def _repeat(made: Made) -> dict[str, Any]:
         "again": [t.double().numpy() for t in third],
         "other": [t.double().numpy() for t in other],
     }
+
+
+def _keeps(repeated: dict[str, Any] | None) -> bool:
+    """Whether a cell may keep something from call to call."""
+    return repeated is None or bool(repeated["leaks"] or repeated["changed"])
 
 
 def _held(module: nn.Module) -> dict[str, Any]:
@@ -488,7 +493,7 @@ def _witness(found: Found, made: Made, data: dict[str, Any], filename: str) -> d
         torch.set_default_dtype(torch.float32)  # as a person would begin
         text, _ = constructed(found.cell, *WITNESS)
         form = replace(made.form, D=WITNESS[0], H=WITNESS[1])
-        pair = [one["path"] for one in data["outputs"]] == ["0", "1"] and len(data["returned"]) == 2
+        pair = [one["path"] for one in data["run"]["outputs"]] == ["0", "1"] and len(data["run"]["returned"]) == 2
         called = "h_t, c_t" if pair else "out"
         start = f"torch.manual_seed(0)\n{text}.double()\nfor p in cell.parameters(): torch.nn.init.normal_(p)"
         if found.plain is not None:  # it has no parameters() to draw anew
@@ -500,7 +505,7 @@ def _witness(found: Found, made: Made, data: dict[str, Any], filename: str) -> d
             cell = deep_copy(space["cell"])
             exec(given, space)
         returned = [space["h_t"], space["c_t"]] if pair else list(tensors(space["out"]))
-        run = _record(Made(cell.eval(), None, form, torch.float64), filename, fresh=True, many=16)
+        run = _record(Made(cell.eval(), None, form, torch.float64), filename, _keeps(data.get("repeated")), many=16)
     except Exception:
         return None
     got = [rows.detach().double().numpy() for v in returned if (rows := form.rows(v, 1)) is not None]

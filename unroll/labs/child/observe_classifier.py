@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unroll.labs.child.call_cell import forms
+from unroll.labs.child.call_cell import forms, seed_cpu
 from unroll.labs.child.cell_calls import CallRecorder, Roles, tensors_of
 from unroll.labs.child.cell_facts import (
     B,
@@ -48,6 +48,7 @@ from unroll.labs.child.make_classifier import (
     in_mode,
     pictures,
 )
+from unroll.labs.judge.classifier import judge_classifier
 
 # What ends a student's code: exit() in a forward is no reason to lose what else there is to see.
 ENDS = (Exception, SystemExit)
@@ -122,7 +123,7 @@ class _Observer:
         self.roles = facts.roles
         rows = model if self.classifier is None else self.classifier
         logits = first.logits.detach()
-        return {
+        observed = {
             "status": "ok",
             "name": getattr(rows, "__name__", type(rows).__name__),
             "cell": getattr(self.kind, "__name__", None),
@@ -150,15 +151,20 @@ class _Observer:
             "unused": _seen(lambda: self._unused(x), {"names": [], "of": 0}),
             "expected": _seen(lambda: self._replayed(first, x), None),
             "own_loop": None if first.record.calls else _seen(lambda: self._own_loop(x), None),
-            "witness": _seen(self._witness, None) or _seen(lambda: self._witness(LARGER), None),
-            "witness_again": self._shown_again(logits, third),
-            "witness_gradient": _seen(self._witness_gradient, None),
+            "witness": None,
+            "witness_again": None,
+            "witness_gradient": None,
         }
+        if _seen(lambda: judge_classifier(observed), True):  # there is something to show
+            observed["witness"] = _seen(self._witness, None) or _seen(lambda: self._witness(LARGER), None)
+            observed["witness_again"] = self._shown_again(logits, third)
+            observed["witness_gradient"] = _seen(self._witness_gradient, None)
+        return observed
 
     def run(self, model: nn.Module, x: Tensor, cut: bool = False, seed: int = 0) -> Run:
         """One forward in the mode that the model is in."""
         record = CallRecorder(self.kind, self.filename, cut)
-        torch.manual_seed(seed)
+        seed_cpu(seed)
         given = [FORMS[self.form](x), *self._states(model, len(x))]
         try:
             with record:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unroll.labs.child.call_cell import Made, deep_copy, random_rows
+from unroll.labs.child.call_cell import Made, deep_copy, random_rows, seed_cpu
 from unroll.labs.child.find import OF_MODULES, Found, learnable
 from unroll.labs.child.tape import BUILT_IN, CUTS, DRAWS, Call, Tape, hanging, where
 
@@ -51,10 +51,13 @@ def draws(tape: list[Call], many: int) -> list[dict[str, Any]]:
     return found
 
 
-def observe_gradients(made: Made, filename: str) -> dict[str, Any]:
+def observe_gradients(made: Made, filename: str, fresh: bool = True) -> dict[str, Any]:
     """By leaf the derivative along a random direction, as autograd has it and as differences have it.
 
     ``none`` where autograd has none; ``used`` is whether the outputs change with the leaf at all.
+
+    Args:
+        fresh: call a new copy each time, as a cell needs that keeps something from call to call.
     """
     module, form = deep_copy(made.module), made.form
     double = made.dtype is torch.float64
@@ -77,23 +80,29 @@ def observe_gradients(made: Made, filename: str) -> dict[str, Any]:
         return torch.stack([(a * w).sum() for a, w in zip(outputs, weights, strict=False)]).sum()
 
     def at(name: str, size: float) -> float:
-        copy = deep_copy(module)
-        moved = dict(rows)
+        called = deep_copy(module) if fresh else module
+        moved, there = dict(rows), leaves[name].detach().clone()
         with torch.no_grad():
             if name in rows:
                 moved[name] = rows[name] + size * ways[name]
             else:
-                dict(copy.named_parameters())[name.removeprefix("parameter ")].add_(size * ways[name])
-            torch.manual_seed(0)
-            return float(loss(form.call(copy, moved["x"], moved["h"], moved["c"])))
+                changed = dict(called.named_parameters())[name.removeprefix("parameter ")]
+                changed.add_(size * ways[name])
+            seed_cpu(0)
+            try:
+                return float(loss(form.call(called, moved["x"], moved["h"], moved["c"])))
+            finally:
+                if name not in rows:
+                    changed.copy_(there)
 
     numeric = {n: (at(n, step) - at(n, -step)) / (2 * step) for n in leaves}
-    used = {n: abs(at(n, 0.3) - at(n, 0.0)) > (1e-12 if double else 1e-6) for n in leaves}
+    unmoved = at("x", 0.0)
+    used = {n: abs(at(n, 0.3) - unmoved) > (1e-12 if double else 1e-6) for n in leaves}
     found: dict[str, Any] = {"used": used, "numeric": numeric, "double": double}
     inputs = {n: t.clone().requires_grad_() for n, t in rows.items()}
     try:
         with torch.enable_grad(), Tape(filename) as tape:
-            torch.manual_seed(0)
+            seed_cpu(0)
             total = loss(form.call(module, *(inputs[n] * 1 for n in "xhc")))
         wanted = {n: t for n, t in {**leaves, **inputs}.items() if t.requires_grad}
         pieces: tuple[Tensor | None, ...]
@@ -114,18 +123,20 @@ def observe_gradients(made: Made, filename: str) -> dict[str, Any]:
 
 def observe_plain(found: Found, made: Made) -> list[dict[str, Any]]:
     """Tensors that the cell computes with and that no optimizer gets from ``parameters()``."""
-    learnt = _learnt()
+    learnt: set[int] | None = None  # asked for where it is needed: it looks at all that is alive
     twins = {} if not found.cells else {path: twin for path, _, twin in _all_hanging(found.cells[0])}
     names: list[dict[str, Any]] = []
     registered = {p.untyped_storage().data_ptr() for p in made.module.parameters()}
     for path, buffer, tensor in _all_hanging(made.module):
         if tensor.untyped_storage().data_ptr() in registered or not _matters(made, tensor):
             continue
+        if learnt is None and path in twins:
+            learnt = _learnt()
         names.append(
             {
                 "name": path,
                 "buffer": buffer,
-                "optimized": path in twins and id(twins[path]) in learnt,
+                "optimized": learnt is not None and path in twins and id(twins[path]) in learnt,
                 "constant": bool((tensor == tensor.flatten()[0]).all() and tensor.flatten()[0] != 0),
                 "shape": list(tensor.shape),
                 "requires_grad": tensor.requires_grad,
@@ -156,8 +167,8 @@ def observe_plain_class(found: Found) -> dict[str, Any] | None:
     if found.plain is None:
         return None
     own = [tensor for one in found.plain_seen for _, tensor in learnable(one)]
-    learnt = _learnt()
-    return {"optimized": any(id(tensor) in learnt for tensor in own) if own and learnt else None}
+    learnt = _learnt() if own else set()
+    return {"optimized": any(id(tensor) in learnt for tensor in own) if learnt else None}
 
 
 def _matters(made: Made, tensor: Tensor) -> bool:
