@@ -413,6 +413,9 @@ FAULTS = {
         )
     ],
     "classifier-raises": [text_of(RIGHT.replace("self.fc(h)", "self.fc(hh)"))],
-    "classifier-unfinished": [text_of("pass"), text_of("raise NotImplementedError")],
+    "cell-call": [
+        text_of(RIGHT.replace("x[:, t, :], h, c", given))
+        for given in ("x[t], h, c", "x[:, t], h", "x[:, t], h, c[:, 1:]")
+    ],
     "cell-result-unused": [text_of(LOOP + "return self.fc(x[:, -1, :6])")],
 }

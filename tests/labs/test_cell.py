@@ -190,11 +190,11 @@ def test_cell_numbers_have_no_negative_zero() -> None:
 def test_cell_gap_has_the_line_that_calls_it() -> None:
     source = "def gap(what):\n    raise NotImplementedError(what)\n"
     source += FOUR.replace("torch.sigmoid(self.W_i(z))", 'gap("the input gate")')
-    (one,) = problems(source)
+    (one,) = problems(source, remarks=True)
     assert one.line is not None
     assert "i_t = gap" in (HEAD + source).splitlines()[one.line - 1]
     stub = FOUR.replace("        z =", "        raise NotImplementedError('later')\n        z =")
-    (one,) = problems(stub)
+    (one,) = problems(stub, remarks=True)
     assert one.line is not None
     assert "raise" in (HEAD + stub).splitlines()[one.line - 1]
 
@@ -330,3 +330,48 @@ def test_cell_leaves_torch_as_it_was_and_hands_back_data() -> None:
         raise TypeError(type(value))
 
     assert json.loads(json.dumps(observed, default=plain))["name"] == "ManualLSTMCell"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (SUM, "c_t = (f_t.to(torch.complex64) * c_prev + i_t * c_tilde).real"),
+        (
+            SUM,
+            "s = torch.stack([f_t * c_prev, i_t * c_tilde], -1).float()\n        c_t = torch.view_as_complex(s).real + s[..., 1]",
+        ),
+        (SUM, "c_t = (torch.complex(f_t, -i_t) * torch.complex(c_prev, c_tilde)).real"),
+        (SUM, "c_t = (f_t.float() * c_prev.float() + i_t.float() * c_tilde.float()).to(x.dtype)"),
+        ("torch.tanh(self.W_c(z))", "torch.tanh(self.W_c(z).to(torch.complex64)).real.to(x.dtype)"),
+    ],
+)
+def test_cell_that_rounds_on_the_way_is_right(old: str, new: str) -> None:
+    assert problems(FOUR.replace(old, new)) == []
+
+
+def test_cell_that_rounds_on_the_way_is_wrong_where_its_equation_is() -> None:
+    rounded = "c_t = (f_t.to(torch.complex64) * c_prev{} * c_tilde).real"
+    assert [one.code for one in problems(FOUR.replace(SUM, rounded.format(" - i_t")))] == ["minus"]
+    cut = FOUR.replace(SUM, rounded.format(".detach() + i_t"))
+    assert "detached" in {one.code for one in problems(cut)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("self.W_f(z)", "self.W_f(torch.cat((x, 0 * h_prev), 1))", "f_t = σ(x_t by W_f.bias, W_f.weight)"),
+        ("self.W_o(z)", "self.W_o(torch.cat((0 * x, h_prev), 1))", "o_t = σ(h_{t-1} by W_o.bias, W_o.weight)"),
+        ("self.W_o(z)", "self.W_o(z)", "o_t = σ(h_{t-1} and x_t by W_o.bias, W_o.weight)"),
+    ],
+)
+def test_cell_formula_of_values_says_what_is_read(old: str, new: str, line: str) -> None:
+    observed, _, _ = run(FOUR.replace(old, new))
+    assert line in formulas({**observed, "formula": None})["yours"]
+
+
+@pytest.mark.parametrize("body", ["pass", "...", "'''To do.'''", "return None", "raise NotImplementedError('to do')"])
+def test_cell_that_is_not_written_yet_is_unfinished(body: str) -> None:
+    head = FOUR[: FOUR.index("        z = torch.cat")]
+    assert [one.code for one in problems(f"{head}        {body}\n", remarks=True)] == ["unfinished"]
+    assert [one.code for one in problems(FOUR[: FOUR.index("    def forward")], remarks=True)] == ["unfinished"]
+    assert [one.code for one in problems(FOUR.replace("return h_t, c_t", "pass"))] == ["sizes"]

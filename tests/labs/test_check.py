@@ -59,19 +59,100 @@ def test_check_of_a_filled_in_starter_has_nothing_to_say(lab: str, checked: Chec
     assert len(found.formulas["yours"]) == {"homework": 6, "inclass": 2}[lab]
 
 
-def test_check_of_an_empty_starter_names_the_first_gap_once_and_gives_no_points(checked: Check) -> None:
+def test_check_of_an_empty_starter_names_the_first_gap_once_and_leaves_all_open(checked: Check) -> None:
     found = checked("homework", starter("homework"))
-    assert not found.ok
-    assert found.items[0].awarded == 0
-    assert len(found.problems) == 1
-    assert "gap 1 of 19 comes next" in found.problems[0].message
     empty = checked("inclass", starter("inclass"))
-    assert [(item.awarded, item.status) for item in empty.items] == [(None, "open")] * 4
-    for unfinished, first in ((found, "homework"), (empty, "inclass")):
-        (problem,) = unfinished.problems
-        assert 'gap(1, "' in starter(first).splitlines()[(problem.line or 0) - 1]
-        assert "line" not in problem.message
-    assert any("gap 1 of 13 comes next" in line for line in lines(empty))
+    for lab, gaps, first in ((found, 19, "homework"), (empty, 13, "inclass")):
+        assert not lab.ok
+        assert [(item.awarded, item.status) for item in lab.items] == [(None, "open")] * 4
+        assert len(lab.problems) == 1
+        assert f"gap 1 of {gaps} comes next" in lab.problems[0].message
+        assert 'gap(1, "' in starter(first).splitlines()[(lab.problems[0].line or 0) - 1]
+        assert "line" not in lab.problems[0].message
+
+
+RETURN = "        logits = self.fc(h)\n        return logits"
+
+
+@pytest.mark.parametrize(
+    "gap", ["raise NotImplementedError", "raise NotImplementedError('to do')", "...", "pass", "return None"]
+)
+def test_check_of_an_unfinished_classifier_costs_nothing_yet(gap: str, checked: Check) -> None:
+    found = checked("homework", solved("homework", (RETURN, f"        {gap}")))
+    assert not found.ok
+    item = found.to_json()["items"][0]
+    assert (item["awarded"], item["problems"]) == (None, [])
+    assert "– 1. Manual LSTM cell (30 points)" in lines(found)
+    said = " ".join(" ".join(lines(found)).split())
+    assert "not finished" in said or "forward returned NoneType" in said
+
+
+def test_check_of_a_script_with_a_gap_costs_nothing_of_what_comes_after_it(checked: Check) -> None:
+    text = solved("inclass")
+    at = text.index("loss.backward()")
+    found = checked("inclass", text[:at] + "raise NotImplementedError('the update'); " + text[at:])
+    assert [item.status for item in found.items] == ["right", "right", "open", "open"]
+    assert [item.awarded for item in found.items] == [5, 5, None, None]
+
+
+CALL = "self.cell(x[:, t], h, c)"
+ZEROS = "{} = torch.zeros(x.size(0), self.hidden_size"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (CALL, "self.cell(x[t], h, c)", "gives the cell x (28, 28); it needs x (3, 28)"),
+        (CALL, "self.cell(x, h, c)", "gives the cell x (3, 28, 28); it needs x (3, 28)"),
+        (ZEROS.format("h"), "h = torch.zeros(x.size(0), 28", "gives the cell h_prev (3, 28); it needs h_prev (3, 6)"),
+        (ZEROS.format("c"), "c = torch.zeros(x.size(0), 28", "gives the cell c_prev (3, 28); it needs c_prev (3, 6)"),
+        (CALL, "self.cell(x[:, t], (h, c))", "its forward takes 3: x, h_prev, c_prev"),
+        (CALL, "self.cell(x[:, t], h, c, t)", "gives the cell 4 arguments"),
+    ],
+)
+def test_check_places_a_wrong_call_of_a_right_cell_on_the_call(old: str, new: str, said: str, checked: Check) -> None:
+    text = solved("homework", (old, new))
+    found = checked("homework", text)
+    (problem,) = found.problems
+    assert (problem.code, problem.check) == ("cell-call", "classifier")
+    assert "self.cell(" in text.splitlines()[(problem.line or 0) - 1]
+    assert said in problem.message
+    assert found.items[0].awarded == 24
+
+
+def test_check_does_not_blame_the_cell_for_pictures_of_another_shape(checked: Check) -> None:
+    found = checked("homework", solved("homework", ("images.reshape(-1, 28, 28)", "images")))
+    assert found.stopped is not None
+    assert "run on pictures (B, 28, 28): look at what the model is given" in found.stopped.message
+    assert found.items[0].status == "right"
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (
+            "ManualLSTMClassifier",
+            "its forward takes x, and a cell's takes x, h_prev and c_prev; there is ManualLSTMCell$",
+        ),
+        ("Missing", "no class Missing .* there is ManualLSTMCell, ManualLSTMClassifier"),
+        ("gap", "no class gap"),
+    ],
+)
+def test_check_refuses_a_cell_that_is_none(cell: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "my_lab.py"
+    path.write_text(solved("homework"), encoding="utf-8")
+    with pytest.raises(InputError, match=said):
+        check(path, "homework", cell)
+
+
+def test_check_of_a_named_cell_says_first_that_the_file_stops_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "my_lab.py"
+    path.write_text("import torch\n1 / 0\nclass Mine(torch.nn.Module): ...\n", encoding="utf-8")
+    found = check(path, "homework", "Mine")
+    assert found.stopped is not None
+    assert found.stopped.line == 2
+    with pytest.raises(InputError, match="asks for no class"):
+        check(path, "inclass", "Mine")
 
 
 def test_check_of_a_notebook_names_the_cell_of_a_gap(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ class Found(NamedTuple):
     cell: type | None
     classifier: type | None
     classifiers: list[nn.Module]
-    reason: str = ""
+    classifier_reason: str = ""
+    namespace: tuple[()] = ()
 
 
 def observed(text: str, name: str = "lab_of_a_student.py", instances: bool = False) -> dict[str, Any]:
@@ -239,10 +240,23 @@ def test_classifier_for_one_batch_size_is_not_called_wrong() -> None:
     assert codes(observed(text), remarks=True) == ["classifier-unread"]
 
 
+@pytest.mark.parametrize("forward", ["pass", "...", "return None", "raise NotImplementedError"])
+def test_classifier_that_is_not_written_yet_is_a_remark(forward: str) -> None:
+    assert codes(observed(text_of(forward)), remarks=True) == ["classifier-unfinished"]
+
+
+def test_classifier_is_not_blamed_for_a_form_of_input_that_nobody_tried() -> None:
+    text = text_of(RIGHT.replace("x[:, t, :]", "x[:, t, :7]").replace("x.size(1)", "28"))
+    assert codes(observed(text.replace("28, 32, 10", "7, 32, 10"), instances=True), remarks=True) == [
+        "classifier-unread"
+    ]
+
+
 def test_classifier_that_is_not_there_is_a_remark() -> None:
     found = observe_classifier(Found(None, None, [], "no class fits"), "nothing.py")
     assert codes(found, remarks=True) == ["classifier-unread"]
     assert codes(found) == []
+    assert "no class fits" in found["why"]
 
 
 def test_classifier_observation_is_plain_data_and_leaves_the_class_as_it_was() -> None:

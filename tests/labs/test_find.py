@@ -66,7 +66,6 @@ def test_find_takes_the_only_step_and_who_uses_it() -> None:
     both = found(source, seen=True)
     assert (name(both.cell), name(both.classifier)) == ("Mine", "Net")
     assert len(both.cells) == len(both.classifiers) == 1
-    assert both.data()["cell"] == "Mine"
 
 
 def test_find_takes_no_classifier_with_states_for_a_cell() -> None:

@@ -132,3 +132,14 @@ def test_source_refuses_what_it_cannot_read_in_one_line(
     with pytest.raises(InputError, match=words) as error:
         read_source(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+def test_source_too_large_for_a_lab_is_refused_and_a_notebook_s_outputs_do_not_count(tmp_path: Path) -> None:
+    for name, text in (("long.py", "x = 1\n" * 5001), ("wide.py", f"x = '{'a' * (1 << 20)}'\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match="no more than 5,000 lines and 1 MB"):
+            read_source(tmp_path / name)
+    output = {"output_type": "stream", "name": "stdout", "text": ["a" * 100 + "\n"] * 20_000}
+    cell = {"cell_type": "code", "source": "x = 1\n" * 4999, "outputs": [output]}
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": [cell]}))
+    assert read_source(tmp_path / "a.ipynb").is_notebook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,7 +48,8 @@ REMARKS = (
     | judge_script.REMARKS
 )
 """What a check says without it being a fault."""
-UNREAD = frozenset({"unread", "classifier-unread", "cell-not-called", "rnn-unread", "check-failed"})
+UNFINISHED = frozenset({"unfinished", "classifier-unfinished"})
+UNREAD = UNFINISHED | {"unread", "classifier-unread", "cell-not-called", "rnn-unread", "check-failed"}
 """Remarks after which nothing is known to be right."""
 NOTHING = frozenset(
     """no-cell exception forbidden forbidden-module no-training no-testing no-pictures rnn-not-reached rnn-forbidden
@@ -94,7 +96,7 @@ def observe(task: dict[str, Any]) -> dict[str, Any]:
         return {
             "outcome": outcome,
             "cell": _observed(lambda: observe_cell(found, name)),
-            "classifier": _observed(lambda: observe_classifier(found, name)),
+            "classifier": _observed(lambda: observe_classifier(found, name, outcome["error"])),
             "training": _observed(lambda: recorder.data(namespace, outcome)),
         }
 
@@ -223,17 +225,28 @@ def check(path: Path, lab: str | None = None, cell: str | None = None) -> Checke
         cell: the class to check; None: by the lab's name for it, or the only one that fits.
 
     Raises:
-        InputError: there is no such file or lab, or the file tells neither lab from the other.
+        InputError: there is no such file or lab, the file tells neither lab from the other, or `cell` names no cell of it.
     """
     source = read_source(path)
     asked = load_lab(lab if lab is not None else guess_lab(source))
+    if cell is not None and asked.kind == "rnn":
+        raise InputError(f"--cell is {quoted(cell)}: the lab {asked.called} asks for no class; leave it out")
     seen = run_child({"name": "check", "file": str(path), "kind": asked.kind, "cell": cell}, LIMITS)
-    if cell is not None and isinstance(seen.get("cell"), dict) and seen["cell"].get("found") is False:
+    if cell is not None and _is_refused(cell, source, seen):
         raise InputError(f"--cell is {quoted(cell)}: {seen['cell'].get('reason')}")
     checked = judge(source, asked, seen)
     if lab in ("homework", "inclass") and (looks := _looks_like(source)) not in (None, lab):
         checked.note = f"It looks like the lab {looks}, and was checked as {lab}, as --lab says."
     return checked
+
+
+def _is_refused(cell: str, source: Source, seen: dict[str, Any]) -> bool:
+    """Whether the class that was asked for is none; one that the file ends before is not there yet."""
+    outcome, known = seen.get("outcome") or {}, seen.get("cell")
+    early = outcome.get("error") or outcome.get("line")
+    if early and re.search(rf"^\s*class {re.escape(cell)}\b", source.text, re.MULTILINE):
+        return isinstance(known, dict) and "a cell's takes" in str(known.get("reason"))
+    return isinstance(known, dict) and known.get("found") is False
 
 
 def _looks_like(source: Source) -> str | None:
@@ -257,7 +270,9 @@ def judge(source: Source, lab: Lab, seen: dict[str, Any]) -> Checked:
         problems = _judged(judge_cell.judge_cell, seen["cell"], ["cell"])
         formulas = _safe(judge_cell.formulas, seen["cell"]) or {}
         of_classifier = _judged(judge_classifier.judge_classifier, seen["classifier"], ["classifier"])
-        if not any(p.code in NOTHING for p in problems):  # of a cell that cannot be made nothing else can be said
+        if not any(
+            p.code in NOTHING | {"unfinished"} for p in problems
+        ):  # of a cell that cannot be made nothing else can be said
             problems += of_classifier
         problems += _judged(judge_training.judge_training, seen["training"], ["training", "testing", "pictures"])
         reached = _safe(judge_training.reached, seen["training"]) or {}
@@ -267,8 +282,20 @@ def judge(source: Source, lab: Lab, seen: dict[str, Any]) -> Checked:
             reached["training"] = False
         problems = [p for p in problems if p.code != "no-cell"]
         reached |= {"cell": "cell" in {p.check for p in problems} or bool(formulas.get("yours"))}
+    told = [p for p in problems if _is_open(p, seen, stopped)]
+    reached |= dict.fromkeys((p.check for p in told), False)
+    problems = [p for p in problems if p not in told]
     items = [_item(n, item, problems, reached, seen) for n, item in enumerate(lab.items, start=1) if item.checks]
     return Checked(source, lab, items, formulas, stopped)
+
+
+def _is_open(problem: Problem, seen: dict[str, Any], stopped: Problem | None) -> bool:
+    """Whether a part is only missing yet, and why is told already: the file stopped before it, or in its gap."""
+    if problem.code in UNFINISHED:
+        error = (seen["outcome"] or {}).get("error") if stopped is not None else None
+        return bool(error and error["message"] and error["message"].rstrip(".") in problem.message)
+    outcome = seen.get("outcome") or {}
+    return problem.code == "rnn-not-reached" and bool(stopped or outcome.get("error") or outcome.get("stopped"))
 
 
 def _judged(judge: Callable[[Any], list[Problem]], data: Any, checks: Sequence[str]) -> list[Problem]:
@@ -327,13 +354,26 @@ def _stopped(seen: dict[str, Any], problems: Sequence[Problem]) -> Problem | Non
     error = None if outcome["error"] is None else at_gap(outcome["error"])
     if error is None and outcome["line"] is not None and any(p.code in NOTHING for p in problems):
         return Problem("file", "file-ends", outcome["line"], "The file ends itself here (sys.exit).")
-    if error is not None and error["message"] and any(error["message"].rstrip(".") in p.message for p in problems):
+    faults = [p for p in problems if p.code not in {*REMARKS, "rnn-not-reached"}]
+    if error is not None and error["message"] and any(error["message"].rstrip(".") in p.message for p in faults):
         return None
-    if error is None or any(p.line == error["line"] is not None and p.code not in REMARKS for p in problems):
+    if (
+        any(p.code == "cell-call" for p in faults) and seen["classifier"]["own"]
+    ):  # the same, which is raised within the cell
+        return None
+    if error is None or any(p.line == error["line"] is not None for p in faults):
         return None
     if error["type"] == "SystemExit":
         return Problem("file", "file-ends", error["line"], f"The file ends itself here: {error['message']}")
     said = f"Python says {error['type']}: {error['message']}" if error["message"] else f"Python says {error['type']}"
     if error["type"] == "NotImplementedError" and error["message"]:  # a gap of a starter, which says what is missing
         return Problem("file", "file-raises", error["line"], f"The file is not finished: {error['message']}")
+    if seen.get("classifier", {}).get("status") == "ok" and _within(seen["cell"], error["line"]):
+        said += ". The classifier and its cell run on pictures (B, 28, 28): look at what the model is given"
     return Problem("file", "file-raises", error["line"], said)
+
+
+def _within(cell: dict[str, Any], line: int | None) -> bool:
+    """Whether a line is one of the cell's forward."""
+    first, last = cell.get("lines") or [0, 0]
+    return line is not None and first <= line <= last

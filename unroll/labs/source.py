@@ -29,6 +29,7 @@ from unroll.errors import InputError
 from unroll.files import refuse_special
 
 MOST_BYTES = 64 << 20  # a notebook carries its pictures
+MOST_LINES, MOST_CODE = 5_000, 1 << 20  # of code: a lab's has some hundred lines
 SUFFIXES = (".py", ".ipynb")
 MARKS = ((codecs.BOM_UTF8, ""), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
 
@@ -113,6 +114,14 @@ def read_source(path: str | Path) -> Source:
     )
     if not any(line.strip() for _, part in parts for line in part):
         raise InputError(f"code file {path} holds no code")
+    lines, characters = (
+        sum(map(count, (part for _, part in parts))) for count in (len, lambda part: sum(map(len, part)))
+    )
+    if lines > MOST_LINES or characters > MOST_CODE:
+        raise InputError(
+            f"code file {path} has {lines:,} lines of code, {characters:,} characters; expected a lab's, of no more than "
+            f"{MOST_LINES:,} lines and {MOST_CODE >> 20} MB"
+        )
     run: list[str] = []
     written: list[str] = []
     firsts: list[tuple[int, int]] = []

@@ -156,12 +156,19 @@ class Made:
         text: the Python that makes one; None of a copy.
         form: how it is called.
         dtype: of its numbers.
+        noise: how far its results are from smooth, see `unroll.labs.child.observe_learning.noise`.
     """
 
     module: nn.Module
     text: str | None
     form: Form
     dtype: torch.dtype
+    noise: float = 0.0
+
+    @property
+    def double(self) -> bool:
+        """Whether the whole step is computed in float64."""
+        return self.dtype is torch.float64 and self.noise < 1e-10
 
 
 def drawn(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -92,12 +92,14 @@ class CallRecorder(TorchFunctionMode):
     Attributes:
         events: (calls of the cell before it, name of torch's function, the student's line).
         built_in: (class such as ``nn.LSTM``, the student's line, whether inside the cell).
+        failed: the first call that raised an exception.
     """
 
     def __init__(self, kind: type | None, filename: str, cut: bool = False) -> None:
         super().__init__()
         self.kind, self.filename, self.cut = kind, filename, cut
         self.calls: list[CellCall] = []
+        self.failed: CellCall | None = None
         self.events: list[tuple[int, str, int | None]] = []
         self.built_in: list[tuple[str, int | None, bool]] = []
         self._made: dict[int, tuple[Tensor, int | None]] = {}
@@ -169,6 +171,9 @@ class CallRecorder(TorchFunctionMode):
         self._depth += 1
         try:
             out = original(cell, *args, **kwargs)
+        except Exception:
+            self.failed = self.failed or call
+            raise
         finally:
             self._depth -= 1
         self._silent = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import re
@@ -53,15 +54,6 @@ class Found:
     plain_call: str = "cell"
     plain_seen: list[Any] = field(default_factory=list)
 
-    def data(self) -> dict[str, Any]:
-        """Names and reasons, as JSON has them."""
-        return {
-            "cell": None if self.cell is None else self.cell.__name__,
-            "classifier": None if self.classifier is None else self.classifier.__name__,
-            "reason": self.reason,
-            "classifier_reason": self.classifier_reason,
-        }
-
 
 def find(namespace: Mapping[str, Any], seen: Sequence[nn.Module], cell_name: str | None = None) -> Found:
     """The cell and the classifier of a file that has run.
@@ -87,6 +79,8 @@ def find(namespace: Mapping[str, Any], seen: Sequence[nn.Module], cell_name: str
         and not issubclass(named, nn.Module)
     ):
         _take_plain(found, named, instances)
+        if found.reason is not None:
+            found.reason += f"; there is {_listed(list(classes))}"
     else:
         found.cell, found.reason, found.unclear = _find_cell(classes, instances, cell_name)
     if found.cell is None and cell_name is None and not found.unclear:
@@ -120,7 +114,14 @@ def _find_cell(
     there = _listed(list(classes))
     if asked is not None:
         if asked in classes:
-            return classes[asked], None, False
+            kind = classes[asked]
+            if not arguments(kind) or (asked != CLASSIFIER and step_roles(kind) is not None):
+                return kind, None, False
+            others = [name for name in classes if name != asked]
+            likely = _listed([n for n in others if n != CLASSIFIER and step_roles(classes[n]) is not None] or others)
+            takes = ", ".join(one.name for one in arguments(kind))
+            why = f"its forward takes {takes}, and a cell's takes x, h_prev and c_prev; there is {likely}"
+            return None, why, False
         return None, f"there is no class {asked} that is a torch.nn.Module; there is {there}", False
     if CELL in classes:
         return classes[CELL], None, False
@@ -294,6 +295,14 @@ def arguments(kind: type[nn.Module]) -> list[inspect.Parameter]:
         return []
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [argument for argument in given if argument.kind in positional]
+
+
+def is_empty(kind: type[nn.Module]) -> bool:
+    """Whether a class has no forward of its own yet, or one that only says ``pass``, ``...`` or ``return None``."""
+    code = getattr(kind.forward, "__code__", None)
+    if kind.forward is nn.Module.forward or code is None:
+        return kind.forward is nn.Module.forward
+    return all(one.opname in ("RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE") for one in dis.get_instructions(code))
 
 
 def _required(kind: type[nn.Module]) -> list[inspect.Parameter]:

@@ -29,11 +29,12 @@ from unroll.labs.child.call_cell import (
     seed_cpu,
     settled,
 )
-from unroll.labs.child.find import Found, arguments, step_roles
+from unroll.labs.child.find import Found, arguments, is_empty, step_roles
 from unroll.labs.child.observe_learning import (
     described,
     draws,
     equal,
+    noise,
     observe_gradients,
     observe_plain,
     observe_plain_class,
@@ -96,6 +97,7 @@ def _observe(found: Found, filename: str, own: bool = False, flip: bool = False)
         "line": getattr(code, "co_firstlineno", None),
         "lines": [code.co_firstlineno, max(n for *_, n in code.co_lines() if n)] if code else [0, 0],
         "arguments": [argument.name for argument in arguments(found.cell)],
+        "empty": is_empty(found.cell),
         "plain_class": observe_plain_class(found),
         "classifier": None,
     }
@@ -109,6 +111,8 @@ def _observe(found: Found, filename: str, own: bool = False, flip: bool = False)
         return data | {"error": _FailedError("look", error).data(filename) | {"needs": 0}}
     data["sizes"] = [made.form.D, made.form.H]
     data["layout"], data["roles"] = made.form.layout, list(made.form.roles)
+    with suppress(Exception):  # of a cell that refuses a batch of one
+        made.noise = noise(made)
     stages: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("repeated", lambda: _repeat(made)),
         ("run", lambda: _record(made, filename, "repeated" in data and data["repeated"]["leaks"])),
@@ -260,7 +264,7 @@ def _record(made: Made, filename: str, fresh: bool, many: int | None = None) -> 
         "x": x.double().numpy(),
         "h": h.double().numpy(),
         "c": levels.double().numpy(),
-        "float32": dtype is torch.float32,
+        "float32": not made.double,
         **whole,
     }
 
@@ -505,7 +509,9 @@ def _witness(found: Found, made: Made, data: dict[str, Any], filename: str) -> d
             cell = deep_copy(space["cell"])
             exec(given, space)
         returned = [space["h_t"], space["c_t"]] if pair else list(tensors(space["out"]))
-        run = _record(Made(cell.eval(), None, form, torch.float64), filename, _keeps(data.get("repeated")), many=16)
+        run = _record(
+            Made(cell.eval(), None, form, torch.float64, made.noise), filename, _keeps(data.get("repeated")), many=16
+        )
     except Exception:
         return None
     got = [rows.detach().double().numpy() for v in returned if (rows := form.rows(v, 1)) is not None]

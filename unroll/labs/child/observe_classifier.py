@@ -48,6 +48,7 @@ from unroll.labs.child.make_classifier import (
     in_mode,
     pictures,
 )
+from unroll.labs.child.wrong_call import wrong_call
 from unroll.labs.judge.classifier import judge_classifier
 
 # What ends a student's code: exit() in a forward is no reason to lose what else there is to see.
@@ -55,19 +56,20 @@ ENDS = (Exception, SystemExit)
 LARGER = "for p in model.parameters(): p.data *= 5"  # a line of a witness
 
 
-def observe_classifier(found: Any, filename: str) -> dict[str, Any]:
+def observe_classifier(found: Any, filename: str, own: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the classifier computes, as nested dicts of plain values and NumPy arrays.
 
     Args:
         found: the class of the classifier, and its instances; see `unroll.labs.child.find`.
         filename: of the student's file, as its code objects have it.
+        own: ``type`` and ``line`` of the exception in which the file's own run ended.
 
     Returns:
         ``{"status": "ok", …}``; ``{"status": "unread", "why": …}``; or ``{"status": "error", "type", "message", "line"}``. No
         exception of the student's code gets out of here.
     """
     if found.classifier is None and not found.classifiers:
-        return {"status": "unread", "why": str(found.reason or "no classifier was found"), "line": None}
+        return {"status": "unread", "why": str(found.classifier_reason or "no classifier was found"), "line": None}
     seen = any(found.classifier is None or type(one) is found.classifier for one in found.classifiers)
     errors: list[dict[str, Any]] = []
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -90,12 +92,15 @@ def observe_classifier(found: Any, filename: str) -> dict[str, Any]:
                     return {"status": "unread", "why": f"it takes batches of {fixed} pictures alone", "line": None}
     if not errors:
         return {"status": "unread", "why": "its constructor's arguments are not the lab's", "line": None}
-    return {"status": "error", **_first_of(errors), "seen": seen}
+    return {"status": "error", **_first_of(errors, own or {}), "seen": seen}
 
 
-def _first_of(errors: list[dict[str, Any]]) -> dict[str, Any]:
-    """The exception that says most: the lab's own form of input, in the first way that the classifier was made."""
-    return {"line": None, "type": "Error", "message": "", "where": "forward", **errors[0], "status": "error"}
+def _first_of(errors: list[dict[str, Any]], own: dict[str, Any]) -> dict[str, Any]:
+    """The exception that says most: the one in which the file's own run ended (``own`` says whether it is that one), else that
+    of the lab's own form of input, in the first way that the classifier was made."""
+    same = [one for one in errors if all(one.get(key) == own.get(key, "") for key in ("type", "line"))]
+    first = {"line": None, "type": "Error", "message": "", "where": "forward", **(same or errors)[0], "status": "error"}
+    return first | {"own": bool(same)}
 
 
 class _Observer:
@@ -112,7 +117,9 @@ class _Observer:
         model = self.made.fresh()
         first = self.run(model, x)
         if first.logits is None:
-            return {"status": "error", **(first.error or {}), "where": "forward", "returned": first.returned}
+            call = _seen(lambda: wrong_call(self.found, first.record.failed, B, self.made.dtype), None)
+            about = {"where": "forward", "returned": first.returned, "wrong_call": call}
+            return {"status": "error", **(first.error or {}), **about}
         if self.form != "time first" and first.logits.shape[0] == ROWS and self._time_first_fits(x):
             return {"status": "error", "type": "Error", "message": "time comes first", "where": "form", "line": None}
         if self.form == "time first" and first.logits.shape[0] != B:

@@ -9,7 +9,7 @@ import numpy as np
 
 from unroll.labs.judge.cell_codes import CODES, REMARKS
 from unroll.labs.judge.equations import EquationsJudge
-from unroll.labs.judge.step_equations import Equations, Gate, find_equations
+from unroll.labs.judge.step_equations import Equations, Gate, Record, find_equations
 from unroll.labs.judge.weights import number, short
 from unroll.labs.problems import Problem, Witness, at_gap
 
@@ -43,10 +43,10 @@ def formulas(observed: dict[str, Any]) -> dict[str, list[str]]:
     if "run" not in observed:
         return {"yours": [], "lab": list(LAB)}
     found = find_equations(observed["run"])
-    return {"yours": [] if found is None else list(_described(found[1])), "lab": list(LAB)}
+    return {"yours": [] if found is None else list(_described(found[0], found[1])), "lab": list(LAB)}
 
 
-def _described(found: Equations) -> Iterator[str]:
+def _described(record: Record, found: Equations) -> Iterator[str]:
     """What was found, in the author's names and the lab's letters."""
 
     def name(gate: Gate | None, letter: str) -> str:
@@ -62,7 +62,8 @@ def _described(found: Equations) -> Iterator[str]:
     for letter, gate in found.gates.items():
         function = {"sigmoid": "σ", "identity": ""}.get(gate.function, gate.function)
         of = ", ".join(gate.parameters) or "W, U and b"
-        yield f"{name(gate, letter)} = {function}(h_{{t-1}} and x_t by {of})"
+        read = record.reads(gate) + ["c"] * (letter in found.peephole + found.of_c)
+        yield f"{name(gate, letter)} = {function}({' and '.join(read) or '?'} by {of})"
     sign = "-" if found.rest_sign < 0 else "+"
     rest = {
         "product": f" {sign} {name(found.i, 'i')} ⊙ {name(found.g, 'c̃')}",
@@ -95,7 +96,8 @@ class _Judge(EquationsJudge):
         if "run" not in seen:
             failed = seen.get("failed", {}).get("run")
             if failed is not None:
-                self.say("exception", f"{seen['name']} fails: {_said(failed)}.", failed["line"])
+                code = "unfinished" if failed["type"] == "NotImplementedError" else "exception"
+                self.say(code, f"{seen['name']} fails: {_said(failed)}.", failed["line"])
             return self.found
         self._batches()
         self._gradients()
@@ -129,16 +131,16 @@ class _Judge(EquationsJudge):
             self.say("unread", f"{name} could not be checked: {said}.", error["line"])
             return
         if error["type"] == "NotImplementedError":
-            self.say("exception", f"{name} is not finished: {said}.", error["line"])
+            self.say("unfinished", f"{name} is not finished: {said}.", error["line"])
+            return
+        if error["stage"] in ("signature", "forward") and self.seen.get("empty"):
+            self.say("unfinished", f"{name} is not finished: it has no forward(x, h_prev, c_prev) yet.")
             return
         sizes = error["sizes"]
         if error["stage"] == "construct":
             call = f"{name}({sizes[0]}, {sizes[1]})" if sizes else name
             code = "exception" if error["needs"] == 2 else "unread"  # what other arguments are to be, nobody knows
             self.say(code, f"{call} cannot be made: {said}.", error["line"])
-        elif error["stage"] == "signature" and not self.seen["arguments"]:
-            self.line = None
-            self.say("exception", f"{name} has no forward(x, h_prev, c_prev) yet.")
         elif error["stage"] == "signature":
             self.say(
                 "unread",

@@ -11,6 +11,7 @@ _WEIGHTS = "Follow each weight from __init__ to the line that uses it: each shou
 
 CODES: dict[str, Code] = {
     "no-cell": Code("no class could be taken as the cell", ("The lab's class is called ManualLSTMCell.",)),
+    "unfinished": Code("the cell is not finished", ("Which of the lab's equations is not written yet?",)),
     "exception": Code(
         "the cell raises an exception", ("Read the last line of the message.", "Print the shapes before that line.")
     ),
@@ -70,5 +71,5 @@ CODES: dict[str, Code] = {
     "remark-unused": Code("a parameter is never used; the step is right all the same", (_WEIGHTS,)),
 }
 
-REMARKS = frozenset({"remark-names", "remark-no-module", "remark-unused"})
+REMARKS = frozenset({"unfinished", "remark-names", "remark-no-module", "remark-unused"})
 """What is said without it being a fault."""

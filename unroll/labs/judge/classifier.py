@@ -53,6 +53,10 @@ def _unread(observed: dict[str, Any]) -> Problem:
         )
     if observed["type"] == "NotImplementedError":
         return fault("classifier-unfinished", line, f"The classifier is not finished: {observed['message'] or said}.")
+    call = observed.get("wrong_call")
+    if call:  # else a form of input that is not the file's own may be at fault
+        code = "cell-call" if observed["own"] or not observed["seen"] else "classifier-unread"
+        return fault(code, call["line"], f"{_wrong_call(call)} ({said}).")
     if observed.get("seen") or line is None or observed.get("where") not in ("forward", "constructor"):
         return fault(
             "classifier-unread",
@@ -62,6 +66,18 @@ def _unread(observed: dict[str, Any]) -> Problem:
     return fault(
         "classifier-raises", line, f"The classifier raises {said} for pictures (B, 28, 28) with 6 hidden units."
     )
+
+
+def _wrong_call(call: dict[str, Any]) -> str:
+    """What the classifier gives the cell, and what the cell takes."""
+    gives = f"`{call['text']}` gives the cell" if call["text"] else "Here the cell is given"
+    if "came" in call:
+        came, takes = call["came"], call["takes"]
+        return f"{gives} {len(came)} arguments ({'; '.join(came)}); its forward takes {len(takes)}: {', '.join(takes)}"
+    came = " and ".join(f"{name} {value}" for name, value, _ in call["wrong"])
+    needed = " and ".join(f"{name} {value}" for name, _, value in call["wrong"])
+    batch, D, H = call["sizes"]
+    return f"{gives} {came}; it needs {needed} for {batch} pictures, rows of {D} numbers and {H} hidden units"
 
 
 def _judged(observed: dict[str, Any]) -> list[Problem]:

@@ -23,6 +23,10 @@ CODES: dict[str, Code] = {
     "classifier-unread": Code("the classifier could not be looked at", ()),
     "classifier-raises": Code("the classifier raises an exception", ("Read the message and its line.",)),
     "classifier-unfinished": Code("the classifier is not finished", ("Its forward must return the logits, (B, 10).",)),
+    "cell-call": Code(
+        "the classifier calls the cell with arguments that do not fit",
+        ("The cell itself is right. What does the line give it, and in which order?", _ROWS[0]),
+    ),
     "classifier-differs": Code("the logits differ from the lab's; how could not be told", _STEP),
     "cell-not-called": Code("the classifier does not call the cell", ("Where should the loop over the rows call it?",)),
     "forbidden-module": Code("a ready-made recurrent module is used", ("The lab wants the equations written out.",)),
@@ -68,8 +72,8 @@ CODES: dict[str, Code] = {
 }
 
 REMARKS: frozenset[str] = frozenset(
-    """classifier-unread cell-not-called start-learned state-kept softmax-seen cell-unregistered parameter-unused
-    output-without-bias head-extra head-unread random-in-eval""".split()  # noqa: SIM905
+    """classifier-unread classifier-unfinished cell-not-called start-learned state-kept softmax-seen cell-unregistered
+    parameter-unused output-without-bias head-extra head-unread random-in-eval""".split()  # noqa: SIM905
 )
 
 

@@ -287,6 +287,13 @@ class Record:
             entry = self.entries[best]
             gate.name, gate.line, gate.parameters, gate.index = entry.name, entry.line, entry.parameters, best
 
+    def reads(self, gate: Gate) -> list[str]:
+        """Which of h_{t-1} and x_t a gate's argument depends on; neither where the argument is not known."""
+        parts = {"h_{t-1}": slice(1 + self.D, None), "x_t": slice(1, 1 + self.D)}
+        return [
+            n for n, part in parts.items() if gate.map is not None and np.abs(gate.map[part]).max() >= 10 * self.close
+        ]
+
     def gates(self) -> list[Gate]:
         """Every recorded value that is an activation of an affine map, and both activations of the maps themselves."""
         if self._gates is None:
