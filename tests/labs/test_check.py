@@ -215,7 +215,7 @@ def test_check_as_json(checked: Check) -> None:
     ("text", "code", "said"),
     [
         ("import torch\nvocab = 1\nfor n in range(3:\n    pass", "file-raises", "SyntaxError"),
-        ("vocab = 1\nimport os\nos._exit(0)", "file-ended", "ended its own process"),
+        ("vocab = 1\nimport os\nos._exit(0)", "file-ends", "ends itself here"),
         ("vocab = 1\ninput('name? ')", "file-raises", "nobody types"),
     ],
 )

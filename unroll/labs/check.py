@@ -293,7 +293,8 @@ def _is_open(problem: Problem, seen: dict[str, Any], stopped: Problem | None) ->
     """Whether a part is only missing yet, and why is told already: the file stopped before it, or in its gap."""
     if problem.code in UNFINISHED:
         error = (seen["outcome"] or {}).get("error") if stopped is not None else None
-        return bool(error and error["message"] and error["message"].rstrip(".") in problem.message)
+        said = at_gap(error)["message"].rstrip(".") if error else ""
+        return bool(said) and said in problem.message
     outcome = seen.get("outcome") or {}
     return problem.code == "rnn-not-reached" and bool(stopped or outcome.get("error") or outcome.get("stopped"))
 
@@ -353,7 +354,7 @@ def _stopped(seen: dict[str, Any], problems: Sequence[Problem]) -> Problem | Non
         )
     error = None if outcome["error"] is None else at_gap(outcome["error"])
     if error is None and outcome["line"] is not None and any(p.code in NOTHING for p in problems):
-        return Problem("file", "file-ends", outcome["line"], "The file ends itself here (sys.exit).")
+        return Problem("file", "file-ends", outcome["line"], "The file ends itself here.")
     faults = [p for p in problems if p.code not in {*REMARKS, "rnn-not-reached"}]
     if error is not None and error["message"] and any(error["message"].rstrip(".") in p.message for p in faults):
         return None
