@@ -6,7 +6,7 @@
 # make evidence  the measurements behind docs/questions.md, and the page itself: about half an hour, resumable
 # make fuzz  damaged files for every reader, ten minutes      make crash  kills, full disks, two at once      make hostile  attacks
 # make programs  random cells on the interpreter, against the reference engine, ten minutes
-# make labs  the check of students' code on 112 hand-ins: about four minutes
+# make labs  the check of students' code on 112 hand-ins: about four minutes      make class  a class of eighty, graded and killed
 # make mutants  the share of small faults in the code that trains that the tests notice: about an hour, resumable
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # again with --randomly-seed=SEED.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: run test check bench seeds best effects seconds evidence mutants fuzz programs labs crash hostile format clean
+.PHONY: run test check bench seeds best effects seconds evidence mutants fuzz programs labs class crash hostile format clean
 
 run: .venv/installed
 	$(BIN)/unroll train lstm-mnist
@@ -62,6 +62,9 @@ programs: .venv/installed-dev
 
 labs: .venv/installed-dev
 	$(BIN)/python tests/labs/hand_ins.py
+
+class: .venv/installed-dev
+	$(BIN)/python tests/labs/class_of_80.py --seed $(SEED)
 
 crash: .venv/installed-dev
 	$(BIN)/python tests/reliability/crash.py --seed $(SEED)

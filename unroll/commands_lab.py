@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -176,6 +177,78 @@ def handin(
         say(line, error=True)
     if made.replaced:
         say(replaced_line(made.replaced), error=True)
+
+
+@lab.command(cls=Command, short_help="Grade a class's hand-ins, each in a sandbox, with a reason for every point.")
+@click.argument("submissions", required=False, type=FILE)
+@output("the class's folder; made, or gone on with", default="graded")
+@click.option(
+    "--lab",
+    "name_of_lab",
+    metavar="NAME",
+    help="homework, inclass, or a YAML file of your course; homework if left out",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="hand-ins beside each other; the number of cores if left out",
+)
+@click.option("--no-train", is_flag=True, help="leave out the run on all data, and so the points for the accuracy")
+@click.option(
+    "--collect",
+    metavar="points.json",
+    type=FILE,
+    help="put in the points that you gave on the review page, and grade nothing",
+)
+@click.option("--unsafe-no-sandbox", is_flag=True, help="run the files without a sandbox; for files of your own alone")
+def grade(
+    submissions: Path | None,
+    out: Path,
+    name_of_lab: str | None,
+    jobs: int | None,
+    no_train: bool,
+    collect: Path | None,
+    unsafe_no_sandbox: bool,
+) -> None:
+    """Grade SUBMISSIONS: a folder or a zip, of a folder or a zip for each student, or as Moodle and Canvas export it.
+
+    Each file runs in a sandbox, without network, and sees nothing of yours. Every deduction has a reason and an input that shows
+    it; what could not be read, and every written answer, waits for you on the page review.html. Whose hand-in has not changed
+    is not graded again.
+    """
+    from unroll.labs.grade.grade import collect as put_in
+    from unroll.labs.grade.grade import grade as grade_class
+
+    if collect is not None:
+        if submissions is not None:
+            raise InputError(
+                "--collect grades nothing; leave SUBMISSIONS out, as in: unroll lab grade --collect points.json"
+            )
+        found = put_in(out, collect)
+    elif submissions is None:
+        raise InputError("name a folder or a zip of hand-ins, as in: unroll lab grade submissions.zip --lab homework")
+    else:
+        from unroll.labs.grade.sandbox import find_sandbox
+
+        sandbox = find_sandbox(unsafe_no_sandbox)
+        found = grade_class(
+            submissions,
+            out,
+            sandbox,
+            name_of_lab,
+            jobs=jobs or os.cpu_count() or 1,
+            training=not no_train,
+            trusted=unsafe_no_sandbox,
+        )
+    waiting = sum(bool(record.needs_review) for record in found.records)
+    say(
+        f"Graded: {len(found.records)} hand-ins, {found.anew} of them now; {waiting} need a look",
+        *([f"Alike beyond chance: {len(found.alike)} groups, in copies.csv"] if found.alike else []),
+        f"Points: {found.folder / 'grades.csv'}",
+        f"Summary: {found.folder / 'summary.html'}",
+        f"To review: {found.folder / 'review.html'}",
+    )
 
 
 COMMANDS = (lab,)

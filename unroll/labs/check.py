@@ -231,13 +231,18 @@ def check(path: Path, lab: str | None = None, cell: str | None = None) -> Checke
     asked = load_lab(lab if lab is not None else guess_lab(source))
     if cell is not None and asked.kind == "rnn":
         raise InputError(f"--cell is {quoted(cell)}: the lab {asked.called} asks for no class; leave it out")
-    seen = run_child({"name": "check", "file": str(path), "kind": asked.kind, "cell": cell}, LIMITS)
+    seen = run_child(task_of(path, asked, cell), LIMITS)
     if cell is not None and _is_refused(cell, source, seen):
         raise InputError(f"--cell is {quoted(cell)}: {seen['cell'].get('reason')}")
     checked = judge(source, asked, seen)
     if lab in ("homework", "inclass") and (looks := _looks_like(source)) not in (None, lab):
         checked.note = f"It looks like the lab {looks}, and was checked as {lab}, as --lab says."
     return checked
+
+
+def task_of(path: Path, lab: Lab, cell: str | None = None) -> dict[str, Any]:
+    """What a child is asked for; see `observe`."""
+    return {"name": "check", "file": str(path), "kind": lab.kind, "cell": cell}
 
 
 def _is_refused(cell: str, source: Source, seen: dict[str, Any]) -> bool:

@@ -20,7 +20,11 @@ from unroll.errors import UnrollError
 from unroll.files import write_atomically
 from unroll.labs.child.supervise import supervise
 
-TASKS = {"check": ("unroll.labs.check", "observe"), "run": ("unroll.labs.child.observe_run", "observe_run")}
+TASKS = {
+    "check": ("unroll.labs.check", "observe"),
+    "run": ("unroll.labs.child.observe_run", "observe_run"),
+    "pdf": ("unroll.labs.child.read_pdf", "read_pdf"),
+}
 TASK, ARRAYS, OBSERVED, NOTES = "task.json", "observed.safetensors", "observed.json", "notes.jsonl"
 UNWRITTEN = 74  # the exit status where the disk takes nothing more (sysexits: EX_IOERR)
 ARRAY = "\0array"  # no name in Python has a zero byte

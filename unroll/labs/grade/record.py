@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 VERSION: Literal[1] = 1
+HAND_INS = "handed.in"
+"""Where the files lie as they were handed in, a folder a student. No id has a dot, so none is called so."""
 
 
 class _Strict(BaseModel):
