@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import re
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pytest
 from unroll.errors import InputError
 from unroll.files import SIGNS
 from unroll.labs.grade.collect import PERSON, apply_points, read_points
+from unroll.labs.grade.copies import Alike
 from unroll.labs.grade.feedback import feedback_md, feedback_pdf
 from unroll.labs.grade.pages import summary_html
 from unroll.labs.grade.record import Graded, Reason, Record, Seen, Trained
@@ -247,17 +247,12 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-@dataclass(frozen=True)
-class TwoAlike:
-    first: str = "a"
-    second: str = "b"
-    kind: str = "the same program"
-    evidence: tuple[str, ...] = ("0.0731 in line 12", HOSTILE)
+ALIKE = Alike(("a", "b"), "same program", ("0.0731 in line 12", HOSTILE))
 
 
 def both() -> dict[str, str]:
     class_ = [record("a"), hostile()]
-    return {"summary": summary_html(class_, LAB, [TwoAlike()]), "review": review_html(class_, LAB, "c1")}
+    return {"summary": summary_html(class_, LAB, [ALIKE]), "review": review_html(class_, LAB, "c1")}
 
 
 @pytest.mark.parametrize("name", ["summary", "review"])
@@ -286,13 +281,13 @@ def test_summary_names_all_that_a_teacher_looks_for():
         record("d", review=["it forked"]),
         with_item(record("e"), 1, deductions=[], awarded=30.0),
     ]
-    page = Page(summary_html(class_, LAB, [TwoAlike()]))
+    page = Page(summary_html(class_, LAB, [ALIKE]))
     for part in (
         "b: endless loop",
         "c: no PDF",
         "c: no script or notebook",
         "d: it forked",
-        "a and b: the same program",
+        "a, b: same program",
         "0.0731 in",
     ):
         assert part in page.text

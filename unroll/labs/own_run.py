@@ -406,16 +406,28 @@ def printed_accuracy(log: str) -> float | None:
     >>> printed_accuracy("Accuracy on the 10000 test images: 97.5 %"), printed_accuracy("Accuracy: 9412/10000 = 0.9412")
     (97.5, 94.12)
     """
+    found = printed_accuracies(log)
+    return found[-1][0] if found else None
+
+
+def printed_accuracies(log: str) -> list[tuple[float, float]]:
+    """All such accuracies in order, in percent, each with what its last digit is worth.
+
+    >>> printed_accuracies("Test accuracy: 0.97\\nTest accuracy: 97.31%")
+    [(97.0, 1.0), (97.31, 0.01)]
+    """
     found = []
     for line in log.splitlines():
         for match in ACCURACY.finditer(line):
-            numbers = [(float(text), sign) for text, sign in NUMBER.findall(match[1]) if float(text) <= 100]
+            numbers = [(float(text), sign, text) for text, sign in NUMBER.findall(match[1]) if float(text) <= 100]
             # A share of 1 or a percentage, and not the number of an epoch: one with a sign or a point, where there is one.
             numbers = [n for n in numbers if n[1]] or [n for n in numbers if n[0] % 1] or numbers
             if numbers:
                 found.append((line, *numbers[0]))
     chosen = [row for row in found if "test" in row[0].lower()] or found
-    if not chosen:
-        return None
-    _, value, sign = chosen[-1]
-    return round(100 * value, 10) if not sign and value <= 1 else value
+    return [_percent(*row[1:]) for row in chosen]
+
+
+def _percent(value: float, sign: str, text: str) -> tuple[float, float]:
+    digit = 10.0 ** -len(text.partition(".")[2])
+    return (round(100 * value, 10), 100 * digit) if not sign and value <= 1 else (value, digit)

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from unroll.errors import InputError, UnrollError, shortened
 
 BATCH = 1000
+GIVEN = "given.safetensors"
+"""What `unroll.labs.child.predict` finds beside a student's file: ``images`` uint8 (N, 28, 28), and a model's weights, each by
+its name behind `WEIGHT`."""
+WEIGHT = "weight."
 ALIKE = 0.995  # share of predictions that are equal where both compute the same; a few differ by rounding alone
 
 

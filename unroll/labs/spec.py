@@ -49,6 +49,8 @@ class Item(BaseModel):
         checks: the checks (`CHECKS`) whose problems belong to this item; none for a question.
         each: points lost for each problem; None: all of them for the first.
         bands: points by test accuracy; empty where accuracy decides nothing.
+        stop_if_first_epoch_loss_above: the mean loss of the first epoch above which a grading stops the training, and takes the
+            accuracy that the model has then; None: never. With bands only.
         text: the question, in Markdown; None where the item is none.
     """
 
@@ -59,6 +61,7 @@ class Item(BaseModel):
     checks: list[str] = []
     each: float | None = Field(None, gt=0, allow_inf_nan=False)
     bands: list[Band] = []
+    stop_if_first_epoch_loss_above: float | None = Field(None, gt=0, allow_inf_nan=False)
     text: str | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
@@ -71,6 +74,8 @@ class Item(BaseModel):
             raise ValueError("has no points")
         if self.each is not None and (not self.checks or self.bands):
             raise ValueError("'each' goes with checks alone")
+        if self.stop_if_first_epoch_loss_above is not None and not self.bands:
+            raise ValueError("'stop_if_first_epoch_loss_above' goes with bands alone")
         limits = [band.at_least for band in self.bands]
         if limits != sorted(set(limits), reverse=True):
             raise ValueError("bands do not fall from one at_least to the next")

@@ -23,6 +23,7 @@ from unroll.labs.child.supervise import supervise
 TASKS = {
     "check": ("unroll.labs.check", "observe"),
     "run": ("unroll.labs.child.observe_run", "observe_run"),
+    "predict": ("unroll.labs.child.predict", "predict"),
     "pdf": ("unroll.labs.child.read_pdf", "read_pdf"),
 }
 TASK, ARRAYS, OBSERVED, NOTES = "task.json", "observed.safetensors", "observed.json", "notes.jsonl"

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from unroll.errors import InputError, shortened
 from unroll.files import write_atomically
 from unroll.labs.child.entry import NOTES
-from unroll.labs.child.execute import execute
+from unroll.labs.child.execute import TimeUp, execute
 from unroll.labs.child.hand_over import hand_over, scale_of
 from unroll.labs.child.served import MNIST, last_part
 from unroll.labs.child.surroundings import surroundings
@@ -34,6 +34,7 @@ from unroll.labs.hyperparameters import hyperparameters, is_plain
 from unroll.labs.source import read_source
 
 MOST_FIGURES = 40
+MOST_WEIGHTS = 256 << 20  # bytes
 MOST_LOSSES = 1_000_000
 IMAGES = 10_000
 WIDTH = 28
@@ -50,6 +51,10 @@ FORMS: tuple[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]], ...]
 )
 
 
+PLAIN = {
+    torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8, torch.int8, torch.int16,
+    torch.int32, torch.int64,
+}  # fmt: skip
 COLUMNS = len(FORMS) - 1
 """The form whose steps are no rows."""
 
@@ -59,7 +64,9 @@ def observe_run(task: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         task: ``file``, ``sha256`` of its content, ``seed``, ``threads``, ``folder`` to write figures into, and ``small``, for
-            few images.
+            few images. For a grading: ``printed``, so that what was printed is handed back too, and a model is asked even where
+            the file ended early; ``seconds``, after which the file is stopped; ``stop_above``, the mean loss of the first epoch
+            above which it is.
 
     Raises:
         InputError: the file is another one by now.
@@ -69,20 +76,24 @@ def observe_run(task: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"code file {task['file']} was changed just now; run it again")
     notes = Notes(Path(task["folder"]) / NOTES)
     figures = Figures(Path(task["folder"]) / "figures", notes.add)
-    recorder = Recorder(notes.add)
+    recorder = Recorder(notes.add, task.get("stop_above"))
     namespace: dict[str, Any] = {}
     around_options = {"seed": task["seed"], "threads": task["threads"], "small": bool(task.get("small"))}
     with surroundings(source.path, on_figure=figures.save, **around_options) as around:
         begin = time.perf_counter()
         with notes, recorder:
-            outcome = execute(source, namespace, None, live)
+            outcome = execute(source, namespace, task.get("seconds"), live)
         seconds = time.perf_counter() - begin
         around.keep_open()
         test = next((part for part in reversed(around.parts) if not part.train), None)
-        predicted = {"reason": "the file ended early"} if not outcome.whole else recorder.predictions(test)
+        graded = bool(task.get("printed"))
+        asked = outcome.whole or recorder.hopeless is not None or (graded and outcome.stopped is None)
+        train = next((part for part in reversed(around.parts) if part.train), None)
+        predicted = recorder.predictions(test, train) if asked else {"reason": "the file ended early"}
         weights = {} if recorder.model is None else _weights(recorder.model)
         return {
-            "outcome": {**outcome.data(), "printed": ""},
+            "outcome": {**outcome.data(), "printed": outcome.printed if graded else ""},
+            "hopeless": recorder.hopeless,
             "seconds": seconds,
             "losses": torch.tensor(recorder.losses, dtype=torch.float64),
             "figures": figures.rows,
@@ -92,6 +103,7 @@ def observe_run(task: dict[str, Any]) -> dict[str, Any]:
             "weights": weights,
             "prediction": predicted,
             "engine": recorder.handed_over(namespace, test) if "predicted" in predicted else None,
+            "input": recorder.input(test) if "predicted" in predicted else None,
             "images": None if test is None else len(test),
             "warnings": [*around.warnings, *figures.failed],
             "versions": versions(),
@@ -138,20 +150,39 @@ class Call:
     values: Tensor
     others: int
 
+    @property
+    def batch(self) -> int:
+        """How many images its input holds."""
+        return max(self.values.numel() // (WIDTH * WIDTH), 1)
+
+
+class Hopeless(TimeUp):
+    """A file is stopped, since the loss of its first epoch says that it learns nothing."""
+
 
 class Recorder:
     """Notes losses, and which model was called last on test images.
 
+    Args:
+        note: is called with each loss.
+        stop_above: the mean loss of the first epoch above which `Hopeless` is raised in the file; None: never.
+
     Attributes:
         losses: the value of each tensor whose ``backward()`` was called, in order.
+        hopeless: the mean loss of the first epoch, where it was too high.
     """
 
-    def __init__(self, note: Callable[[dict[str, Any]], object] = lambda row: None) -> None:
+    def __init__(
+        self, note: Callable[[dict[str, Any]], object] = lambda row: None, stop_above: float | None = None
+    ) -> None:
         self.losses: list[float] = []
+        self.hopeless: float | None = None
+        self._stop_above = stop_above
         self._note = note
         self._depth = 0
         self._last: Call | None = None
         self._on_test: Call | None = None
+        self._called: Call | None = None  # the one that was asked for predictions
         self._prepared: tuple[Tensor, int] | None = None  # all images (N, 28, 28), and the number of their form
 
     @property
@@ -167,10 +198,14 @@ class Recorder:
         ]
         self._backward = torch.Tensor.backward
         torch.Tensor.backward = self._noting(torch.Tensor.backward)  # type: ignore[method-assign]
+        self._iterate = DataLoader.__iter__
+        if self._stop_above is not None:
+            DataLoader.__iter__ = self._first_epoch(DataLoader.__iter__)  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *error: object) -> None:
         torch.Tensor.backward = self._backward  # type: ignore[method-assign]
+        DataLoader.__iter__ = self._iterate  # type: ignore[method-assign]
         for hook in self._hooks:
             hook.remove()
 
@@ -182,6 +217,24 @@ class Recorder:
             return backward(tensor, *arguments, **named)
 
         return noted
+
+    def _first_epoch(self, iterate: Callable[..., Any]) -> Callable[..., Any]:
+        """Looks at the mean loss at the end of the first whole pass over a loader in which there were any."""
+        done = False
+
+        def watched(loader: Any) -> Iterator[Any]:
+            nonlocal done
+            before = len(self.losses)
+            yield from iterate(loader)
+            losses = self.losses[before:]
+            if losses and not done:
+                done = True
+                mean = sum(losses) / len(losses)
+                if not mean <= self._stop_above:  # type: ignore[operator]  # nan is hopeless too
+                    self.hopeless = mean
+                    raise Hopeless
+
+        return watched
 
     def _enter(self, module: nn.Module, inputs: Any) -> None:
         self._depth += 1
@@ -200,19 +253,24 @@ class Recorder:
         if (part is not None and not part.train) or (part is None and not torch.is_grad_enabled()):
             self._on_test = call
 
-    def predictions(self, test: MNIST | None) -> dict[str, Any]:
-        """``predicted``: classes (N,) of the test images by the model; or ``reason`` why there are none."""
-        call = self._on_test or self._last
+    def predictions(self, test: MNIST | None, train: MNIST | None = None) -> dict[str, Any]:
+        """``predicted``: classes (N,) of the test images by the model; or ``reason`` why there are none.
+
+        Of a hopeless run, which came to no test, the training part tells how images become the model's input.
+        """
+        call = self._called = self._on_test or self._last
         if call is None or test is None:
             return {"reason": "no model was called" if call is None else "no test images were read"}
         if call.others:
             return {"reason": "the model is called with more than the images"}
         try:
             self._prepared = self._inputs(call, test)
+            if self._prepared is None and self.hopeless is not None and train is not None:
+                self._prepared = self._as_in_training(call, train, test)
             if self._prepared is None:
                 return {"reason": "the model's last input holds no test images"}
             images, form = self._prepared
-            predicted = _predict(call, images, FORMS[form][0])
+            predicted = predict(call.model, images, form, call.batch)
         except Exception as error:  # of the student's own code
             return {
                 "reason": f"the model could not be called again: {shortened(f'{type(error).__name__}: {error}', 200)}"
@@ -228,9 +286,33 @@ class Recorder:
             return {"reason": "the model is given the images' columns, and not their rows"}
         try:
             scale = scale_of(images, test.data / 255)
-            return scale if "reason" in scale else hand_over(namespace, self.model, WIDTH) | scale
+            if "reason" in scale:
+                return scale
+            made = hand_over(namespace, self.model, WIDTH)
+            tensors = [*made.get("tensors", {}).values(), made.get("W_out"), made.get("b_out")]
+            if "reason" not in made and not all(_is_plain(tensor) for tensor in tensors):
+                return {"reason": "its weights are no real numbers"}
+            return made | scale
         except Exception as error:  # of the student's own code
             return {"reason": shortened(f"{type(error).__name__}: {error}", 200)}
+
+    def input(self, test: MNIST | None) -> dict[str, Any]:
+        """How grey levels (N, 28, 28) of 0 to 1 become the model's input: ``scale``, ``shift``, ``form``, ``dtype`` and
+        ``batch``, its size; or ``reason``, why that cannot be told."""
+        if self._called is None or self._prepared is None or test is None:
+            return {"reason": "no model was asked for predictions"}
+        images, form = self._prepared
+        dtype = str(images.dtype).removeprefix("torch.")
+        return scale_of(images, test.data / 255) | {"form": form, "dtype": dtype, "batch": self._called.batch}
+
+    def _as_in_training(self, call: Call, train: MNIST, test: MNIST) -> tuple[Tensor, int] | None:
+        found = self._inputs(call, train)
+        if found is None:
+            return None
+        scale = scale_of(found[0], train.data / 255)
+        if "reason" in scale:
+            return None
+        return (test.data / 255 * scale["scale"] + scale["shift"]).to(found[0].dtype), found[1]
 
     def _inputs(self, call: Call, test: MNIST) -> tuple[Tensor, int] | None:
         """All test images (N, 28, 28) as the student's file prepares them, and in which of `FORMS` they become its input.
@@ -276,9 +358,17 @@ def _is_made_of(
     return all(float((flat - image).abs().amax(1).min()) <= 1e-05 for image in found[:8].reshape(-1, WIDTH * WIDTH))
 
 
-def _predict(call: Call, images: Tensor, make: Callable[[Tensor], Tensor]) -> Tensor:
-    model, training = call.model, call.model.training
-    batch = max(call.values.numel() // (WIDTH * WIDTH), 1)
+def predict(model: nn.Module, images: Tensor, form: int, batch: int) -> Tensor:
+    """The classes (N,) that a model gives to images (N, 28, 28).
+
+    Args:
+        form: the number of the one of `FORMS` that the model takes.
+        batch: how many it takes at once, should it not take any number.
+
+    Raises:
+        Exception: any, of the student's own code.
+    """
+    training, make = model.training, FORMS[form][0]
     model.eval()
     try:
         with torch.no_grad():
@@ -306,11 +396,18 @@ def _classes(model: nn.Module, images: Tensor, make: Callable[[Tensor], Tensor],
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        name: value
-        for name, value in model.state_dict().items()
-        if isinstance(value, Tensor) and not value.is_complex()
-    }
+    """What can be handed over of a model's weights; nothing where they are too large, or its class has another idea of them."""
+    try:
+        found = nn.Module.state_dict(model)
+        kept = {name: value for name, value in found.items() if _is_plain(value)}
+        # By elements, and not by what they take: one that is repeated takes nothing.
+        return kept if sum(value.numel() * value.element_size() for value in kept.values()) <= MOST_WEIGHTS else {}
+    except Exception:  # of the student's own code
+        return {}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.dtype in PLAIN
 
 
 def _about(model: nn.Module) -> dict[str, Any]:

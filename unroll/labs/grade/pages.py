@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import quote
 
 from unroll.labs.check import CODES
 from unroll.labs.grade.collect import PERSON
+from unroll.labs.grade.copies import Alike
 from unroll.labs.grade.feedback import listed, most_points, open_items
 from unroll.labs.grade.record import Record
 from unroll.labs.spec import Lab
@@ -27,19 +27,6 @@ from unroll.report.markdown import settable
 HERE = Path(__file__).parent
 MOST_MISTAKES = 30
 MOST_NAMED = 12  # students behind one mistake
-
-
-class Pair(Protocol):
-    """Two hand-ins that are alike beyond chance; see `unroll.labs.grade.copies`."""
-
-    @property
-    def first(self) -> str: ...
-    @property
-    def second(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def evidence(self) -> Sequence[str]: ...
 
 
 def text(value: object) -> str:
@@ -92,7 +79,7 @@ def bullets(lines: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{text(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
-def summary_html(records: Sequence[Record], lab: Lab, pairs: Sequence[Pair] = ()) -> str:
+def summary_html(records: Sequence[Record], lab: Lab, alike: Sequence[Alike] = ()) -> str:
     """The class at a glance: points of all, how they spread, the commonest mistakes, what needs a look, and copies."""
     records = sorted(records, key=lambda record: record.student)
     parts = [
@@ -102,7 +89,7 @@ def summary_html(records: Sequence[Record], lab: Lab, pairs: Sequence[Pair] = ()
         *_totals(records),
         *_look_at(records, lab),
         *_mistakes(records),
-        *_copies(pairs),
+        *_copies(alike),
         *_table(records, lab),
     ]
     return page(f"Summary: {lab.title}", "<main>\n" + "\n".join(parts) + "\n</main>")
@@ -215,13 +202,13 @@ def _mistakes(records: Sequence[Record]) -> list[str]:
     return parts if left <= 0 else [*parts, f"<p>{count(left, 'further code')}, each rarer.</p>"]
 
 
-def _copies(pairs: Sequence[Pair]) -> list[str]:
+def _copies(alike: Sequence[Alike]) -> list[str]:
     parts = ["<h2>Alike beyond chance</h2>", "<p>For a person to judge; nobody has lost points for it.</p>"]
-    if not pairs:
+    if not alike:
         return [parts[0], "<p>None.</p>"]
-    for pair in pairs:
-        names = f"{link(pair.first, 'feedback.md', said=pair.first)} and {link(pair.second, 'feedback.md', said=pair.second)}"
-        parts.append(f"<p><strong>{names}</strong>: {text(pair.kind)}</p>{bullets(pair.evidence)}")
+    for one in alike:
+        names = ", ".join(link(student, "feedback.md", said=student) for student in one.students)
+        parts.append(f"<p><strong>{names}</strong>: {text(one.kind)}</p>{bullets(one.evidence)}")
     return parts
 
 
