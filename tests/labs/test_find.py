@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from unroll.labs.child.argument_names import meaning_of
 from unroll.labs.child.find import Found, find, role_of, step_roles
 
 HEAD = "import torch\nfrom torch import nn\nfrom torch.nn import Module\n"
@@ -84,3 +85,22 @@ def test_find_says_why_there_is_no_cell() -> None:
 
 def test_find_leaves_imported_modules_alone() -> None:
     assert found("from torch.nn import LSTMCell, GRUCell\n").cell is None
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("layer_dim", "layers"),
+        ("num_hidden_layers", "layers"),
+        ("hidden_layer_size", "hidden"),
+        ("lstm_size", "hidden"),
+        ("H", "hidden"),
+        ("n_in", "input"),
+        ("in_features", "input"),
+        ("out_features", "classes"),
+        ("p_drop", "dropout"),
+        ("gain", None),
+    ],
+)
+def test_the_meaning_of_a_constructors_argument(name: str, meaning: str | None) -> None:
+    assert meaning_of(name) == meaning

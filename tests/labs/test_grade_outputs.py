@@ -318,7 +318,7 @@ def test_review_has_labelled_boxes_for_what_a_person_decides():
     assert {a["id"] for a in page.all("input") + page.all("textarea")} == named
     assert "The gates decide." in page.text
     assert "could not be read" in page.text
-    assert {a["href"] for a in page.all("a")} >= {"a/hand-in/a.pdf", "b/hand-in/a.py"}
+    assert {a["href"] for a in page.all("a")} >= {"handed.in/a/a.pdf", "handed.in/b/a.py"}
     (main,) = page.all("main")
     assert (main["data-lab"], main["data-kept"]) == ("homework", "homework:c1")
 

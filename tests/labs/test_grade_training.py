@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
-import struct
 import tempfile
-import zlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,21 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
 from torch.utils.data import DataLoader, TensorDataset
 
 from unroll.data.images import read_part
 from unroll.errors import InputError
-from unroll.labs.child.definitions import calls_of, definitions
 from unroll.labs.child.observe_run import Hopeless, Recorder
-from unroll.labs.child.predict import made, predict
+from unroll.labs.child.predict import predict
 from unroll.labs.grade import training as module
-from unroll.labs.grade.pictures import HIGHEST, MOST_PICTURES, WIDEST, encoded_anew, taken_over
 from unroll.labs.grade.record import Trained
 from unroll.labs.grade.training import Training, accuracy_item, again, log_of, printed_reason, train
 from unroll.labs.process import Limits, run_child
 from unroll.labs.recompute import GIVEN
-from unroll.labs.source import Source
 from unroll.labs.spec import Item, Lab, load_lab
 
 LAB, IN_CLASS = load_lab("homework"), load_lab("inclass")
@@ -599,135 +592,3 @@ def test_accuracy_item_says_band_number_and_how_to_repeat_it(
 def test_printed_accuracy_is_compared_as_far_as_it_is_written(log: str, points: float | None) -> None:
     reason = printed_reason(of(97.31, module._printed(log), log), 2.5, "again")
     assert (None if reason is None else reason.points) == points
-
-
-# --- definitions
-
-
-TEXT = """
-from __future__ import annotations
-import torch, nothing_of_this_name
-from torch import nn
-try:
-    import seaborn_of_no_such_name
-except ImportError:
-    pass
-a, b = 28, 4 * 8
-device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-torch.Tensor.__eq__ = None
-data = open('x')
-class Net(nn.Module):
-    def __init__(self, a, wide, deep=2):
-        super().__init__()
-        self.inner = nn.ModuleList(nn.Linear(a, wide) for _ in range(deep))
-def help(): return b
-print('runs')
-net = Net(a, wide=b)
-if __name__ == '__main__':
-    late = 3
-    print('runs')
-for i in range(3):
-    c = i
-"""
-
-
-def source(text: str) -> Source:
-    return Source(Path("lab.py"), text.encode(), text, text)
-
-
-def test_definitions_are_run_without_what_the_file_does(capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, Any] = {"__name__": "__main__"}
-    before = torch.Tensor.__eq__
-    exec(definitions(source(TEXT)).text, names)
-    assert {"torch", "nn", "a", "b", "device", "Net", "help", "late"} <= names.keys()
-    assert not {"data", "net", "c", "i", "nothing_of_this_name"} & names.keys()
-    assert torch.Tensor.__eq__ is before
-    assert capsys.readouterr().out == ""
-    assert calls_of(source(TEXT), "Net") == [(["a"], {"wide": "b"})]
-
-
-def test_model_is_made_with_the_file_s_arguments_or_by_the_shapes_of_its_weights() -> None:
-    names: dict[str, Any] = {"__name__": "__main__"}
-    exec(definitions(source(TEXT)).text, names)
-    weights = {name: torch.rand_like(value) for name, value in names["Net"](28, 32).state_dict().items()}
-    model = made(source(TEXT), names, "Net", weights)
-    assert torch.equal(model.inner[0].weight, weights["inner.0.weight"])  # type: ignore[index,union-attr]
-    text = (
-        TEXT.replace("Net(a, wide=b)", "Net(*sizes)")
-        .replace("wide", "hidden")
-        .replace("(self, a,", "(self, input_size,")
-    )
-    text = text.replace("nn.Linear(a", "nn.Linear(input_size")
-    exec(definitions(source(text)).text, names)
-    model = made(source(text), names, "Net", weights)
-    assert torch.equal(model.inner[1].bias, weights["inner.1.bias"])  # type: ignore[index,union-attr]
-    with pytest.raises(ValueError, match="could not be made with the weights"):
-        made(source(TEXT), names, "Net", {"inner.0.weight": torch.zeros(7, 7)})
-    with pytest.raises(ValueError, match="has no class Other"):
-        made(source(TEXT), names, "Other", weights)
-
-
-# --- pictures
-
-
-def png(width: int, height: int, mode: str = "RGB", **options: Any) -> bytes:
-    room = io.BytesIO()
-    Image.new(mode, (width, height)).save(room, "PNG", **options)
-    return room.getvalue()
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def header(width: int, height: int) -> bytes:
-    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-
-
-def test_pictures_are_encoded_anew() -> None:
-    info = PngImagePlugin.PngInfo()
-    info.add_text("Comment", "<script>")
-    found = encoded_anew(png(3000, 500, pnginfo=info) + b"what follows")
-    with Image.open(io.BytesIO(found)) as image:
-        assert (image.format, image.size, image.mode) == ("PNG", (WIDEST, 267), "RGB")
-    assert b"script" not in found
-    assert b"follows" not in found
-    with Image.open(io.BytesIO(encoded_anew(png(10, 9000)))) as image:
-        assert image.size[1] == HIGHEST
-    with Image.open(io.BytesIO(encoded_anew(png(2, 2, "RGBA")))) as image:
-        assert image.getpixel((0, 0)) == (255, 255, 255)
-
-
-SIGN = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "no PNG"),
-        (b"GIF89a" + bytes(100), "no PNG"),
-        (png(50, 50)[:60], "damaged"),
-        (png(50, 50)[:33], "damaged"),
-        (SIGN + header(100_000, 100_000), "pixels"),
-        (SIGN + header(0, 5), "pixels"),
-        (SIGN + header(5, 5) + header(9_000, 9_000) + chunk(b"IDAT", zlib.compress(bytes(100))), "pixels"),
-        (SIGN + header(5, 5) + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(90 << 20))), "damaged"),
-        (bytes(17 << 20), "more than 16 MB"),
-    ],
-)  # fmt: skip
-def test_pictures_that_are_none_or_too_large_are_refused(content: bytes, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        encoded_anew(content)
-
-
-def test_pictures_beyond_a_dozen_and_what_fails_are_noted() -> None:
-    array = np.frombuffer(png(2, 2), np.uint8)
-    found, notes = taken_over(
-        {f"{n:02d}.png": array for n in range(20)} | {"18.png": array[:9], "19.png": array.astype(float)}
-    )
-    assert list(found) == [f"{n:02d}.png" for n in range(1, MOST_PICTURES - 1)]
-    assert [note.partition(":")[0] for note in notes] == [
-        "only the last 12 of 20 figures are kept",
-        "figure 19 is left out",
-        "figure 20 is left out",
-    ]

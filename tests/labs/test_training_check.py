@@ -19,7 +19,7 @@ from tests.labs.training_faults import FAULTS
 from tests.labs.training_files import HEAD, LOADERS, LOOP, MODEL, STYLES, TESTING, WHOLE, swapped
 from unroll.labs.check import check
 from unroll.labs.child import few_batches
-from unroll.labs.child.execute import described
+from unroll.labs.child.lines import described
 from unroll.labs.child.observe_training import TrainingRecorder
 from unroll.labs.judge.testing import numbers
 from unroll.labs.judge.training import CODES, REMARKS, judge_training, reached

@@ -67,3 +67,11 @@ def at_gap(error: dict[str, Any]) -> dict[str, Any]:
     if gap is None:
         return error
     return {**error, "line": int(gap["line"]), "message": error["message"].partition(": ")[2]}
+
+
+def in_words(error: dict[str, Any]) -> str:
+    """An exception (``type``, ``message``) within a sentence; of what a starter's gap says is missing only that."""
+    message = str(error["message"]).rstrip(".")
+    if error["type"] == "NotImplementedError" and message:
+        return message
+    return f"{error['type']}: {message}" if message else str(error["type"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from unroll.labs.child.argument_names import SETTINGS, init_arguments, meaning_of
 from unroll.labs.child.find import Found, role_of, step_roles
 
 SMALL = 5, 7  # D and H of the cell that is looked at
@@ -89,19 +89,16 @@ def constructed(kind: type[nn.Module], D: int, H: int) -> tuple[str, nn.Module]:
     Raises:
         Exception: whatever the author's code raises.
     """
-    wanted = init_arguments(kind)
+    wanted = init_arguments(kind) or []
     values: dict[str, Any] = {}
     sizes = [D, H]
     for argument in wanted:
-        if argument.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-            continue
-        name = argument.name.lower()
-        size = _size_of(name, D, H)
-        if size is not None and size in sizes:
+        size = {"hidden": H, "input": D}.get(meaning_of(argument.name) or "")
+        if size in sizes:
             sizes.remove(size)
             values[argument.name] = size
         elif argument.default is inspect.Parameter.empty:
-            values[argument.name] = _other(name, sizes)
+            values[argument.name] = _other(argument.name.lower(), sizes)
     shown = ", ".join(
         str(values[a.name])
         if a.kind is not inspect.Parameter.KEYWORD_ONLY and all(p.name in values for p in wanted[:k])
@@ -115,36 +112,13 @@ def constructed(kind: type[nn.Module], D: int, H: int) -> tuple[str, nn.Module]:
     return text, space["cell"]
 
 
-def init_arguments(kind: type[nn.Module]) -> list[inspect.Parameter]:
-    """The arguments that a class is made of, without self; none where they cannot be told."""
-    try:
-        return list(inspect.signature(kind.__init__).parameters.values())[1:]
-    except (TypeError, ValueError):
-        return []
-
-
-def _size_of(name: str, D: int, H: int) -> int | None:
-    if re.search(r"hid|units|state|cell_?size|n_?h$|^h$|^h_?dim|^nh|rnn_size", name):
-        return H
-    if re.search(r"^in|input|feature|n_?in$|^x|^d$|^d_?in|n_?x$|^nx|embed", name):
-        return D
-    return None
-
-
 def _other(name: str, sizes: list[int]) -> Any:
-    if "bias" in name:
-        return True
-    if "drop" in name:
-        return 0.0
-    if "device" in name:
-        return "cpu"
-    if "layer" in name:
-        return 1
-    if "class" in name:
-        return 10
+    """What is given for an argument that is no size, or whose name does not say which: the next one, then."""
     if "batch" in name:
         return 4
-    return sizes.pop(0) if sizes else 1
+    meaning = meaning_of(name)
+    known = meaning in ("layers", "dropout", "device", "bias") or "class" in name  # what a cell puts out is its state
+    return SETTINGS[meaning] if known and meaning is not None else sizes.pop(0) if sizes else 1
 
 
 @dataclass

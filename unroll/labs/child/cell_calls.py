@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 import copy
 import inspect
-import linecache
-import sys
 from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -16,18 +14,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from unroll.labs.child.find import role_of
-
-# The functions behind nn.LSTM, nn.GRU, nn.RNN and their cells, by the name that torch calls them.
-BUILT_IN = {
-    "lstm": "nn.LSTM",
-    "gru": "nn.GRU",
-    "rnn_tanh": "nn.RNN",
-    "rnn_relu": "nn.RNN",
-    "lstm_cell": "nn.LSTMCell",
-    "gru_cell": "nn.GRUCell",
-    "rnn_tanh_cell": "nn.RNNCell",
-    "rnn_relu_cell": "nn.RNNCell",
-}
+from unroll.labs.child.lines import frames, line_now, span_of, text_at
+from unroll.labs.child.patches import Patches
+from unroll.labs.child.tape import BUILT_IN
 
 
 class CellCall:
@@ -104,12 +93,12 @@ class CallRecorder(TorchFunctionMode):
         self.built_in: list[tuple[str, int | None, bool]] = []
         self._made: dict[int, tuple[Tensor, int | None]] = {}
         self._depth, self._silent = 0, False
+        self._patches = Patches()
         self._signature: inspect.Signature | None = None
         self._texts: dict[tuple[CodeType, int], str | None] = {}  # of the few places that call a cell
 
     def __enter__(self) -> CallRecorder:
         if self.kind is not None:
-            self._own = self.kind.__dict__.get("forward")
             original = self.kind.forward  # type: ignore[attr-defined]
             recorder = self
             try:
@@ -120,17 +109,13 @@ class CallRecorder(TorchFunctionMode):
             def forward(cell: nn.Module, *args: Any, **kwargs: Any) -> Any:
                 return recorder._call(original, cell, args, kwargs)
 
-            self.kind.forward = forward  # type: ignore[attr-defined]
+            self._patches.set(self.kind, "forward", forward)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *about: Any) -> None:
         super().__exit__(*about)  # type: ignore[no-untyped-call]
-        if self.kind is not None:
-            if self._own is None:
-                del self.kind.forward  # type: ignore[attr-defined]
-            else:
-                self.kind.forward = self._own  # type: ignore[attr-defined]
+        self._patches.undo()
 
     def line_of(self, tensor: Any) -> int | None:
         """The student's line whose torch function returned this tensor."""
@@ -145,9 +130,9 @@ class CallRecorder(TorchFunctionMode):
         if name == "__get__":
             name = getattr(func.__self__, "__name__", name)
         if name in BUILT_IN:
-            self.built_in.append((BUILT_IN[name], self._frame_line()[1], self._depth > 0))
+            self.built_in.append((BUILT_IN[name], line_now(self.filename), self._depth > 0))
         if not self._depth:
-            line = self._frame_line()[1]
+            line = line_now(self.filename)
             self.events.append((len(self.calls), name, line))
             for one in tensors_of(result):
                 self._made[id(one)] = (one, line)  # kept: an id is given again to another tensor
@@ -157,8 +142,9 @@ class CallRecorder(TorchFunctionMode):
         if self._depth:  # of a cell within a cell
             return original(cell, *args, **kwargs)
         call = CellCall(cell)
-        frame, call.line = self._frame_line()
+        frame = next(frames(self.filename), None)
         if frame is not None:
+            call.line = frame.f_lineno
             at = frame.f_code, frame.f_lasti
             if at not in self._texts:
                 self._texts[at] = _expression(frame, self.filename)
@@ -217,14 +203,6 @@ class CallRecorder(TorchFunctionMode):
         for name, value in named:
             for tensor in tensors_of(value):
                 yield name, tensor
-
-    def _frame_line(self) -> tuple[FrameType | None, int | None]:
-        frame: FrameType | None = sys._getframe(2)
-        while frame is not None:
-            if frame.f_code.co_filename == self.filename:
-                return frame, frame.f_lineno
-            frame = frame.f_back
-        return None, None
 
 
 class Roles(NamedTuple):
@@ -362,14 +340,11 @@ def _joined(given: Any, parts: dict[Any, Any]) -> Any:
 
 def _expression(frame: FrameType, filename: str) -> str | None:
     """The expression that a frame is in, as the student wrote it, where it is one line."""
-    places = list(frame.f_code.co_positions())
-    first, last, start, end = places[frame.f_lasti // 2] if frame.f_lasti >= 0 else (None,) * 4
-    if first is None or first != last or start is None or end is None:
+    span = span_of(frame)
+    text = None if span is None else text_at(filename, span)
+    if text is None:
         return None
-    line = linecache.getline(filename, first).encode()
-    text = line[start:end].decode(errors="replace")
     try:
-        parsed = ast.parse(text, mode="eval").body
+        return text if isinstance(ast.parse(text, mode="eval").body, ast.Call) else None
     except (SyntaxError, ValueError):
         return None
-    return text if isinstance(parsed, ast.Call) else None

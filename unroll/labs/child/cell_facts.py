@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unroll.labs.child.argument_names import CLASSES, ROWS
 from unroll.labs.child.call_cell import Form
 from unroll.labs.child.cell_calls import CallRecorder, CellCall, Roles, placed, roles_of, tensors_of
-from unroll.labs.child.make_classifier import CLASSES, ROWS
+from unroll.labs.child.graph import nodes_below
 
 B = 3  # pictures of most runs: no size that an axis of a picture or of a small model has
 
@@ -152,16 +153,7 @@ class Facts:
         return (uses[0][0], uses[0][1]) if len(uses) == 1 else None
 
     def _reads_parameter(self, value: Tensor) -> bool:
-        pending, seen = [value.grad_fn], set()
-        while pending:
-            node = pending.pop()
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            if isinstance(getattr(node, "variable", None), nn.Parameter):
-                return True
-            pending += [function for function, _ in node.next_functions]
-        return False
+        return any(isinstance(getattr(node, "variable", None), nn.Parameter) for node in nodes_below([value]))
 
     def cells(self, model: nn.Module, first: Run, again: list[CellCall]) -> list[dict[str, Any]]:
         """Each instance that was called: whether the classifier owns it, and whether it is made anew at each forward."""

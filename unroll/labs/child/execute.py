@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from unroll.errors import shortened
+from unroll.labs.child.lines import described
 from unroll.labs.source import Source
 
 AGAIN = 0.2  # seconds after which a student's code that goes on is stopped again
@@ -96,9 +97,9 @@ def execute(
                 else:
                     exec(code, namespace)
         except TimeUp as stop:
-            outcome.stopped, outcome.line = "time", _line(stop, name)
+            outcome.stopped, outcome.line = "time", described(stop, name)["line"]
         except SystemExit as end:
-            outcome.line = _line(end, name)
+            outcome.line = described(end, name)["line"]
             if isinstance(end.code, str):
                 sys.stdout.writelines([f"{end.code}\n"])
             if end.code not in (None, 0, False):
@@ -126,29 +127,6 @@ def _torch_as_it_was() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
             torch.set_default_device(None if device.type == "cpu" else device)  # None: no mode at all
-
-
-def described(error: BaseException, name: str) -> dict[str, Any]:
-    """``type``, ``message`` and ``line`` of an exception; the line is the deepest one of the file called `name`."""
-    try:
-        message = str(error)
-    except BaseException:  # a class of the student's own
-        message = ""
-    line = _line(error, name)
-    if isinstance(error, SyntaxError) and error.filename in (name, None):
-        message, line = error.msg, error.lineno or line
-    if isinstance(error, MemoryError) and not message:
-        message = "there is not enough memory"
-    return {"type": type(error).__name__, "message": shortened(message.strip()), "line": line}
-
-
-def _line(error: BaseException, name: str) -> int | None:
-    found, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == name:
-            found = trace.tb_lineno
-        trace = trace.tb_next
-    return found
 
 
 class _Passing(ast.NodeTransformer):

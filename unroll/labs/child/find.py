@@ -266,10 +266,10 @@ def _find_classifier(
         return classes[CLASSIFIER], None
     others = {name: kind for name, kind in classes.items() if kind is not cell}
     if cell is None:
-        whole = {name: kind for name, kind in others.items() if len(_required(kind)) == 1}
+        whole = {name: kind for name, kind in others.items() if len(required(kind)) == 1}
     else:
         whole = {
-            name: kind for name, kind in others.items() if len(_required(kind)) == 1 and _uses(kind, cell, instances)
+            name: kind for name, kind in others.items() if len(required(kind)) == 1 and _uses(kind, cell, instances)
         }
         if len(whole) > 1:  # a model around the model that is meant
             inner = {
@@ -305,7 +305,8 @@ def is_empty(kind: type[nn.Module]) -> bool:
     return all(one.opname in ("RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE") for one in dis.get_instructions(code))
 
 
-def _required(kind: type[nn.Module]) -> list[inspect.Parameter]:
+def required(kind: type[nn.Module]) -> list[inspect.Parameter]:
+    """Those of `arguments` that have no default."""
     return [argument for argument in arguments(kind) if argument.default is inspect.Parameter.empty]
 
 
@@ -327,7 +328,7 @@ def step_roles(kind: type[nn.Module]) -> list[str] | None:
     found = [argument for argument in arguments(kind) if argument.default in (inspect.Parameter.empty, None)]
     roles = [role_of(argument.name) for argument in found]
     if len(found) >= 3:
-        if len(_required(kind)) > 3:
+        if len(required(kind)) > 3:
             return None
         return [str(role) for role in roles[:3]] if set(roles[:3]) == {"x", "h", "c"} else ["x", "h", "c"]
     if len(found) == 2 and (roles[1] != "x"):

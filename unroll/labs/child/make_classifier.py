@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from unroll.labs.child.argument_names import CLASSES, HIDDEN, ROWS, SETTINGS, init_arguments, meaning_of
 from unroll.labs.child.call_cell import deep_copy, seed_cpu
-
-ROWS = 28  # of a picture, and columns: many a student writes them as numbers
-HIDDEN, CLASSES = 6, 10
-
-# What an argument of a constructor is, by its name; the first that fits.
-_MEANINGS = (
-    ("layers", re.compile("layer|depth")),
-    ("dropout", re.compile("drop|^p$")),
-    ("device", re.compile("device")),
-    ("classes", re.compile("class|out|label|target|categor|^[CK]$|^n_?c$|^nc")),
-    ("hidden", re.compile("hid|unit|state|rnn|lstm|^H$|^n_?h$|^h_")),
-    ("input", re.compile("in_?(put|size|dim|feat)|input|feature|embed|vocab|col|width|^[DI]$|^n_?in|^in$|^x_")),
-    ("rows", re.compile("seq|time|step|row|length|^T$")),
-)
-_GIVEN = {
-    "layers": 1,
-    "dropout": 0.0,
-    "device": "cpu",
-    "classes": CLASSES,
-    "hidden": HIDDEN,
-    "input": ROWS,
-    "rows": ROWS,
-}
 
 
 class Made(NamedTuple):
@@ -80,23 +57,17 @@ def candidates(found: Any) -> Iterator[Made | BaseException]:
 
 def constructor_arguments(kind: type) -> dict[str, Any] | None:
     """Small sizes for the arguments of a class's constructor, by their names; None where one is not understood."""
-    try:
-        parameters = [
-            p for p in inspect.signature(kind).parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]
-    except (TypeError, ValueError):
+    parameters = init_arguments(kind)
+    if parameters is None:
         return None
+    sizes = {"input": ROWS, "hidden": HIDDEN, "classes": CLASSES}
     given: dict[str, Any] = {}
     for parameter in parameters:
-        meaning = next((meaning for meaning, form in _MEANINGS if form.search(parameter.name)), None)
-        needed = parameter.default is inspect.Parameter.empty
-        if meaning in ("input", "hidden", "classes"):
-            if needed or _is_size(parameter.default):
-                given[parameter.name] = _GIVEN[meaning]
-        elif needed and meaning is not None:
-            given[parameter.name] = _GIVEN[meaning]
-        elif needed:
-            given[parameter.name] = None
+        meaning = meaning_of(parameter.name) or ""
+        if parameter.default is inspect.Parameter.empty:
+            given[parameter.name] = (SETTINGS | sizes).get(meaning)
+        elif meaning in sizes and _is_size(parameter.default):
+            given[parameter.name] = sizes[meaning]
     unknown = [name for name, value in given.items() if value is None]
     if unknown and list(given)[:3] == [p.name for p in parameters[:3]] and len(given) == 3:
         return dict(zip(given, (ROWS, HIDDEN, CLASSES), strict=True))  # by their places, as in the lab

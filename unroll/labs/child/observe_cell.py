@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unroll.labs.child.argument_names import init_arguments
 from unroll.labs.child.call_cell import (
     SMALL,
     WITNESS,
@@ -23,15 +23,14 @@ from unroll.labs.child.call_cell import (
     deep_copy,
     drawn,
     forms,
-    init_arguments,
     own_sizes,
     random_rows,
     seed_cpu,
     settled,
 )
 from unroll.labs.child.find import Found, arguments, is_empty, step_roles
+from unroll.labs.child.lines import described
 from unroll.labs.child.observe_learning import (
-    described,
     draws,
     equal,
     noise,
@@ -96,7 +95,6 @@ def _observe(found: Found, filename: str, own: bool = False, flip: bool = False)
         "name": found.cell.__name__,
         "line": getattr(code, "co_firstlineno", None),
         "lines": [code.co_firstlineno, max(n for *_, n in code.co_lines() if n)] if code else [0, 0],
-        "arguments": [argument.name for argument in arguments(found.cell)],
         "empty": is_empty(found.cell),
         "plain_class": observe_plain_class(found),
         "classifier": None,
@@ -125,16 +123,15 @@ def _observe(found: Found, filename: str, own: bool = False, flip: bool = False)
         try:
             data[key] = stage()
         except Exception as error:
-            data.setdefault("failed", {})[key] = described(error, filename)
-    if not own and "run" in data and judge_cell(data):  # there is something to show
+            data.setdefault("failed", {})[key] = described(error, filename, gap=True)
+    if not own and "run" in data:
         data["witness"] = _witness(found, made, data, filename)
     return data
 
 
 def _needs(kind: type[nn.Module]) -> int:
     """How many arguments a class cannot be made without."""
-    given = init_arguments(kind)
-    return sum(one.default is one.empty and one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY) for one in given)
+    return sum(one.default is one.empty for one in init_arguments(kind) or [])
 
 
 class _FailedError(Exception):
@@ -145,7 +142,7 @@ class _FailedError(Exception):
         self.stage, self.error, self.sizes = stage, error, sizes
 
     def data(self, filename: str) -> dict[str, Any]:
-        return {"stage": self.stage, "sizes": self.sizes, **described(self.error, filename)}
+        return {"stage": self.stage, "sizes": self.sizes, **described(self.error, filename, gap=True)}
 
 
 # --- making one ---
@@ -400,7 +397,7 @@ def _batch(made: Made, filename: str) -> dict[str, Any]:
     try:
         whole = call(x, h, c)
     except Exception as error:
-        return {"runs": False, "error": described(error, filename)}
+        return {"runs": False, "error": described(error, filename, gap=True)}
     other = call(*(torch.cat([v[:1], v[1:] * 0.5 + 1]) for v in (x, h, c)))
     mixed = [not torch.allclose(a[0], b[0], 1e-4, 1e-6) for a, b in zip(whole, other, strict=True)]
     found: dict[str, Any] = {"runs": True, "outputs": len(whole), "mixed": any(mixed)}
@@ -442,7 +439,7 @@ def _run_classifier(found: Found, filename: str) -> dict[str, Any] | None:
             with torch.no_grad():
                 module(torch.rand(shape, dtype=like))
         except Exception as failed:
-            error = error or described(failed, filename)
+            error = error or described(failed, filename, gap=True)
             continue
         return {"ok": True, "handed": _handed(steps), "steps": len(steps)}
     return {"ok": False, "error": error}
@@ -459,7 +456,7 @@ def _handed(steps: list[tuple[list[Tensor], list[Tensor]]]) -> dict[str, int]:
 
 
 def _formula(made: Made) -> dict[str, Any]:
-    """The step program as text and data, or why it cannot be read."""
+    """The step program as text, or why it cannot be read."""
     from unroll.cells.base import as_cell
     from unroll.equations.formulas import text
     from unroll.equations.program import UnreadableError
@@ -478,8 +475,7 @@ def _formula(made: Made) -> dict[str, Any]:
         cell = as_cell(module, sizes)
         if cell.input_size is None:
             cell.input_size = made.form.D
-        program = read(cell)
-        return {"text": text(program), "program": json.loads(program.to_json())}
+        return {"text": text(read(cell))}
     except (UnreadableError, InputError, ValueError) as why:
         return {"text": None, "why": str(why)}
 

@@ -12,8 +12,6 @@ import contextlib
 import functools
 import inspect
 import io
-import linecache
-import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unroll.labs.child.argument_names import CLASSES, HIDDEN, ROWS
 from unroll.labs.child.call_cell import forms, seed_cpu
 from unroll.labs.child.cell_calls import CallRecorder, Roles, tensors_of
 from unroll.labs.child.cell_facts import (
@@ -37,11 +36,10 @@ from unroll.labs.child.cell_facts import (
     rows_of,
     without_extras,
 )
+from unroll.labs.child.find import required
+from unroll.labs.child.lines import described, parsed
 from unroll.labs.child.make_classifier import (
-    CLASSES,
     FORMS,
-    HIDDEN,
-    ROWS,
     Made,
     candidates,
     default_dtype,
@@ -49,7 +47,6 @@ from unroll.labs.child.make_classifier import (
     pictures,
 )
 from unroll.labs.child.wrong_call import wrong_call
-from unroll.labs.judge.classifier import judge_classifier
 
 # What ends a student's code: exit() in a forward is no reason to lose what else there is to see.
 ENDS = (Exception, SystemExit)
@@ -76,14 +73,14 @@ def observe_classifier(found: Any, filename: str, own: dict[str, Any] | None = N
         warnings.simplefilter("ignore")
         for made in candidates(found):
             if isinstance(made, BaseException):
-                errors.append({**_described(made, filename), "where": "constructor"})
+                errors.append({**described(made, filename), "where": "constructor"})
                 continue
             for form in FORMS:
                 try:
                     with default_dtype(made.dtype):
                         observed = _Observer(found, filename, made, form).observe()
                 except ENDS as error:
-                    observed = {"status": "error", **_described(error, filename), "where": "observer"}
+                    observed = {"status": "error", **described(error, filename), "where": "observer"}
                 if observed["status"] == "ok":
                     return observed
                 errors.append(observed)
@@ -130,7 +127,7 @@ class _Observer:
         self.roles = facts.roles
         rows = model if self.classifier is None else self.classifier
         logits = first.logits.detach()
-        observed = {
+        return {
             "status": "ok",
             "name": getattr(rows, "__name__", type(rows).__name__),
             "cell": getattr(self.kind, "__name__", None),
@@ -158,15 +155,10 @@ class _Observer:
             "unused": _seen(lambda: self._unused(x), {"names": [], "of": 0}),
             "expected": _seen(lambda: self._replayed(first, x), None),
             "own_loop": None if first.record.calls else _seen(lambda: self._own_loop(x), None),
-            "witness": None,
-            "witness_again": None,
-            "witness_gradient": None,
+            "witness": _seen(self._witness, None) or _seen(lambda: self._witness(LARGER), None),
+            "witness_again": self._shown_again(logits, third),
+            "witness_gradient": _seen(self._witness_gradient, None),
         }
-        if _seen(lambda: judge_classifier(observed), True):  # there is something to show
-            observed["witness"] = _seen(self._witness, None) or _seen(lambda: self._witness(LARGER), None)
-            observed["witness_again"] = self._shown_again(logits, third)
-            observed["witness_gradient"] = _seen(self._witness_gradient, None)
-        return observed
 
     def run(self, model: nn.Module, x: Tensor, cut: bool = False, seed: int = 0) -> Run:
         """One forward in the mode that the model is in."""
@@ -177,7 +169,7 @@ class _Observer:
             with record:
                 out = model(*given)
         except ENDS as error:
-            return Run(None, record, _described(error, self.filename), "an exception")
+            return Run(None, record, described(error, self.filename), "an exception")
         tensors = [one for one in tensors_of(out) if one.is_floating_point()]
         fitting = [one for one in tensors if one.dim() == 2 and one.shape[1] == CLASSES]
         logits = next(iter(fitting or tensors), None)
@@ -197,15 +189,7 @@ class _Observer:
 
     def _states(self, model: nn.Module, batch: int) -> list[Tensor]:
         """Zeros for what forward wants beside x: a student's loop may hand the first state in."""
-        try:
-            wanted = [
-                p
-                for p in inspect.signature(model.forward).parameters.values()
-                if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-            ]
-        except (TypeError, ValueError):
-            return []
-        return [torch.zeros(batch, self.made.hidden or HIDDEN) for _ in wanted[1:]]
+        return [torch.zeros(batch, self.made.hidden or HIDDEN) for _ in required(type(model))[1:]]
 
     def _time_first_fits(self, x: Tensor) -> bool:
         run = _Observer.run(self._like("time first"), self.made.fresh(), x)
@@ -255,13 +239,9 @@ class _Observer:
             for name, value in vars(kind).items()
             if callable(value) and any(word in name.lower() for word in ("reset", "init", "zero", "clear"))
         } - {"__init__"}
-        try:
-            tree = ast.parse("".join(linecache.getlines(self.filename)))
-        except SyntaxError:
-            return None
         called = {
             node.func.attr
-            for node in ast.walk(tree)
+            for node in ast.walk(parsed(self.filename))
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
         }
         return min(names & called, default=None)
@@ -570,17 +550,3 @@ def _cell_keeps(first: Run, third: Run, tolerance: float) -> bool:
 def _line_of_forward(model: nn.Module, filename: str) -> int | None:
     code = getattr(inspect.unwrap(type(model).forward), "__code__", None)
     return code.co_firstlineno if code is not None and code.co_filename == filename else None
-
-
-def _described(error: BaseException, filename: str) -> dict[str, Any]:
-    """An exception as data, with the student's last line that it came through."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == filename]
-    try:
-        said = str(error)
-    except Exception:  # an exception of the student's own that cannot be written
-        said = ""
-    return {
-        "type": type(error).__name__,
-        "message": " ".join(said.split())[:400],
-        "line": frames[-1].lineno if frames else None,
-    }

@@ -7,18 +7,7 @@ from typing import Any
 
 # Ways to show a number or a picture that are not watched: where one is used, nothing is said to be missing.
 _OTHER_OUTPUT = {"write", "display", "tqdm", "logging", "logger", "writelines", "pprint"}
-_OTHER_PICTURES = {
-    "PIL",
-    "cv2",
-    "plotly",
-    "skimage",
-    "imageio",
-    "bokeh",
-    "visdom",
-    "save_image",
-    "wandb",
-    "SummaryWriter",
-}
+_OTHER_PICTURES = set("PIL cv2 plotly skimage imageio bokeh visdom save_image wandb SummaryWriter".split())  # noqa: SIM905
 
 
 def read_code(text: str) -> dict[str, Any]:

@@ -11,11 +11,8 @@ from torch import Tensor, nn
 
 from unroll.labs.child.call_cell import Made, deep_copy, random_rows, seed_cpu
 from unroll.labs.child.find import OF_MODULES, Found, learnable
-from unroll.labs.child.tape import BUILT_IN, CUTS, DRAWS, Call, Tape, hanging, where
-
-
-def described(error: BaseException, filename: str) -> dict[str, Any]:
-    return {"type": type(error).__name__, "message": " ".join(str(error).split())[:300], "line": where(error, filename)}
+from unroll.labs.child.lines import described
+from unroll.labs.child.tape import BUILT_IN, CUTS, DRAWS, Call, Tape, hanging
 
 
 def once(made: Made, module: nn.Module, batch: int, seed: int = 21) -> list[Tensor]:
@@ -134,7 +131,7 @@ def observe_gradients(made: Made, filename: str, fresh: bool = True) -> dict[str
         else:
             pieces = (None,) * len(wanted)  # there is no graph at all
     except Exception as error:
-        found["error"] = described(error, filename)
+        found["error"] = described(error, filename, gap=True)
         return found
     got = dict(zip(wanted, pieces, strict=True))
     found["autograd"] = {n: None if (g := got.get(n)) is None else float((g * ways[n]).sum()) for n in leaves}

@@ -6,12 +6,13 @@ An image is known again by which of its pixels lie above its darkest one: that i
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from unroll.labs.child.patches import Patches
 
 SIDE = 28
 LONGEST = 300  # characters of a text that are kept
@@ -31,7 +32,6 @@ class Album:
             or [np.zeros(0, np.int64)]
         )
         self._bright: dict[bytes, int] = {}
-        self._dark: dict[bytes, int] = {}  # of images drawn dark on white
         first = 0
         for part in ("train", "test"):
             if part not in parts:
@@ -119,7 +119,7 @@ class Gallery:
         self._album, self._line, self._clock, self._quietly = album, line, clock, quietly
         self.pictures: list[dict[str, Any]] = []
         self._open: dict[int, tuple[Any, dict[str, Any]]] = {}
-        self._undo: list[Callable[[], None]] = []
+        self._patches = Patches()
 
     def start(self) -> None:
         from matplotlib.axes import Axes
@@ -139,24 +139,21 @@ class Gallery:
     def stop(self) -> None:
         for axes, _ in list(self._open.values()):
             self._quietly(self._finish, axes)
-        for undo in reversed(self._undo):
-            undo()
-        self._undo.clear()
+        self._patches.undo()
 
     def _watch(self, owner: Any, name: str, before: Any = None, after: Any = None) -> None:
-        plain, own = getattr(owner, name), name in vars(owner)
+        def change(plain: Callable[..., Any]) -> Callable[..., Any]:
+            def watched(axes: Any, *args: Any, **kwargs: Any) -> Any:
+                if before is not None:
+                    self._quietly(before, axes)
+                result = plain(axes, *args, **kwargs)
+                if after is not None:
+                    self._quietly(after, axes, result)
+                return result
 
-        @functools.wraps(plain)
-        def watched(axes: Any, *args: Any, **kwargs: Any) -> Any:
-            if before is not None:
-                self._quietly(before, axes)
-            result = plain(axes, *args, **kwargs)
-            if after is not None:
-                self._quietly(after, axes, result)
-            return result
+            return watched
 
-        setattr(owner, name, watched)
-        self._undo.append(lambda: setattr(owner, name, plain) if own else delattr(owner, name))
+        self._patches.wrap(owner, name, change)
 
     def _finish(self, axes: Any) -> None:
         """Read the texts beside an image before another one, or nothing, takes its place."""

@@ -28,6 +28,7 @@ from unroll.files import write_atomically
 from unroll.labs.child.entry import NOTES
 from unroll.labs.child.execute import TimeUp, execute
 from unroll.labs.child.hand_over import hand_over, scale_of
+from unroll.labs.child.patches import Patches
 from unroll.labs.child.served import MNIST, last_part
 from unroll.labs.child.surroundings import surroundings
 from unroll.labs.hyperparameters import hyperparameters, is_plain
@@ -179,6 +180,7 @@ class Recorder:
         self.hopeless: float | None = None
         self._stop_above = stop_above
         self._note = note
+        self._patches = Patches()
         self._depth = 0
         self._last: Call | None = None
         self._on_test: Call | None = None
@@ -192,22 +194,15 @@ class Recorder:
         return None if call is None else call.model
 
     def __enter__(self) -> Recorder:
-        self._hooks = [
-            modules.register_module_forward_pre_hook(self._enter),
-            modules.register_module_forward_hook(self._leave, always_call=True),
-        ]
-        self._backward = torch.Tensor.backward
-        torch.Tensor.backward = self._noting(torch.Tensor.backward)  # type: ignore[method-assign]
-        self._iterate = DataLoader.__iter__
+        self._patches.later(modules.register_module_forward_pre_hook(self._enter).remove)
+        self._patches.later(modules.register_module_forward_hook(self._leave, always_call=True).remove)
+        self._patches.wrap(Tensor, "backward", self._noting)
         if self._stop_above is not None:
-            DataLoader.__iter__ = self._first_epoch(DataLoader.__iter__)  # type: ignore[method-assign]
+            self._patches.wrap(DataLoader, "__iter__", self._first_epoch)
         return self
 
     def __exit__(self, *error: object) -> None:
-        torch.Tensor.backward = self._backward  # type: ignore[method-assign]
-        DataLoader.__iter__ = self._iterate  # type: ignore[method-assign]
-        for hook in self._hooks:
-            hook.remove()
+        self._patches.undo()
 
     def _noting(self, backward: Callable[..., Any]) -> Callable[..., Any]:
         def noted(tensor: Tensor, *arguments: Any, **named: Any) -> Any:

@@ -11,12 +11,9 @@ import builtins
 import itertools
 import linecache
 import re
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +21,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from unroll.labs.child.lines import described, frames, line_now, parsed
+from unroll.labs.child.patches import Patches
 from unroll.labs.child.script_tensors import (
     array_of,
     behind,
@@ -33,8 +32,8 @@ from unroll.labs.child.script_tensors import (
     same,
     stacked,
     stop_of,
-    tensors,
 )
+from unroll.labs.child.tape import tensors
 from unroll.labs.judge.script_roles import role_by_name
 
 FULL = (
@@ -44,22 +43,7 @@ MOST = 2000  # backward passes that are kept at all; the lab makes 600
 NUMBERS = 2_000_000  # of all parameters that are kept, over all backward passes
 SMALL = 400  # elements of a tensor that is looked at
 _PRODUCTS = frozenset(
-    [
-        "matmul",
-        "__matmul__",
-        "__rmatmul__",
-        "mm",
-        "mv",
-        "dot",
-        "addmm",
-        "addmv",
-        "einsum",
-        "linear",
-        "cat",
-        "concat",
-        "hstack",
-        "vstack",
-    ]
+    "matmul __matmul__ __rmatmul__ mm mv dot addmm addmv einsum linear cat concat hstack vstack".split()  # noqa: SIM905
 )
 _CHOICES = frozenset("argmax argmin max min topk sort argsort".split())  # noqa: SIM905
 # What hands a tensor's values to Python, or compares them: one of these comes before each prediction that was computed.
@@ -76,9 +60,8 @@ _READ_OUT = (
 )
 # Calls that a forward ends with; at them the parameters are looked at, in case the gradients are worked out by hand.
 _ENDS = frozenset("cross_entropy nll_loss log_softmax softmax logsumexp exp sigmoid".split())  # noqa: SIM905
-_USUAL = (
-    100  # backward passes after which the losses' own rows are not kept any longer, where most losses had a backward
-)
+# Backward passes after which the losses' own rows are not kept any longer, where most losses had a backward.
+_USUAL = 100
 _ASKED = frozenset(
     "shape size dim ndim numel dtype device requires_grad is_leaf grad grad_fn data __repr__ __str__ __format__ __len__".split()  # noqa: SIM905
 )
@@ -95,9 +78,8 @@ class ScriptRecorder:
     def __init__(self, filename: str, namespace: dict[str, Any]) -> None:
         self.filename, self.namespace = filename, namespace
         self._passes: list[dict[str, Any]] = []  # one a backward
-        self._losses: list[
-            dict[str, Any]
-        ] = []  # one an end of a forward: stands in for them where gradients are by hand
+        # One an end of a forward: stands in for them where gradients are by hand.
+        self._losses: list[dict[str, Any]] = []
         self._read_out = {"certain": 0, "since": 0, "products": 0}  # see `_count_reading`
         self._count = 0
         self._numbers = 0
@@ -118,39 +100,35 @@ class ScriptRecorder:
         self._stopped: dict[str, Any] | None = None
         self._targets: dict[int, str] | None = None
         self._busy = False  # in calls of torch that are ours, and no part of the script
-        self._stack = ExitStack()
+        self._patches, self._mode = Patches(), _Mode(self)
 
     # --- the time of running ------------------------------------------------------------------------------------------
 
     def __enter__(self) -> ScriptRecorder:
         import matplotlib.axes
 
-        enter = self._stack.enter_context
-        enter(patch.object(torch.autograd, "backward", self._around(torch.autograd.backward, "backward")))
-        enter(patch.object(torch.autograd, "grad", self._around(torch.autograd.grad, "grad")))
-        enter(patch.object(builtins, "print", self._around_print(builtins.print)))
-        enter(patch.object(matplotlib.axes.Axes, "plot", self._around_plot(matplotlib.axes.Axes.plot)))
-        handle = register_optimizer_step_pre_hook(self._step)
-        self._stack.callback(handle.remove)
-        self._stack.callback(register_module_forward_pre_hook(self._module).remove)
-        enter(_Mode(self))
+        patch = self._patches
+        patch.wrap(torch.autograd, "backward", lambda plain: self._around(plain, "backward"))
+        patch.wrap(torch.autograd, "grad", lambda plain: self._around(plain, "grad"))
+        patch.wrap(builtins, "print", self._around_print)
+        patch.wrap(matplotlib.axes.Axes, "plot", self._around_plot)
+        patch.later(register_optimizer_step_pre_hook(self._step).remove)
+        patch.later(register_module_forward_pre_hook(self._module).remove)
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._stack.close()
-        if error is None:
-            return
-        line = None
-        while trace is not None:
-            if trace.tb_frame.f_code.co_filename == self.filename:
-                line = trace.tb_lineno
-            trace = trace.tb_next
-        self._stopped = {"type": kind.__name__, "message": str(error)[:500], "line": line}
+        self._mode.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        self._patches.undo()
+        if error is not None:
+            self._stopped = described(error, self.filename)
 
     def line(self) -> int | None:
         """The line of the script that is being run; None in a call that is not the script's."""
-        frame = next(self._frames(), None)
-        return None if frame is None else frame.f_lineno
+        return line_now(self.filename)
+
+    def _raised(self, error: Exception) -> dict[str, Any]:
+        return described(error, self.filename) | {"line": self.line()}
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
@@ -160,19 +138,12 @@ class ScriptRecorder:
         finally:
             self._busy = before
 
-    def _frames(self) -> Iterator[FrameType]:
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            if frame.f_code.co_filename == self.filename:
-                yield frame
-            frame = frame.f_back
-
     # --- names --------------------------------------------------------------------------------------------------------
 
     def _named(self) -> dict[str, Tensor]:
         """Every tensor that has a name in the script, by its name; direct names first."""
         found: dict[str, Tensor] = {}
-        places = [self.namespace, *(f.f_locals for f in self._frames() if f.f_code.co_name != "<module>")]
+        places = [self.namespace, *(f.f_locals for f in frames(self.filename) if f.f_code.co_name != "<module>")]
         inner: list[tuple[str, Any]] = []
         for place in places:
             for name, value in list(place.items()):
@@ -247,13 +218,7 @@ class ScriptRecorder:
         try:
             result = func(*args, **kwargs)
         except Exception as error:
-            self._failed = {
-                "call": name,
-                "type": type(error).__name__,
-                "message": str(error)[:500],
-                "line": self.line(),
-                "passes": self._count,
-            }
+            self._failed = {**self._raised(error), "call": name, "passes": self._count}
             raise
         with self._aside():
             self._look(name, result, args, kwargs, grads)
@@ -307,11 +272,7 @@ class ScriptRecorder:
         """The name that the statement on a line is assigned to."""
         if self._targets is None:
             self._targets = {}
-            try:
-                tree = ast.parse("".join(linecache.getlines(self.filename)))
-            except SyntaxError:
-                return None
-            for node in ast.walk(tree):
+            for node in ast.walk(parsed(self.filename)):
                 if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
                     goal = node.targets[0] if isinstance(node, ast.Assign) else node.target
                     for number in range(node.lineno, (node.end_lineno or node.lineno) + 1):
@@ -394,7 +355,7 @@ class ScriptRecorder:
             try:
                 result = original(*args, **kwargs)
             except Exception as error:
-                row["error"] = {"type": type(error).__name__, "message": str(error)[:500], "line": self.line()}
+                row["error"] = self._raised(error)
                 raise
             with self._aside():
                 if kind == "backward":

@@ -13,9 +13,9 @@ import logging
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -27,9 +27,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.utils.data import DataLoader
 
 from unroll.labs.child.few_batches import FewBatches
+from unroll.labs.child.graph import nodes_below
+from unroll.labs.child.lines import frames, line_now
 from unroll.labs.child.observe_code import read_code
 from unroll.labs.child.observe_loss import facts_of, form_of
 from unroll.labs.child.observe_pictures import LONGEST, Album, Gallery, Parts
+from unroll.labs.child.patches import Patches
 from unroll.labs.child.tracked import Tracked
 
 MOST = 20_000  # events that are kept: a loop over single images on the small set has 256 of each kind an epoch
@@ -73,11 +76,10 @@ class TrainingRecorder:
         self._graphs: dict[int, tuple[Any, int, int]] = {}  # id(node) -> node, event, rows
         self._optimizers: dict[int, tuple[int, Any, dict[str, Any]]] = {}
         self._loaders: dict[int, tuple[int, Any]] = {}
-        self._kept: dict[
-            int, tuple[list[float], list[float | None], set[int]]
-        ] = {}  # module -> values, gradients, what was stepped
+        # module -> values, gradients, what was stepped
+        self._kept: dict[int, tuple[list[float], list[float | None], set[int]]] = {}
         self._held: list[tuple[Tensor, Tensor]] | None = None  # the first gradients that were added to, as they were
-        self._undo: list[Callable[[], None]] = []
+        self._patches = Patches()
         self._gallery = Gallery(self.album, self.line, lambda: len(self.events), self.quietly)
         self._raised: str | None = None
         self._watching = False
@@ -89,18 +91,20 @@ class TrainingRecorder:
         after = register_module_forward_hook(self._after_module, with_kwargs=True, always_call=True)
         step = register_optimizer_step_pre_hook(self._before_step)
         stepped = register_optimizer_step_post_hook(self._after_step)
-        self._undo += [before.remove, after.remove, step.remove, stepped.remove]
-        self._replace(torch.autograd, "backward", self._watched_backward)
-        self._replace(torch.autograd, "grad", self._watched_grad)
+        patch = self._patches
+        for hook in (before, after, step, stepped):
+            patch.later(hook.remove)
+        patch.wrap(torch.autograd, "backward", self._watched_backward)
+        patch.wrap(torch.autograd, "grad", self._watched_grad)
         # A function mode would be told of these too, and of every other call: half as much again for a small model.
         for loss in ("cross_entropy", "nll_loss"):
-            self._replace(F, loss, functools.partial(self._watched_loss, loss))
+            patch.wrap(F, loss, functools.partial(self._watched_loss, loss))
         for owner in (torch, Tensor):
             for maximum in ("argmax", "max"):
-                self._replace(owner, maximum, self._watched_maximum)
-        self._replace(DataLoader, "__iter__", self._watched_loader)
-        self._replace(builtins, "print", self._watched_print)
-        self._replace(logging.Logger, "handle", self._watched_log)
+                patch.wrap(owner, maximum, self._watched_maximum)
+        patch.wrap(DataLoader, "__iter__", self._watched_loader)
+        patch.wrap(builtins, "print", self._watched_print)
+        patch.wrap(logging.Logger, "handle", self._watched_log)
         self._gallery.start()
         return self
 
@@ -108,33 +112,17 @@ class TrainingRecorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._gallery.stop()
-        for undo in reversed(self._undo):
-            undo()
-        self._undo.clear()
+        self._patches.undo()
         if kind is not None and kind is not SystemExit:
             self._raised = kind.__name__
         self._graphs.clear()
         self._outputs.clear()
 
-    def _replace(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        plain, own = getattr(owner, name), name in vars(owner)
-        setattr(owner, name, functools.wraps(plain)(make(plain)))
-        self._undo.append(lambda: setattr(owner, name, plain) if own else delattr(owner, name))
-
     # --- what all of them need --------------------------------------------------------------------------------------
-
-    def _frames(self) -> Iterator[FrameType]:
-        """The calls of the student's own code that are being run, the innermost one first."""
-        frame: FrameType | None = sys._getframe(1)
-        while frame is not None:
-            if frame.f_code.co_filename == self.filename:
-                yield frame
-            frame = frame.f_back
 
     def line(self) -> int | None:
         """The student's line that is being run, the innermost one."""
-        frame = next(self._frames(), None)
-        return None if frame is None else frame.f_lineno
+        return line_now(self.filename)
 
     def quietly(self, watch: Callable[..., Any], *args: Any) -> Any:
         """Look on: what cannot be looked at is noted, and is never an error in the student's code."""
@@ -188,7 +176,7 @@ class TrainingRecorder:
 
     def _find_direct(self, module: nn.Module) -> None:
         """Find a module whose ``forward`` is called directly, past the hooks, and watch that from the next call on."""
-        for frame in self._frames():
+        for frame in frames(self.filename):
             owner = frame.f_locals.get("self")
             if (
                 frame.f_code.co_name == "forward"
@@ -215,7 +203,7 @@ class TrainingRecorder:
         self._direct[id(owner)] = owner
         self._depths[id(owner)] = owner, -1
         owner.forward = forward
-        self._undo.append(lambda: vars(owner).pop("forward", None))
+        self._patches.later(lambda: vars(owner).pop("forward", None))
 
     def _after_module(self, module: nn.Module, args: Any, kwargs: Any, result: Any) -> None:
         if id(module) in self._stack:
@@ -250,14 +238,7 @@ class TrainingRecorder:
         predicted = np.full(rows, -1, np.int16)
         if output is not None and len(output) == rows and output.shape[1] > 1:
             predicted = output.detach().float().cpu().numpy().argmax(1).astype(np.int16)
-        event = self._add(
-            "forward",
-            module=number,
-            start=self._rows,
-            rows=rows,
-            grad=grad,
-            training=module.training,
-        )
+        event = self._add("forward", module=number, start=self._rows, rows=rows, grad=grad, training=module.training)
         if event is None:
             return
         if images is not None:
@@ -271,9 +252,8 @@ class TrainingRecorder:
         node = output.grad_fn
         if node is not None:
             held = sum(r for _, _, r in self._graphs.values())
-            while (
-                self._graphs and held + len(output) > MOST_GRAPHS
-            ):  # evaluation that keeps graphs must not fill the memory
+            # Evaluation that keeps graphs must not fill the memory.
+            while self._graphs and held + len(output) > MOST_GRAPHS:
                 held -= self._graphs.pop(next(iter(self._graphs)))[2]
             self._graphs[id(node)] = node, at, len(output)
 
@@ -437,21 +417,8 @@ class TrainingRecorder:
 
     def _forwards_below(self, roots: list[Tensor]) -> set[int]:
         """The forward calls whose outputs these tensors were made of, by the graph that torch keeps."""
-        found = set[int]()
-        waiting: list[Any] = [r.grad_fn for r in roots if r.grad_fn is not None]
-        seen = set[int]()
-        kept = []  # a node's wrapper that is thrown away may give its number to another
-        while waiting and len(seen) < MOST_NODES:
-            node = waiting.pop()
-            if node is None or id(node) in seen:
-                continue
-            seen.add(id(node))
-            kept.append(node)
-            if id(node) in self._graphs:
-                found.add(self._graphs[id(node)][1])
-                continue
-            waiting.extend(below for below, _ in node.next_functions)
-        return found
+        below = map(id, nodes_below(roots, MOST_NODES, self._graphs))
+        return {self._graphs[number][1] for number in below if number in self._graphs}
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self.quietly(self._on_step, optimizer)
@@ -471,7 +438,7 @@ class TrainingRecorder:
         facts["scheduled"] |= any(float(group.get("initial_lr", 0.0)) > 0 for group in optimizer.param_groups)
         given = [p.grad for group in optimizer.param_groups for p in group["params"]]
         empty = all(g is None or not bool(g.any()) for g in given)
-        lines = [frame.f_lineno for frame in self._frames()][:20]
+        lines = [frame.f_lineno for frame in frames(self.filename)][:20]
         self._add("step", optimizer=number, empty=empty, lines=lines)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:

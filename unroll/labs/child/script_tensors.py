@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unroll.labs.child.graph import nodes_below
+
 
 def leaves(loss: Tensor | None) -> list[Tensor]:
     """The leaves that a loss was computed from, and whose gradients its backward computes."""
-    if loss is None or loss.grad_fn is None:
-        return []
-    found: dict[int, Tensor] = {}
-    seen, todo = set[Any](), [loss.grad_fn]
-    while todo and len(seen) < 100_000:
-        node = todo.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        leaf = getattr(node, "variable", None)
-        if isinstance(leaf, Tensor):
-            found[id(leaf)] = leaf
-        todo.extend(before for before, _ in node.next_functions if before is not None)
-    return list(found.values())
+    below = (getattr(node, "variable", None) for node in nodes_below([] if loss is None else [loss]))
+    return list({id(leaf): leaf for leaf in below if isinstance(leaf, Tensor)}.values())
 
 
 def behind(tape: list[dict[str, Any]], loss: Tensor) -> list[dict[str, Any]]:
@@ -57,23 +46,12 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def stop_of(outcome: dict[str, Any] | None) -> dict[str, Any] | None:
     """Why the execution ended before its last line; None where it did not."""
-    for found in (outcome, *((outcome or {}).get(key) for key in ("error",))):
+    for found in (outcome, (outcome or {}).get("error")):
         if isinstance(found, dict) and found.get("type"):
-            return {"type": found["type"], "message": str(found.get("message", ""))[:500], "line": found.get("line")}
+            return {"type": found["type"], "message": str(found.get("message", "")), "line": found.get("line")}
     if outcome and outcome.get("stopped"):
         return {"type": "TimeUp", "message": "the limit in time", "line": outcome.get("line")}
     return None
-
-
-def tensors(given: Any) -> Iterator[Tensor]:
-    """The tensors among the arguments of a call, in lists and dictionaries too."""
-    if isinstance(given, Tensor):
-        yield given
-    elif isinstance(given, tuple | list):
-        for one in given:
-            yield from tensors(one)
-    elif isinstance(given, dict):
-        yield from tensors(list(given.values()))
 
 
 def array_of(tensor: Tensor) -> Any:

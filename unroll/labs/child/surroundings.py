@@ -20,7 +20,7 @@ import threading
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from importlib.util import find_spec
@@ -33,6 +33,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from unroll.labs.child.patches import Patches
 from unroll.labs.child.served import MNIST, served
 
 SEED = 0
@@ -105,7 +106,7 @@ def surroundings(
         around = Surroundings(stack.enter_context(served(small)), on_figure=on_figure)
         stack.enter_context(_warnings(around))
         stack.enter_context(_place(path))
-        patch = _Patches()
+        patch = Patches()
         stack.callback(patch.undo)
         stack.enter_context(_generators(seed, threads))
         _close_network(patch)
@@ -116,34 +117,6 @@ def surroundings(
         _notebook(patch)
         stack.enter_context(_imports(around, patch))
         yield around
-
-
-class _Patches:
-    """Attributes that are replaced, and put back in reverse order."""
-
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], object]] = []
-
-    def set(self, owner: Any, name: str, value: Any) -> None:
-        """Replace an attribute."""
-        missing = object()
-        before = vars(owner).get(name, missing)
-        setattr(owner, name, value)
-        self._undo.append(
-            (lambda: delattr(owner, name)) if before is missing else (lambda: setattr(owner, name, before))
-        )
-
-    def wrap(self, owner: Any, name: str, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Replace a function, where there is one, by what `change` makes of it."""
-        before = getattr(owner, name, None)
-        if callable(before):
-            self.set(owner, name, wraps(before)(change(before)))
-
-    def undo(self) -> None:
-        """Put everything back."""
-        while self._undo:
-            with suppress(AttributeError):
-                self._undo.pop()()
 
 
 # --- place, generators, warnings ------------------------------------------------------------------------------------------------
@@ -204,7 +177,7 @@ def _warnings(around: Surroundings) -> Iterator[None]:
 # --- network, keyboard, GPU -----------------------------------------------------------------------------------------------------
 
 
-def _close_network(patch: _Patches) -> None:
+def _close_network(patch: Patches) -> None:
     refusal = "there is no network while this file runs; MNIST comes with the package, so no download is needed"
 
     def refuse(*arguments: Any, **named: Any) -> Any:
@@ -224,14 +197,14 @@ def _close_network(patch: _Patches) -> None:
         patch.set(socket, name, refuse)
 
 
-def _close_keyboard(patch: _Patches) -> None:
+def _close_keyboard(patch: Patches) -> None:
     def ask(prompt: object = "", /) -> str:
         raise EOFError("input() waits for a person, and nobody types here; give the value in the file")
 
     patch.set(builtins, "input", ask)
 
 
-def _end_in_order(patch: _Patches) -> None:
+def _end_in_order(patch: Patches) -> None:
     """`os._exit` ends a file as `sys.exit` does, so that what it has made is seen; a process that was forked ends at once."""
     end, whole = os._exit, os.getpid()
 
@@ -272,7 +245,7 @@ def _to_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
     return to
 
 
-def _without_gpu(patch: _Patches) -> None:
+def _without_gpu(patch: Patches) -> None:
     """GPU code runs on the CPU: the labs' networks are small, and the results are the same."""
     patch.set(torch.cuda, "is_available", lambda: False)
     patch.set(torch.cuda, "device_count", lambda: 0)
@@ -322,7 +295,7 @@ def _loaded(load: Callable[..., Any]) -> Callable[..., Any]:
 # --- loading of data ------------------------------------------------------------------------------------------------------------
 
 
-def _data_loading(patch: _Patches, small: bool) -> None:
+def _data_loading(patch: Patches, small: bool) -> None:
     before = DataLoader.__init__
     names = signature(before)
     off = {
@@ -348,7 +321,7 @@ def _data_loading(patch: _Patches, small: bool) -> None:
         _few_images(patch)
 
 
-def _few_images(patch: _Patches) -> None:
+def _few_images(patch: Patches) -> None:
     """Parts that are cut out of the whole MNIST by number are cut out of the few images that are served."""
     import torch.utils.data.dataset as inner
 
@@ -404,7 +377,7 @@ def _nothing(*arguments: Any, **named: Any) -> None:
     """Do nothing."""
 
 
-def _notebook(patch: _Patches) -> None:
+def _notebook(patch: Patches) -> None:
     shell = _Shell()
     patch.set(builtins, "get_ipython", lambda: shell)
     patch.set(builtins, "display", _nothing)
@@ -497,7 +470,7 @@ def _is_there(name: str) -> bool:
 
 
 @contextmanager
-def _imports(around: Surroundings, patch: _Patches) -> Iterator[None]:
+def _imports(around: Surroundings, patch: Patches) -> Iterator[None]:
     def no_window(what: str) -> Callable[..., Any]:
         def refuse(*arguments: Any, **named: Any) -> Any:
             raise RefusedError(
@@ -549,7 +522,7 @@ def _imports(around: Surroundings, patch: _Patches) -> Iterator[None]:
             sys.modules["matplotlib.pyplot"].close("all")
 
 
-def _pyplot(around: Surroundings, patch: _Patches, plt: Any) -> None:
+def _pyplot(around: Surroundings, patch: Patches, plt: Any) -> None:
     """Figures are kept where they are shown, and closed as a person closes their windows."""
     import matplotlib
     from matplotlib.figure import Figure

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import ast
-import linecache
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from types import CodeType
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from unroll.labs.child.lines import Span, frames, parsed, span_of, text_at
 
 _HERE, _TORCH = str(Path(__file__).parent), str(Path(torch.__file__).parent)
 _ASKED = frozenset(
@@ -24,17 +22,24 @@ _ASKED = frozenset(
 )
 CUTS = frozenset({"detach", "detach_", "data", "item", "numpy", "tolist", "__float__", "__array__"})
 """What takes a value out of reach of gradients."""
-BUILT_IN = frozenset(
-    """lstm lstm_cell gru gru_cell rnn_tanh rnn_relu rnn_tanh_cell rnn_relu_cell quantized_lstm""".split()  # noqa: SIM905
-)
+BUILT_IN = {
+    "lstm": "nn.LSTM",
+    "gru": "nn.GRU",
+    "rnn_tanh": "nn.RNN",
+    "rnn_relu": "nn.RNN",
+    "lstm_cell": "nn.LSTMCell",
+    "gru_cell": "nn.GRUCell",
+    "rnn_tanh_cell": "nn.RNNCell",
+    "rnn_relu_cell": "nn.RNNCell",
+    "quantized_lstm": "nn.quantized.dynamic.LSTM",
+}
+"""The functions behind torch's own recurrent modules, by the name that torch calls them."""
 DRAWS = frozenset(
     """rand randn rand_like randn_like randint randperm normal uniform bernoulli exponential multinomial dropout alpha_dropout
     feature_alpha_dropout rrelu kaiming_uniform kaiming_normal xavier_uniform xavier_normal orthogonal trunc_normal""".split()  # noqa: SIM905
 )
 """What draws random numbers."""
 MOST_CALLS = 3000  # of one step; further ones are not recorded
-
-Span = tuple[int, int, int, int]
 
 
 @dataclass
@@ -68,8 +73,6 @@ class Tape(TorchFunctionMode):
         filename: of the author's file, as its code has it.
         known: names of the tensors that the calls may start from, such as parameters.
     """
-
-    _spans: ClassVar[dict[Any, Any]] = {}  # by code and instruction, for there are many calls of few expressions
 
     def __init__(self, filename: str, known: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
@@ -108,11 +111,11 @@ class Tape(TorchFunctionMode):
     def _keep(self, name: str, value: Tensor | None, sources: frozenset[str], number: int, many: int) -> None:
         places = list(self._places())
         line = places[0][1][0] if places else None
-        text = _text(self.filename, places[0][1]) if places else None
+        text = (text_at(self.filename, places[0][1]) or "").strip() if places else ""
         real = value is not None and value.is_floating_point()
         copy = value.detach().clone() if real and value is not None else None
         plain = name.rstrip("_") if not name.startswith("__") else name
-        call = Call(plain, line, None, text, copy, sources, torch.is_grad_enabled())
+        call = Call(plain, line, None, text if 0 < len(text) <= 60 else None, copy, sources, torch.is_grad_enabled())
         self.calls.append(call)
         for depth, (frame, span) in enumerate(places):
             wanted = self._targets.get(span)
@@ -138,16 +141,9 @@ class Tape(TorchFunctionMode):
 
     def _places(self) -> Iterator[tuple[int, Span]]:
         """Frames of the author's file and the expressions that they are at, innermost first."""
-        frame: Any = sys._getframe(3)
-        while frame is not None:
-            if frame.f_code.co_filename == self.filename:
-                key = frame.f_code, frame.f_lasti
-                if key not in self._spans:
-                    self._spans[key] = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None), None)
-                positions = self._spans[key]
-                if positions is not None and None not in positions:
-                    yield id(frame), positions
-            frame = frame.f_back
+        for frame in frames(self.filename):
+            if (span := span_of(frame)) is not None:
+                yield id(frame), span
 
 
 def tensors(given: Any) -> Iterator[Tensor]:
@@ -178,13 +174,13 @@ def hanging(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
             yield f"{path}.{name}", p
 
 
-_CACHED: dict[str, tuple[str, dict[Span, list[str | None]]]] = {}
+_CACHED: dict[str, tuple[ast.Module, dict[Span, list[str | None]]]] = {}
 
 
 def targets(filename: str) -> dict[Span, list[str | None]]:
     """By the span (first line, last line, first column, last column) of an assigned expression what it is assigned to."""
-    source = "".join(linecache.getlines(filename))
-    if filename in _CACHED and _CACHED[filename][0] == source:
+    tree = parsed(filename)
+    if filename in _CACHED and _CACHED[filename][0] is tree:
         return _CACHED[filename][1]
     found: dict[Span, list[str | None]] = {}
 
@@ -197,10 +193,6 @@ def targets(filename: str) -> dict[Span, list[str | None]]:
         span = (value.lineno, value.end_lineno or 0, value.col_offset, value.end_col_offset or 0)
         found[span] = [_name(part) for part in parts]
 
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError):
-        tree = ast.Module([], [])
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign):
             keep(node.value, node.targets[0])
@@ -208,7 +200,7 @@ def targets(filename: str) -> dict[Span, list[str | None]]:
             keep(node.value, node.target)
         elif isinstance(node, ast.AugAssign):
             keep(node, node.target)
-    _CACHED[filename] = source, found
+    _CACHED[filename] = tree, found
     return found
 
 
@@ -224,29 +216,3 @@ def _name(target: ast.expr) -> str | None:
     ):
         return target.slice.value
     return None
-
-
-def _text(filename: str, span: Span) -> str | None:
-    """The expression at a span, if it stands on one line and is short."""
-    first, last, start, stop = span
-    if first != last:
-        return None
-    found = linecache.getline(filename, first).encode()[start:stop].decode(errors="replace").strip()
-    return found if 0 < len(found) <= 60 else None
-
-
-def where(error: BaseException, filename: str) -> int | None:
-    """The last line of the author's file that an exception came through.
-
-    Of a gap that a function of the author's own reports, such as ``gap(2, "the forget gate")``, the line that calls it.
-    """
-    frames: list[tuple[CodeType, int]] = []
-    trace = error.__traceback__
-    while trace is not None:
-        frames.append((trace.tb_frame.f_code, trace.tb_lineno))
-        trace = trace.tb_next
-    if isinstance(error, NotImplementedError) and len(frames) > 1:
-        (caller, _), (raising, _) = frames[-2:]
-        if caller.co_filename == raising.co_filename == filename and raising.co_varnames[:1] != ("self",):
-            frames.pop()
-    return next((line for code, line in reversed(frames) if code.co_filename == filename), None)

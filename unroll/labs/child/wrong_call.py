@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unroll.labs.child.argument_names import HIDDEN, ROWS
 from unroll.labs.child.call_cell import Form, deep_copy, forms, own_sizes, random_rows
 from unroll.labs.child.cell_calls import CellCall
 from unroll.labs.child.find import arguments
-from unroll.labs.child.make_classifier import HIDDEN, ROWS
 
 
 def wrong_call(found: Any, call: CellCall | None, batch: int, dtype: torch.dtype) -> dict[str, Any] | None:

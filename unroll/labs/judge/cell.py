@@ -11,7 +11,7 @@ from unroll.labs.judge.cell_codes import CODES, REMARKS
 from unroll.labs.judge.equations import EquationsJudge
 from unroll.labs.judge.step_equations import Equations, Gate, Record, find_equations
 from unroll.labs.judge.weights import number, short
-from unroll.labs.problems import Problem, Witness, at_gap
+from unroll.labs.problems import Problem, Witness, at_gap, in_words
 
 __all__ = ["CODES", "REMARKS", "formulas", "judge_cell"]
 
@@ -97,7 +97,7 @@ class _Judge(EquationsJudge):
             failed = seen.get("failed", {}).get("run")
             if failed is not None:
                 code = "unfinished" if failed["type"] == "NotImplementedError" else "exception"
-                self.say(code, f"{seen['name']} fails: {_said(failed)}.", failed["line"])
+                self.say(code, f"{seen['name']} fails: {in_words(failed)}.", failed["line"])
             return self.found
         self._batches()
         self._gradients()
@@ -124,7 +124,7 @@ class _Judge(EquationsJudge):
 
     def _failed(self, error: dict[str, Any]) -> None:
         name, error = self.seen["name"], at_gap(error)
-        said = _said(error)
+        said = in_words(error)
         if self.seen.get("plain_class") is not None:
             said += f" ({name} is no nn.Module)"
         if error["stage"] == "look":
@@ -214,12 +214,12 @@ class _Judge(EquationsJudge):
             if first <= (error["line"] or 0) <= last:
                 self.say(
                     "exception",
-                    f"The step fails when the classifier calls it with a batch: {_said(error)}.",
+                    f"The step fails when the classifier calls it with a batch: {in_words(error)}.",
                     error["line"],
                 )
         if batch.get("error") and classifier is not None and not classifier["ok"]:
             error = batch["error"]
-            self.say("exception", f"A batch of several images fails: {_said(error)}.", error["line"])
+            self.say("exception", f"A batch of several images fails: {in_words(error)}.", error["line"])
         if batch.get("mixed"):
             self.say(
                 "mixed",
@@ -248,7 +248,7 @@ class _Judge(EquationsJudge):
             return
         if "error" in seen:
             error = seen["error"]
-            self.say("backward", f"loss.backward() through the step fails: {_said(error)}.", error["line"])
+            self.say("backward", f"loss.backward() through the step fails: {in_words(error)}.", error["line"])
             return
         close = 1e-4 if seen["double"] else 5e-2
         cut = next((call for call in seen["cuts"]), None)
@@ -332,10 +332,3 @@ def _apart(given: str, first: list[Any], other: list[Any]) -> Witness | None:
 
 def _of(sizes: Any, k: int) -> str:
     return "of the lab's shape" if not sizes else f"(1, {sizes[k]})"
-
-
-def _said(error: dict[str, Any]) -> str:
-    message = error["message"].rstrip(".")
-    if error["type"] == "NotImplementedError" and message:  # a gap of a starter, which says what is missing
-        return str(message)
-    return f"{error['type']}: {message}" if message else str(error["type"])

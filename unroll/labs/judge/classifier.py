@@ -13,7 +13,7 @@ import numpy as np
 from unroll.labs.judge.classifier_codes import CODES, REMARKS, fault
 from unroll.labs.judge.logits import head_problems
 from unroll.labs.judge.reading import Reading, shown
-from unroll.labs.problems import Problem, Witness, at_gap
+from unroll.labs.problems import Problem, Witness, at_gap, in_words
 
 __all__ = ["CODES", "REMARKS", "judge_classifier"]
 
@@ -43,7 +43,7 @@ def _unread(observed: dict[str, Any]) -> Problem:
         return fault(
             "classifier-unread", observed.get("line"), f"The classifier could not be looked at: {observed['why']}."
         )
-    said = f"{observed['type']}: {observed['message']}" if observed["message"] else observed["type"]
+    said = in_words(observed)
     line = observed["line"]
     if observed["type"] == "None" and observed.get("where") == "forward":
         return fault(
@@ -52,7 +52,7 @@ def _unread(observed: dict[str, Any]) -> Problem:
             f"The classifier's {observed['message']}; the lab asks for the logits (B, 10).",
         )
     if observed["type"] == "NotImplementedError":
-        return fault("classifier-unfinished", line, f"The classifier is not finished: {observed['message'] or said}.")
+        return fault("classifier-unfinished", line, f"The classifier is not finished: {said}.")
     call = observed.get("wrong_call")
     if call:  # else a form of input that is not the file's own may be at fault
         code = "cell-call" if observed["own"] or not observed["seen"] else "classifier-unread"
