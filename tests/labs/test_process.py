@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from unroll.errors import InputError
-from unroll.labs.child.entry import OBSERVED, hand_back
+from unroll.labs.child.entry import packed
 from unroll.labs.process import Limits, read_observed, run_child
 from unroll.labs.source import read_source
 
@@ -32,14 +32,13 @@ def run(folder: Path, text: str, **limits: Any) -> dict[str, Any]:
     return run_child(task, Limits(**{"seconds": 60, **limits}))
 
 
-def test_child_hands_back_nested_values_and_arrays(tmp_path: Path) -> None:
+def test_child_hands_back_nested_values_and_arrays() -> None:
     observed = {
         "a": [1, 2.5, None, True, "测\ud800", {"x": np.arange(6.0).reshape(2, 3).T}],
         "b": (np.float32(1.5), np.array(3), np.zeros((0, 2), bool)),
         "c": float("nan"),
     }
-    hand_back(tmp_path, observed)
-    found = read_observed(tmp_path, 1 << 20)
+    found = read_observed(packed(observed), 1 << 20)
     assert found["a"][:5] == [1, 2.5, None, True, "测?"]
     assert np.array_equal(found["a"][5]["x"], observed["a"][5]["x"])
     assert found["b"][0] == 1.5
@@ -48,21 +47,47 @@ def test_child_hands_back_nested_values_and_arrays(tmp_path: Path) -> None:
     assert np.isnan(found["c"])
 
 
-def test_child_hands_back_no_objects(tmp_path: Path) -> None:
+def test_child_hands_back_no_objects() -> None:
     for value in (object(), np.array([object()]), b"bytes"):
         with pytest.raises(TypeError, match="JSON values"):
-            hand_back(tmp_path, {"a": value})
-    assert not (tmp_path / OBSERVED).exists()
+            packed({"a": value})
 
 
-def test_child_s_data_are_bounded_and_checked(tmp_path: Path) -> None:
-    hand_back(tmp_path, {"a": np.zeros(1000)})
-    with pytest.raises(ValueError, match="more than 1,000 bytes"):
-        read_observed(tmp_path, 1000)
-    arrays = tmp_path / "observed.safetensors"
-    arrays.write_bytes(arrays.read_bytes().replace(b"[1000]", b"[1999]"))
-    with pytest.raises(ValueError, match="damaged"):
-        read_observed(tmp_path, 1 << 20)
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (packed({"a": np.zeros(1000)}), "more than 1,000 bytes"),
+        (packed({"a": np.zeros(10)}).replace(b"[10]", b"[19]"), "damaged"),
+        (packed({"a": np.zeros(10)})[:20], "cut short"),
+        (b"", "damaged|cut short"),
+        (bytes([100, 0, 0, 0, 0, 0, 0, 0]) + b"[" * 100, "damaged|Expecting"),
+        (packed({})[8:], "cut short"),
+    ],
+)  # fmt: skip
+def test_child_s_data_are_bounded_and_checked(content: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        read_observed(content, 1000)
+
+
+def test_child_s_json_is_bounded_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unroll.labs.process.MOST_JSON", 100)
+    with pytest.raises(ValueError, match="more than 100 bytes beside its arrays"):
+        read_observed(packed({"a": "x" * 200}), 1000)
+    assert read_observed(packed({"a": np.zeros(100)}), 1000)["a"].shape == (100,)
+
+
+FORGED = """
+import json, os, pathlib
+place = pathlib.Path(os.environ["TMPDIR"]).parent
+(place / "observed").write_bytes((2).to_bytes(8, "little") + b"{}" + (2).to_bytes(8, "little") + b"{}")
+import posix
+posix._exit(0)
+"""
+
+
+def test_child_s_results_are_not_taken_from_a_file_that_the_student_s_code_wrote(tmp_path: Path) -> None:
+    child = run(tmp_path, FORGED)["child"]
+    assert (child["reason"], child["message"][:24]) == ("ended", "it ended its own process")
 
 
 @pytest.mark.parametrize(

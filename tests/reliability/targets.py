@@ -258,13 +258,16 @@ def own(path: Path) -> Any:
 
 def observed(path: Path) -> Any:
     """What a child process hands back, of which another exception is a fault than that which its reader promises."""
-    from safetensors.numpy import save_file
-
     from unroll.labs.process import read_observed
 
-    save_file({"0": np.arange(6.0).reshape(2, 3)}, path.parent / "observed.safetensors")
     with suppress(ValueError):
-        return read_observed(path.parent, 1 << 20)
+        return read_observed(path.read_bytes(), 1 << 20)
+
+
+def observed_seeds() -> list[bytes]:
+    from unroll.labs.child.entry import packed
+
+    return [packed({"a": np.arange(6.0).reshape(2, 3), "b": [1, {"c": None}]})]
 
 
 def typeset(path: Path) -> Any:
@@ -458,14 +461,7 @@ TARGETS = [
     Target("notebook", "x.ipynb", texts(NOTEBOOK), mutate.of_json, code, ("read_source",)),
     Files("handout", "x.pdf", handout_seeds, read=handout, readers=("read_handout",)),
     Target("own run", "own.json", lambda: [(own_run() / "own.json").read_bytes()], mutate.of_json, own),
-    Target(
-        "observed",
-        "observed.json",
-        lambda: [b'{"a": {"\\u0000array": "0"}, "b": [1, {"c": null}]}'],
-        mutate.of_json,
-        observed,
-        ("read_observed",),
-    ),
+    Files("observed", "observed", observed_seeds, read=observed, readers=("read_observed",)),
     Files("report text", "x.md", texts(ANSWERS), read=typeset),
     Target("model", "model.safetensors", fixture_files("model.safetensors"), mutate.of_safetensors, model, RUN_READERS),
     Target("own cell", "model.safetensors", lambda: [own_model()], mutate.of_safetensors, model, RUN_READERS),

@@ -12,6 +12,7 @@ import codecs
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -26,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from unroll.errors import InputError
-from unroll.labs.child.entry import ARRAY, ARRAYS, NOTES, OBSERVED, TASK, UNWRITTEN
+from unroll.labs.child.entry import ARRAY, LENGTH, NOTES, OBSERVED, UNWRITTEN
 
 PATIENCE = 10  # seconds that the supervisor of a child has to end it
 KEPT = 20_000  # characters of the end of what was printed
+MOST_JSON = 32 << 20  # bytes of what is handed back; Python needs twenty times as many for it
 NO_MEMORY = re.compile(r"bad_alloc|MemoryError|[Cc]annot allocate memory|not enough memory")
 
 
@@ -82,19 +84,15 @@ def run_child(
     """
     place = Path(tempfile.mkdtemp(prefix="unroll-lab-")) if folder is None else folder
     try:
-        with _ended_by_signals():
-            observed = _run(task, limits, on_text, place)
+        with ended_by_signals():
+            return follow(Child(place), task, limits, on_text)
     finally:
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)
-    child = observed.get("child")
-    if isinstance(child, dict) and child.get("reason") == "input":
-        raise InputError(str(child.get("message")))
-    return observed
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """Let a terminal that is closed, or a kill, clean up as Ctrl-C does: the child ends, and no folder stays."""
 
     def end(number: int, frame: object) -> None:
@@ -112,88 +110,150 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _run(task: dict[str, Any], limits: Limits, on_text: Callable[[str], object] | None, place: Path) -> dict[str, Any]:
-    inner = place / "temporary"
-    inner.mkdir()
-    given = {**task, "limits": asdict(limits), "parent": os.getpid()}
-    (place / TASK).write_text(json.dumps(given), encoding="utf-8")
-    environment = {
-        **os.environ, "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "TMPDIR": str(inner), "TEMP": str(inner),
-        "TMP": str(inner), "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONUNBUFFERED": "1", "PIP_NO_INDEX": "1",
-        "PYTHONWARNINGS": "", "PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "",
+def surroundings_of(place: str) -> dict[str, str]:
+    """The variables that a child's environment has in any case; `place` is for what is temporary."""
+    return {
+        "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "Agg", "TMPDIR": place, "TEMP": place, "TMP": place,
+        "PYTHONIOENCODING": "utf-8:backslashreplace", "PYTHONUNBUFFERED": "1", "PIP_NO_INDEX": "1", "PYTHONWARNINGS": "",
+        "PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "",
     }  # fmt: skip
-    # -P: modules that lie in the working folder are not taken for those that we import.
-    command = [sys.executable, "-P", "-m", "unroll.labs.child.entry", str(place)]
-    own: dict[str, Any] = {"start_new_session": True}
-    if sys.platform == "win32":
-        own = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, **own
-    )
-    printed = _Reader(child, limits, on_text)
-    late = interrupted = False
+
+
+# -P: modules that lie in the working folder are not taken for those that we import.
+ENTRY = ("-P", "-m", "unroll.labs.child.entry")
+
+
+class Child:
+    """A child process that has begun, and what differs between one in a sandbox and this one, which is in none.
+
+    Attributes:
+        process: with a pipe to its stdin, and one from its stdout and stderr.
+        task: what its task has beside what was asked for.
+    """
+
+    process: subprocess.Popen[bytes]
+    task: dict[str, Any]
+
+    def __init__(self, place: Path) -> None:
+        """Begin; `place` is a folder for what is written on the way."""
+        self._place = place
+        inner = place / "temporary"
+        inner.mkdir()
+        own: dict[str, Any] = {"start_new_session": True}
+        if sys.platform == "win32":
+            own = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+        self.process = subprocess.Popen(
+            [sys.executable, *ENTRY, str(place)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **surroundings_of(str(inner))},
+            **own,
+        )
+        self.task = {"parent": os.getpid(), "pipe": None}
+
+    def interrupt(self) -> bool:
+        """Hand a Ctrl-C on; False where there is nothing to wait for."""
+        if not (self._place / NOTES).is_file() or not hasattr(os, "killpg"):  # the student's file has not begun
+            return False
+        os.kill(self.process.pid, signal.SIGINT)
+        return True
+
+    def too_large(self) -> bool:
+        """Whether it holds more memory than it may, by a look from outside."""
+        return False
+
+    def end(self) -> None:
+        """Kill it with what it has started: of that, its supervisor knows more than its group."""
+        end = time.monotonic() + PATIENCE
+        with suppress(OSError):
+            if sys.platform == "linux":
+                os.kill(self.process.pid, signal.SIGTERM)
+                while not _has_ended(self.process) and time.monotonic() < end:
+                    time.sleep(0.002)
+            if hasattr(os, "killpg"):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            else:
+                self.process.kill()
+
+    def status(self) -> int:
+        """As `subprocess.Popen.returncode`, once it has ended."""
+        return self.process.wait()
+
+    def content(self, most: int) -> bytes | None:
+        """What it has handed back, once it has ended, up to `most` + 1 bytes; None: nothing."""
+        path = self._place / OBSERVED
+        if path.is_symlink() or not path.is_file():
+            return None
+        with path.open("rb") as file:
+            return file.read(most + 1)
+
+
+def follow(
+    child: Child, task: dict[str, Any], limits: Limits, on_text: Callable[[str], object] | None
+) -> dict[str, Any]:
+    """Tell a child process its task, wait for its end or bring it about, and return what it has observed: see `run_child`."""
+    nonce = secrets.token_hex(16)
+    given = {"figures": False, **task, **child.task, "limits": asdict(limits), "nonce": nonce}
+    printed = _Reader(child.process, limits, on_text)
+    why: str | None = None
     try:
         try:
-            late = not _wait(child, limits.seconds, printed)
+            with suppress(BrokenPipeError), child.process.stdin as stdin:  # type: ignore[union-attr]
+                stdin.write(json.dumps(given).encode())
+            why = _wait(child, limits.seconds, printed)
         except KeyboardInterrupt:
             if not limits.grace:
                 raise
-            interrupted = True
-            if (place / NOTES).is_file() and hasattr(os, "killpg"):  # the student's file has begun
-                with suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C ends it at once
-                    os.kill(child.pid, signal.SIGINT)
+            why = "interrupted"
+            with suppress(KeyboardInterrupt, OSError):  # a second Ctrl-C ends it at once
+                if child.interrupt():
                     _wait(child, limits.grace, printed)
     finally:
-        _kill(child)  # and whatever it has started
-        child.wait()
+        child.end()  # and whatever it has started
+        status = child.status()
         printed.join()
     if printed.full:
         return _ended("output", f"it printed more than {limits.output >> 20} MB, and was stopped", printed)
-    if late:
+    if why == "time":
         return _ended("time", f"it was stopped after {limits.seconds:g} seconds", printed)
-    if (place / OBSERVED).is_file():
-        try:
-            return read_observed(place, limits.observed)
-        except Exception as error:
-            return _ended("damaged", f"what it handed back cannot be read: {error}", printed)
-    if interrupted:
-        return _ended("interrupted", "it was interrupted", printed)
-    return _why(child.returncode, limits, printed)
+    if why == "memory":
+        return _ended("memory", f"it held more memory than it may have ({limits.memory / (1 << 30):g} GB)", printed)
+    content = child.content(len(nonce) + limits.observed)
+    _, found, content = (content or b"").partition(nonce.encode())
+    if not found:  # what was written there is not of our own
+        return _ended("interrupted", "it was interrupted", printed) if why else _why(status, limits, printed)
+    try:
+        observed = read_observed(content, limits.observed)
+    except Exception as error:
+        return _ended("damaged", f"what it handed back cannot be read: {error}", printed)
+    inner = observed.get("child")
+    if isinstance(inner, dict) and inner.get("reason") == "input":
+        raise InputError(str(inner.get("message")))
+    return observed
 
 
-def _wait(child: subprocess.Popen[bytes], seconds: float | None, printed: _Reader) -> bool:
-    """Until it ends or has printed too much; False where it has not come to that in time.
+def _wait(child: Child, seconds: float | None, printed: _Reader) -> str | None:
+    """Until it ends or has printed too much; ``time`` or ``memory`` where it has not come to that within its limits.
 
     Without reaping it where the system can tell, so that its number stays its own until it is killed.
     """
     end = None if seconds is None else time.monotonic() + seconds
     pause = 0.005
-    while not _has_ended(child) and not printed.full:
+    while not _has_ended(child.process) and not printed.full:
         if end is not None and time.monotonic() > end:
-            return False
+            return "time"
+        if child.too_large():
+            return "memory"
         printed.stopped.wait(pause)
         pause = min(pause * 1.5, 0.05)
-    return True
+    return None
 
 
 def _has_ended(child: subprocess.Popen[bytes]) -> bool:
     if hasattr(os, "waitid"):
         return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     return child.poll() is not None
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    """With what it has started: of that, its supervisor knows more than its group."""
-    end = time.monotonic() + PATIENCE
-    with suppress(OSError):
-        if sys.platform == "linux":
-            os.kill(child.pid, signal.SIGTERM)
-            while not _has_ended(child) and time.monotonic() < end:
-                time.sleep(0.002)
-        if hasattr(os, "killpg"):
-            os.killpg(child.pid, signal.SIGKILL)
-        else:
-            child.kill()
 
 
 def _why(code: int, limits: Limits, printed: _Reader) -> dict[str, Any]:
@@ -267,8 +327,8 @@ class _Reader:
             self._child.stdout.close()  # type: ignore[union-attr]
 
 
-def read_observed(folder: Path, most: int) -> dict[str, Any]:
-    """What `unroll.labs.child.entry.hand_back` wrote.
+def read_observed(content: bytes, most: int) -> dict[str, Any]:
+    """What `unroll.labs.child.entry.packed` made into bytes.
 
     Raises:
         ValueError: it is more than `most` bytes, damaged, or not of this form.
@@ -276,14 +336,16 @@ def read_observed(folder: Path, most: int) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    files = [folder / OBSERVED, folder / ARRAYS]
-    if any(file.is_symlink() or not file.is_file() for file in files):
-        raise ValueError("a file is missing")
-    if sum(file.stat().st_size for file in files) > most:
+    if len(content) > most:
         raise ValueError(f"it has more than {most:,} bytes")
+    end = LENGTH + int.from_bytes(content[:LENGTH], "little")
+    if len(content) < end:
+        raise ValueError("it is cut short")
+    if end > MOST_JSON:
+        raise ValueError(f"it has more than {MOST_JSON:,} bytes beside its arrays")
     try:
-        arrays = load(files[1].read_bytes())  # checks every shape against the bytes that are there
-        observed = _arrays(json.loads(files[0].read_text(encoding="utf-8")), arrays)
+        arrays = load(content[end:])  # checks every shape against the bytes that are there
+        observed = _arrays(json.loads(content[LENGTH:end]), arrays)
     except (SafetensorError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"it is damaged ({type(error).__name__})") from None
     if not isinstance(observed, dict):

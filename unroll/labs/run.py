@@ -21,7 +21,7 @@ from typing import Any
 
 from unroll.errors import InputError, RunError
 from unroll.files import TEMPORARY, locked
-from unroll.labs.child.entry import ARRAYS, NOTES, OBSERVED
+from unroll.labs.child.entry import FIGURES, NOTES, OBSERVED
 from unroll.labs.own_run import OwnRun, ending, write_own_run
 from unroll.labs.process import Limits, run_child
 from unroll.labs.source import Source, read_source
@@ -83,7 +83,7 @@ def run_lab(
             log.close()
             if "child" in observed:
                 observed = _left(observed["child"], source, work, log.text, time.monotonic() - begin)
-            for name in (OBSERVED, ARRAYS, NOTES):
+            for name in (OBSERVED, NOTES):
                 (work / name).unlink(missing_ok=True)  # read by now; the disk may be full
             from unroll.labs.recompute import compare
 
@@ -97,7 +97,7 @@ def run_lab(
                 time=began,
                 seen=observed,
                 log=log.text,
-                figures=work / "figures",
+                figures=work / FIGURES,
                 engine=compare(observed["engine"], observed["prediction"].get("predicted")),
             )
             if out is None and OwnRun(whole).record.failure is not None:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from unroll.errors import InputError, shortened
 from unroll.files import write_atomically
-from unroll.labs.child.entry import NOTES
+from unroll.labs.child.entry import FIGURES, NOTES
 from unroll.labs.child.execute import TimeUp, execute
 from unroll.labs.child.hand_over import hand_over, scale_of
 from unroll.labs.child.patches import Patches
@@ -76,7 +76,7 @@ def observe_run(task: dict[str, Any]) -> dict[str, Any]:
     if source.sha256 != task["sha256"]:
         raise InputError(f"code file {task['file']} was changed just now; run it again")
     notes = Notes(Path(task["folder"]) / NOTES)
-    figures = Figures(Path(task["folder"]) / "figures", notes.add)
+    figures = Figures(Path(task["folder"]) / FIGURES, notes.add)
     recorder = Recorder(notes.add, task.get("stop_above"))
     namespace: dict[str, Any] = {}
     around_options = {"seed": task["seed"], "threads": task["threads"], "small": bool(task.get("small"))}

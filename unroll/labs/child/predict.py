@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from unroll.data.images import PACKAGED
 from unroll.errors import UnrollError, shortened
+from unroll.labs.child.argument_names import HIDDEN
 from unroll.labs.child.definitions import calls_of, definitions
 from unroll.labs.child.execute import execute
-from unroll.labs.child.make_classifier import HIDDEN, constructor_arguments, default_dtype
+from unroll.labs.child.make_classifier import constructor_arguments, default_dtype
 from unroll.labs.child.observe_run import predict as classes_of
 from unroll.labs.child.surroundings import surroundings
 from unroll.labs.recompute import GIVEN, WEIGHT, predictions

@@ -39,7 +39,9 @@ def items_of(
         one = Graded(number=number, title=item.title, points=item.points)
         if item.kind == "question":
             note = answers.notes.get(number)
-            one = one.model_copy(update={"text": answers.found.get(number), "review": [] if note is None else [note]})
+            one = one.model_copy(
+                update={"question": True, "text": answers.found.get(number), "review": [] if note is None else [note]}
+            )
         elif item.kind == "checks":
             one = _by_check(one, item, checked, seen.get(number), why)
             if TESTING in item.checks and training is not None:

@@ -53,7 +53,8 @@ class Graded(_Strict):
         deductions: they add up to `points - awarded`, where something was awarded.
         remarks: what costs nothing.
         review: why a person has to look; empty where none has to.
-        text: the written answer to a question, as it was found in the PDF; None where the item is no question or none was found.
+        question: whether it is one, whose points a person gives in any case.
+        text: the written answer to it, as it was found in the PDF; None where none was found.
     """
 
     number: int = Field(ge=1)
@@ -63,6 +64,7 @@ class Graded(_Strict):
     deductions: list[Reason] = []
     remarks: list[Reason] = []
     review: list[str] = []
+    question: bool = False
     text: str | None = None
 
 
@@ -124,7 +126,9 @@ class Record(_Strict):
     @property
     def needs_review(self) -> list[str]:
         """Every reason for a person to look, written answers apart."""
-        return self.review + [f"item {item.number}: {why}" for item in self.items for why in item.review]
+        return self.review + [
+            f"item {item.number}: {why}" for item in self.items if not item.question for why in item.review
+        ]
 
     @property
     def awarded(self) -> float:

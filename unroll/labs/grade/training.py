@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from unroll.data.images import read_part
 from unroll.errors import InputError, shortened
 from unroll.labs.grade.pictures import taken_over
 from unroll.labs.grade.record import Graded, Reason, Seen, Trained
+from unroll.labs.grade.sandbox import Sandbox
 from unroll.labs.own_run import SAME, printed_accuracies
 from unroll.labs.process import KEPT, Limits
 from unroll.labs.recompute import ALIKE, GIVEN, WEIGHT
@@ -54,16 +55,6 @@ HOW = {
     "engine": "by Unroll's engine from the cell's step program and its weights",
     "model": "by the file's own classes with its weights, in a process without labels",
 }
-
-
-class Sandbox(Protocol):
-    """What this module asks of `unroll.labs.grade.sandbox.Sandbox`."""
-
-    def run(
-        self, task: dict[str, Any], files: Mapping[str, bytes], limits: Limits, slot: int = 0, *, labels: bool = True
-    ) -> dict[str, Any]:
-        """As `unroll.labs.process.run_child`; `files` lie in `PLACE`, and without `labels` those of the test are out of reach."""
-        ...
 
 
 @dataclass(frozen=True)
