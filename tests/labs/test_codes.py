@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from unroll.labs import check
-from unroll.labs.judge import cell, classifier, script, training
+from unroll.labs.judge import cell, classifier, key, script, training
 
 PAGE = Path(__file__).parents[2] / "docs" / "labs" / "check.md"
 GROUPS = {
     "The file": check.OF_FILE,
     "The cell": cell.CODES,
+    "The cell beside a key of another lab": key.CODES,
     "The classifier": classifier.CODES,
     "The training loop, the testing loop and the pictures": training.CODES,
     "The script in class": script.CODES,

@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from unroll.errors import InputError, quoted, shortened
 from unroll.labs.judge import cell as judge_cell
 from unroll.labs.judge import classifier as judge_classifier
+from unroll.labs.judge import key as judge_key
 from unroll.labs.judge import script as judge_script
 from unroll.labs.judge import training as judge_training
 from unroll.labs.problems import Code, Problem, at_gap
@@ -39,10 +41,18 @@ OF_FILE = {
     "file-error": Code("the check itself failed on this file", _RUNS),
     "check-failed": Code("a part of the file could not be looked at", _RUNS),
 }
-CODES: dict[str, Code] = OF_FILE | judge_cell.CODES | judge_classifier.CODES | judge_training.CODES | judge_script.CODES
+CODES: dict[str, Code] = {
+    **OF_FILE,
+    **judge_cell.CODES,
+    **judge_key.CODES,
+    **judge_classifier.CODES,
+    **judge_training.CODES,
+    **judge_script.CODES,
+}
 REMARKS = (
     {"unread", "check-failed"}
     | judge_cell.REMARKS
+    | judge_key.REMARKS
     | judge_classifier.REMARKS
     | judge_training.REMARKS
     | judge_script.REMARKS
@@ -65,13 +75,14 @@ def observe(task: dict[str, Any]) -> dict[str, Any]:
     """Run a student's file on few images, and look at what it made. Runs in the child.
 
     Args:
-        task: ``file``, ``kind`` of the lab (``lstm`` or ``rnn``) and ``cell``, the class to look at, or None.
+        task: ``file``, ``kind`` of the lab (``lstm`` or ``rnn``), ``cell``, the class to look at, or None, and of a lab
+            with a key of its own ``wanted``: what its classes are called after, and the number of the cell's states.
 
     Returns:
         ``outcome`` of the run, and what each part of the check has seen, as JSON values and arrays.
     """
     from unroll.labs.child.execute import execute
-    from unroll.labs.child.find import find
+    from unroll.labs.child.find import LSTM, Wanted, find
     from unroll.labs.child.observe_cell import observe_cell
     from unroll.labs.child.observe_classifier import observe_classifier
     from unroll.labs.child.observe_script import ScriptRecorder
@@ -92,7 +103,8 @@ def observe(task: dict[str, Any]) -> dict[str, Any]:
             namespace = {}
             with TrainingRecorder(name, text=source.text, whole=True) as recorder:
                 outcome = execute(source, namespace, SECONDS).data()
-        found = find(_without_traps(namespace), recorder.modules, task["cell"])
+        wanted = Wanted(*task["wanted"]) if task.get("wanted") else LSTM
+        found = find(_without_traps(namespace), recorder.modules, task["cell"], wanted)
         return {
             "outcome": outcome,
             "cell": _observed(lambda: observe_cell(found, name)),
@@ -241,8 +253,14 @@ def check(path: Path, lab: str | None = None, cell: str | None = None) -> Checke
 
 
 def task_of(path: Path, lab: Lab, cell: str | None = None) -> dict[str, Any]:
-    """What a child is asked for; see `observe`."""
-    return {"name": "check", "file": str(path), "kind": lab.kind, "cell": cell}
+    """The task of a child that observes a file for `judge`.
+
+    Raises:
+        InputError: the lab's key cannot be read.
+    """
+    key = lab.load_key()
+    wanted = None if key is None else [key.called, key.states]
+    return {"name": "check", "file": str(path), "kind": lab.kind, "cell": cell, "wanted": wanted}
 
 
 def _is_refused(cell: str, source: Source, seen: dict[str, Any]) -> bool:
@@ -272,8 +290,11 @@ def judge(source: Source, lab: Lab, seen: dict[str, Any]) -> Checked:
         formulas = _safe(judge_script.formulas, script) or {}
         reached = _safe(judge_script.reached, script) or {}
     elif "cell" in seen:
-        problems = _judged(judge_cell.judge_cell, seen["cell"], ["cell"])
-        formulas = _safe(judge_cell.formulas, seen["cell"]) or {}
+        key = lab.load_key()
+        judge_of_cell = judge_cell.judge_cell if key is None else partial(judge_key.judge_key, key=key)
+        formulas_of = judge_cell.formulas if key is None else partial(judge_key.formulas, key=key)
+        problems = _judged(judge_of_cell, seen["cell"], ["cell"])
+        formulas = _safe(formulas_of, seen["cell"]) or {}
         of_classifier = _judged(judge_classifier.judge_classifier, seen["classifier"], ["classifier"])
         if not any(
             p.code in NOTHING | {"unfinished"} for p in problems

@@ -111,7 +111,7 @@ def handin(
             # The last is what the copy is known by when it is made again.
             keywords=[
                 "recurrent neural network",
-                "RNN" if lab.kind == "rnn" else "LSTM",
+                "RNN" if lab.kind == "rnn" else lab.cell_name,
                 "sequence classification",
                 f"code {hashlib.sha256(content).hexdigest()}",
             ],

@@ -137,12 +137,14 @@ def read_source(path: str | Path) -> Source:
 
 
 def guess_lab(source: Source) -> str:
-    """``homework`` or ``inclass``, by the words of a file.
+    """``homework``, ``inclass`` or ``gru``, by the words of a file.
 
     Raises:
         InputError: it has those of neither.
     """
     text = source.text
+    if re.search(r"^class ManualGRU", text, re.MULTILINE):
+        return "gru"
     if "MNIST" in text:
         return "homework"
     if any(word in text for word in ("word_to_onehot", "vocab", '"movie"', "'movie'")):

@@ -8,10 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from unroll.cells import CELLS
+from unroll.cells.own import is_own
 from unroll.errors import InputError, nearest, quoted
 from unroll.files import NAME_RULE, is_name
+from unroll.labs.keys import Key, load_key, name_of
 from unroll.yaml_files import read_yaml
 
 LABS = Path(__file__).parent
@@ -113,7 +116,7 @@ class Lab(BaseModel):
     Attributes:
         name: of the two files; {student_id} stands for the number.
         title: of the report.
-        cell: `lstm` or `rnn`, where the lab says; see `kind`.
+        cell: `lstm` or `rnn`, or a key (see `load_key`), where the lab says; see `kind`.
         items: in the order of their numbers, from 1 on. A file of the older form, with `questions` alone, has those as items.
     """
 
@@ -124,6 +127,7 @@ class Lab(BaseModel):
     cell: str | None = None
     items: list[Item] = Field(min_length=1, max_length=100)
     _called: str = PrivateAttr("")
+    _folder: Path = PrivateAttr(Path())
 
     @model_validator(mode="before")
     @classmethod
@@ -154,10 +158,38 @@ class Lab(BaseModel):
 
     @property
     def kind(self) -> Literal["lstm", "rnn"]:
-        """What a check compares with: the homework's classes, or the script in class; by `cell`, else by the checks."""
+        """What a check looks for: classes as in the homework, or a script as in class; by `cell`, else by the checks."""
         if self.cell is not None:
             return "rnn" if self.cell == "rnn" else "lstm"
         return "rnn" if any(check in CHECKS["rnn"] for item in self.items for check in item.checks) else "lstm"
+
+    @field_validator("cell")
+    @classmethod
+    def _cell_is_known(cls, cell: str | None) -> str | None:
+        if cell is None or cell in CELLS or is_own(cell):
+            return cell
+        raise ValueError(
+            f"unknown cell {quoted(cell)}{nearest(cell, CELLS)} (or name a class in a file, as in my_key.py:MyCell)"
+        )
+
+    def load_key(self) -> Key | None:
+        """The cell that a student's is compared with, where that is another than the LSTM; None of the labs without one.
+
+        A class in a file (`my_key.py:MyCell`, beside the lab's own file) is the teacher's: this executes the file.
+
+        Raises:
+            InputError: there is no such file or class, or its equations cannot be read.
+        """
+        if self.cell is None or self.cell in ("lstm", "rnn"):
+            return None
+        return load_key(str(self._folder / self.cell) if is_own(self.cell) else self.cell)
+
+    @property
+    def cell_name(self) -> str:
+        """What the cell is called in words, and in the names of a student's classes, such as ``LSTM``."""
+        if self.cell in (None, "lstm", "rnn"):
+            return self.kind.upper()
+        return name_of(str(self.cell))
 
     @property
     def called(self) -> str:
@@ -195,7 +227,7 @@ def load_lab(name: str) -> Lab:
         raise InputError(f"lab file {path}: {where}: {what}; see unroll/labs/homework.yaml") from None
     if not is_name(lab.file_name("1")):
         raise InputError(f"lab file {path}: name is {quoted(lab.name)}; expected {NAME_RULE}, and {{student_id}} in it")
-    lab._called = path.stem
+    lab._called, lab._folder = path.stem, path.parent.absolute()
     return lab
 
 

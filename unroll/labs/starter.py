@@ -30,6 +30,9 @@ def starter(lab: str, *, notebook: bool = False) -> str:
     Raises:
         InputError: there is no such lab.
     """
+    if lab not in starters() and (lab.endswith((".yaml", ".yml")) or (TEMPLATES.parent / f"{lab}.yaml").exists()):
+        known = " and ".join(starters())
+        raise InputError(f"the lab {lab} comes without a starter ({known} have one); begin with a file of your own")
     if lab not in starters():
         raise InputError(f"there is no starter for {lab!r}{nearest(lab, starters())}")
     text = (TEMPLATES / f"{lab}.py.txt").read_text(encoding="utf-8")

@@ -63,7 +63,12 @@ class Form:
 
     def written(self, called: str, x: Tensor, h: Tensor, c: Tensor, cell: str = "cell") -> str:
         """Python that makes the arguments and calls the cell, whose step is called as `cell` says."""
-        lines = [f"{name} = {_literal(self.laid(v))}" for name, v in (("x", x), ("h_prev", h), ("c_prev", c))]
+        told = "".join(self.roles)
+        lines = [
+            f"{name} = {_literal(self.laid(v))}"
+            for name, v in (("x", x), ("h_prev", h), ("c_prev", c))
+            if name[0] in told
+        ]
         names = {"x": "x", "h": "h_prev", "c": "c_prev", "hc": "(h_prev, c_prev)", "ch": "(c_prev, h_prev)"}
         return "\n".join([*lines, f"{called} = {cell}({', '.join(names[role] for role in self.roles)})"])
 
@@ -191,7 +196,7 @@ def forms(found: Found, D: int, H: int, flip: bool = False) -> list[Form]:
         flip: a pair is (c, h).
     """
     assert found.cell is not None
-    roles = step_roles(found.cell)
+    roles = step_roles(found.cell, found.wanted.states)
     if roles is None:
         return []
     roles = ["ch" if flip and role == "hc" else role for role in roles]

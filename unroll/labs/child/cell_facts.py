@@ -299,6 +299,9 @@ def iterated(form: Form, cell: nn.Module, x: Tensor, swapped: bool) -> Tensor | 
         for t in range(ROWS):
             found = different([value for _, value in form.call(cell, part[:, t], h, c)])
             rows = [one for one in (form.rows(value, len(part)) for value in found) if one is not None]
+            if rows and "c" not in "".join(form.roles):
+                h = rows[0]
+                continue
             if len(rows) < 2:
                 return None
             h, c = (rows[1], rows[0]) if swapped else (rows[0], rows[1])

@@ -15,13 +15,41 @@ from torch import Tensor, nn
 
 from unroll.labs.child.tape import hanging
 
-CELL, CLASSIFIER = "ManualLSTMCell", "ManualLSTMClassifier"
 _OTHERS = ("torch", "torchvision", "torchaudio", "unroll", "builtins", "lightning", "pytorch_lightning")
 _ROLES = {
     "x": {"x", "xt", "input", "inputs", "inp", "xs", "features"},
     "h": {"h", "ht", "hidden", "hx", "hprev", "hs", "hid", "ht1", "short"},
     "c": {"c", "ct", "cell", "cx", "cprev", "memory", "mem", "cs", "ct1", "long"},
 }
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a lab calls its classes, and how many states its cell has.
+
+    Attributes:
+        called: ``LSTM``, as in ManualLSTMCell.
+        states: 2 of h and c, 1 of h alone.
+    """
+
+    called: str = "LSTM"
+    states: int = 2
+
+    @property
+    def cell(self) -> str:
+        return f"Manual{self.called}Cell"
+
+    @property
+    def classifier(self) -> str:
+        return f"Manual{self.called}Classifier"
+
+    @property
+    def step(self) -> str:
+        """The cell's forward, as the lab has it."""
+        return "forward(x, h_prev, c_prev)" if self.states == 2 else "forward(x, h_prev)"
+
+
+LSTM = Wanted()
 
 
 @dataclass
@@ -39,6 +67,7 @@ class Found:
         plain: the author's own class, where that is no nn.Module; `cell` is then a module made of it.
         plain_call: how its step is called, such as ``cell.forward``.
         plain_seen: instances of it.
+        wanted: what was looked for.
     """
 
     cell: type[nn.Module] | None = None
@@ -53,27 +82,31 @@ class Found:
     plain: type | None = None
     plain_call: str = "cell"
     plain_seen: list[Any] = field(default_factory=list)
+    wanted: Wanted = LSTM
 
 
-def find(namespace: Mapping[str, Any], seen: Sequence[nn.Module], cell_name: str | None = None) -> Found:
+def find(
+    namespace: Mapping[str, Any], seen: Sequence[nn.Module], cell_name: str | None = None, wanted: Wanted = LSTM
+) -> Found:
     """The cell and the classifier of a file that has run.
 
     The cell is the class that is asked for, the one with the lab's name (these also where they are no nn.Module), or the only
-    one whose forward takes x and the state of an LSTM; the classifier is the one with the lab's name, or the only one that takes
+    one whose forward takes x and the lab's states; the classifier is the one with the lab's name, or the only one that takes
     x alone and uses the cell.
 
     Args:
         namespace: the file's names.
         seen: modules whose forward was called while the file ran.
         cell_name: the class to take as the cell.
+        wanted: names, and the number of states.
     """
     classes = _classes(namespace, seen)
     instances = [part for module in seen for part in module.modules()]
     instances += [part for value in namespace.values() if isinstance(value, nn.Module) for part in value.modules()]
-    found = Found(namespace=namespace)
-    named = namespace.get(cell_name or CELL)
+    found = Found(namespace=namespace, wanted=wanted)
+    named = namespace.get(cell_name or wanted.cell)
     if (
-        (cell_name or CELL) not in classes
+        (cell_name or wanted.cell) not in classes
         and isinstance(named, type)
         and _own(named)
         and not issubclass(named, nn.Module)
@@ -82,10 +115,10 @@ def find(namespace: Mapping[str, Any], seen: Sequence[nn.Module], cell_name: str
         if found.reason is not None:
             found.reason += f"; there is {_listed(list(classes))}"
     else:
-        found.cell, found.reason, found.unclear = _find_cell(classes, instances, cell_name)
+        found.cell, found.reason, found.unclear = _find_cell(classes, instances, cell_name, wanted)
     if found.cell is None and cell_name is None and not found.unclear:
-        found.step = _step_elsewhere(namespace, classes)
-    found.classifier, found.classifier_reason = _find_classifier(classes, instances, found.cell)
+        found.step = _step_elsewhere(namespace, classes, wanted)
+    found.classifier, found.classifier_reason = _find_classifier(classes, instances, found.cell, wanted)
     unique = list({id(module): module for module in instances}.values())
     found.cells = [module for module in unique if type(module) is found.cell]
     found.classifiers = [module for module in unique if type(module) is found.classifier]
@@ -108,41 +141,47 @@ def _own(value: Any) -> bool:
 
 
 def _find_cell(
-    classes: Mapping[str, type[nn.Module]], instances: Sequence[nn.Module], asked: str | None
+    classes: Mapping[str, type[nn.Module]], instances: Sequence[nn.Module], asked: str | None, wanted: Wanted
 ) -> tuple[type[nn.Module] | None, str | None, bool]:
     """The cell; else why there is none, and whether it is only unclear which it is."""
     there = _listed(list(classes))
     if asked is not None:
         if asked in classes:
             kind = classes[asked]
-            if not arguments(kind) or (asked != CLASSIFIER and step_roles(kind) is not None):
+            if not arguments(kind) or (asked != wanted.classifier and step_roles(kind, wanted.states) is not None):
                 return kind, None, False
             others = [name for name in classes if name != asked]
-            likely = _listed([n for n in others if n != CLASSIFIER and step_roles(classes[n]) is not None] or others)
+            steps = [n for n in others if n != wanted.classifier and step_roles(classes[n], wanted.states) is not None]
             takes = ", ".join(one.name for one in arguments(kind))
-            why = f"its forward takes {takes}, and a cell's takes x, h_prev and c_prev; there is {likely}"
+            needed = ["x", "h_prev", "c_prev"][: 1 + wanted.states]
+            needs = f"{', '.join(needed[:-1])} and {needed[-1]}"
+            why = f"its forward takes {takes}, and a cell's takes {needs}; there is {_listed(steps or others)}"
             return None, why, False
         return None, f"there is no class {asked} that is a torch.nn.Module; there is {there}", False
-    if CELL in classes:
-        return classes[CELL], None, False
-    steps = {name: kind for name, kind in classes.items() if step_roles(kind) is not None and name != CLASSIFIER}
+    if wanted.cell in classes:
+        return classes[wanted.cell], None, False
+    steps = {
+        name: kind for name, kind in classes.items() if step_roles(kind, wanted.states) and name != wanted.classifier
+    }
     if len(steps) > 1:  # a classifier may take a state as well
         steps = {
             n: k for n, k in steps.items() if not any(_uses(k, o, instances) for o in steps.values() if o is not k)
         }
     if len(steps) > 1:
-        named = {name: kind for name, kind in steps.items() if "lstm" in name.lower()}
+        named = {name: kind for name, kind in steps.items() if wanted.called.lower() in name.lower()}
         steps = named or steps
     if len(steps) == 1:
         return next(iter(steps.values())), None, False
     if steps:
         return None, f"more than one class could be the cell: {_listed(list(steps))}; name one with --cell", True
     if not classes:
-        return None, f"the file defines no class that is a torch.nn.Module; expected {CELL}", False
-    return None, f"no class has a forward(x, h_prev, c_prev), and none is called {CELL}; there is {there}", False
+        return None, f"the file defines no class that is a torch.nn.Module; expected {wanted.cell}", False
+    return None, f"no class has a {wanted.step}, and none is called {wanted.cell}; there is {there}", False
 
 
-def _step_elsewhere(namespace: Mapping[str, Any], classes: Mapping[str, type[nn.Module]]) -> dict[str, Any] | None:
+def _step_elsewhere(
+    namespace: Mapping[str, Any], classes: Mapping[str, type[nn.Module]], wanted: Wanted
+) -> dict[str, Any] | None:
     """A method or function of the author's that looks like the step: by its arguments, or by calling both σ and tanh."""
     functions = [(name, value) for name, value in namespace.items() if inspect.isfunction(value) and _own(value)]
     plain = {name: value for name, value in namespace.items() if isinstance(value, type) and _own(value)}
@@ -152,7 +191,7 @@ def _step_elsewhere(namespace: Mapping[str, Any], classes: Mapping[str, type[nn.
     ]
     for group in [*groups, *([one] for one in functions)]:
         called = {word.lower() for _, value in group for word in _words(value.__code__)}
-        steps = [(name, value) for name, value in group if _named_as_step(value)]
+        steps = [(name, value) for name, value in group if _named_as_step(value, wanted)]
         both = [(name, value) for name, value in group if {"sigmoid", "tanh"} <= set(_words(value.__code__))]
         if {"sigmoid", "tanh"} <= called:
             forward = [(name, value) for name, value in group if name.endswith(".forward")]
@@ -169,9 +208,9 @@ def _words(code: CodeType) -> Iterator[str]:
             yield from _words(one)
 
 
-def _named_as_step(function: Any) -> bool:
+def _named_as_step(function: Any, wanted: Wanted) -> bool:
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
-    return {"x", "h", "c"} <= {role_of(name) for name in names}
+    return {"x", *"hc"[: wanted.states]} <= {role_of(name) for name in names}
 
 
 # --- a cell that is no nn.Module
@@ -181,10 +220,10 @@ def _take_plain(found: Found, kind: type, instances: Sequence[nn.Module]) -> Non
     """Take a class that is no nn.Module as the cell, where one can be made of it."""
     name = kind.__name__
     own = [key for base in kind.__mro__[:-1] for key, value in vars(base).items() if inspect.isfunction(value)]
-    steps = [key for key in own if _named_as_step(getattr(kind, key))]
+    steps = [key for key in own if _named_as_step(getattr(kind, key), found.wanted)]
     step = next((key for key in ("forward", "__call__", *steps) if key in own), None)
     if step is None:
-        found.reason = f"{name} is no torch.nn.Module, and has no forward(x, h_prev, c_prev)"
+        found.reason = f"{name} is no torch.nn.Module, and has no {found.wanted.step}"
         return
     try:
         found.cell = as_module(kind, step)
@@ -260,10 +299,13 @@ def learnable(thing: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _find_classifier(
-    classes: Mapping[str, type[nn.Module]], instances: Sequence[nn.Module], cell: type[nn.Module] | None
+    classes: Mapping[str, type[nn.Module]],
+    instances: Sequence[nn.Module],
+    cell: type[nn.Module] | None,
+    wanted: Wanted,
 ) -> tuple[type[nn.Module] | None, str | None]:
-    if CLASSIFIER in classes and classes[CLASSIFIER] is not cell:
-        return classes[CLASSIFIER], None
+    if wanted.classifier in classes and classes[wanted.classifier] is not cell:
+        return classes[wanted.classifier], None
     others = {name: kind for name, kind in classes.items() if kind is not cell}
     if cell is None:
         whole = {name: kind for name, kind in others.items() if len(required(kind)) == 1}
@@ -279,8 +321,8 @@ def _find_classifier(
     if len(whole) == 1:
         return next(iter(whole.values())), None
     if whole:
-        return None, f"more than one class could be the classifier: {_listed(list(whole))}; call it {CLASSIFIER}"
-    return None, f"no class takes x alone and uses the cell, and none is called {CLASSIFIER}"
+        return None, f"more than one class could be the classifier: {_listed(list(whole))}; call it {wanted.classifier}"
+    return None, f"no class takes x alone and uses the cell, and none is called {wanted.classifier}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -323,8 +365,10 @@ def role_of(name: str) -> str | None:
     return roles.pop() if len(roles) == 1 else None
 
 
-def step_roles(kind: type[nn.Module]) -> list[str] | None:
+def step_roles(kind: type[nn.Module], states: int = 2) -> list[str] | None:
     """What the arguments of a step are: ``x``, ``h``, ``c`` in their order, or ``x`` and ``hc`` for a pair; None of no step."""
+    if states == 1:
+        return _roles_of_one(kind)
     found = [argument for argument in arguments(kind) if argument.default in (inspect.Parameter.empty, None)]
     roles = [role_of(argument.name) for argument in found]
     if len(found) >= 3:
@@ -336,6 +380,15 @@ def step_roles(kind: type[nn.Module]) -> list[str] | None:
         if roles[1] is None or name in ("hidden", "h", "hx", "hs") or "hc" in name:
             return ["x", "hc"]
     return None
+
+
+def _roles_of_one(kind: type[nn.Module]) -> list[str] | None:
+    """The same of a step whose state is h alone."""
+    found = [argument for argument in arguments(kind) if argument.default in (inspect.Parameter.empty, None)]
+    if len(found) < 2 or len(required(kind)) > 2:
+        return None
+    roles = [role_of(argument.name) for argument in found[:2]]
+    return ["h", "x"] if roles == ["h", "x"] else ["x", "h"]
 
 
 def _uses(kind: type[nn.Module], cell: type[nn.Module], instances: Sequence[nn.Module]) -> bool:

@@ -28,7 +28,7 @@ from unroll.labs.child.call_cell import (
     seed_cpu,
     settled,
 )
-from unroll.labs.child.find import Found, arguments, is_empty, step_roles
+from unroll.labs.child.find import LSTM, Found, arguments, is_empty, step_roles
 from unroll.labs.child.lines import described
 from unroll.labs.child.observe_learning import (
     draws,
@@ -59,12 +59,15 @@ def observe_cell(found: Found, filename: str) -> dict[str, Any]:
         filename: of the author's code, for lines.
 
     Returns:
-        names, the recorded ``run``, and what two calls, gradients and batches showed; only data.
+        names, the recorded ``run``, and what two calls, gradients and batches showed; only data. Of another lab's key, which is
+        not here, ``looks``: the same in each way of making and calling the cell.
     """
     if found.cell is None:
         return {"found": False, "reason": found.reason, "unclear": found.unclear, "step": found.step}
     with _as_it_was(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
+        if found.wanted != LSTM:
+            return _looks(found, filename)
         seen = _observe(found, filename)
         pair = "hc" in (step_roles(found.cell) or [])
         for own, flip in ((True, False), (False, True), (True, True)):
@@ -74,6 +77,20 @@ def observe_cell(found: Found, filename: str) -> dict[str, Any]:
             if "run" in other and ("run" not in seen or not judge_cell(other, remarks=False)):
                 seen = other
     return seen
+
+
+def _looks(found: Found, filename: str) -> dict[str, Any]:
+    """Every look at a cell that may be the one to judge: of small sizes, else as it was seen; a pair of states in both orders."""
+    assert found.cell is not None
+    pair = "hc" in (step_roles(found.cell, found.wanted.states) or [])
+    looks: list[dict[str, Any]] = []
+    for flip in (False, True) if pair else (False,):
+        seen = _observe(found, filename, flip=flip)
+        if "run" not in seen and found.cells:
+            own = _observe(found, filename, own=True, flip=flip)
+            seen = own if "run" in own else seen
+        looks.append(seen)
+    return looks[0] | {"looks": looks}
 
 
 @contextmanager
@@ -113,7 +130,7 @@ def _observe(found: Found, filename: str, own: bool = False, flip: bool = False)
         made.noise = noise(made)
     stages: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("repeated", lambda: _repeat(made)),
-        ("run", lambda: _record(made, filename, "repeated" in data and data["repeated"]["leaks"])),
+        ("run", lambda: _record(made, filename, "repeated" in data and data["repeated"]["leaks"], _rows(found, made))),
         ("batch", lambda: _batch(made, filename)),
         ("gradients", lambda: observe_gradients(made, filename, _keeps(data.get("repeated")))),
         ("plain", lambda: observe_plain(found, made)),
@@ -127,6 +144,11 @@ def _observe(found: Found, filename: str, own: bool = False, flip: bool = False)
     if not own and "run" in data:
         data["witness"] = _witness(found, made, data, filename)
     return data
+
+
+def _rows(found: Found, made: Made) -> int | None:
+    """How many rows tell any cell of a key apart, each of whose equations may have weights for x, two rows of h and c."""
+    return None if found.wanted == LSTM else 2 * (1 + made.form.D + made.form.H) + EXTRA
 
 
 def _needs(kind: type[nn.Module]) -> int:
@@ -241,7 +263,9 @@ def _record(made: Made, filename: str, fresh: bool, many: int | None = None) -> 
     many = many or 1 + form.D + form.H + EXTRA
     x, h, c = random_rows(form.D, form.H, many, 11, dtype)
     levels = torch.stack([c, c + 0.7 + c.abs(), c - 0.5 - 0.5 * c.abs()])
-    rows = [(x[m : m + 1], h[m : m + 1], levels[k, m : m + 1]) for k in range(LEVELS) for m in range(many)]
+    if "c" not in "".join(form.roles):
+        levels = levels[:1]
+    rows = [(x[m : m + 1], h[m : m + 1], level[m : m + 1]) for level in levels for m in range(many)]
     tapes: list[list[Call]] = []
     outputs: list[list[tuple[str, Any]]] = []
     known = dict(made.module.named_parameters())
@@ -464,14 +488,14 @@ def _formula(made: Made) -> dict[str, Any]:
     from unroll.errors import InputError
 
     torch.set_default_dtype(torch.float32)
-    if made.form.layout != "row" or made.form.roles not in (("x", "h", "c"), ("x", "hc")):
-        return {"text": None, "why": "its step does not take rows of a batch as x, h, c"}
+    if made.form.layout != "row" or made.form.roles not in (("x", "h"), ("x", "h", "c"), ("x", "hc")):
+        return {"text": None, "why": "its step does not take rows of a batch as x and its states"}
     module = deep_copy(made.module)
     for name, value in (("input_size", made.form.D), ("hidden_size", made.form.H)):
         if not hasattr(module, name):
             setattr(module, name, value)
     try:
-        sizes = (made.form.H, made.form.H)
+        sizes = (made.form.H,) * (1 if made.form.roles == ("x", "h") else 2)
         cell = as_cell(module, sizes)
         if cell.input_size is None:
             cell.input_size = made.form.D
@@ -493,8 +517,9 @@ def _witness(found: Found, made: Made, data: dict[str, Any], filename: str) -> d
         torch.set_default_dtype(torch.float32)  # as a person would begin
         text, _ = constructed(found.cell, *WITNESS)
         form = replace(made.form, D=WITNESS[0], H=WITNESS[1])
+        single = data["run"]["returned"] == [""]
         pair = [one["path"] for one in data["run"]["outputs"]] == ["0", "1"] and len(data["run"]["returned"]) == 2
-        called = "h_t, c_t" if pair else "out"
+        called = "h_t, c_t" if pair else "h_t" if single else "out"
         start = f"torch.manual_seed(0)\n{text}.double()\nfor p in cell.parameters(): torch.nn.init.normal_(p)"
         if found.plain is not None:  # it has no parameters() to draw anew
             start = f"torch.manual_seed(0)\ntorch.set_default_dtype(torch.float64)\n{text}"
@@ -504,7 +529,7 @@ def _witness(found: Found, made: Made, data: dict[str, Any], filename: str) -> d
             exec(start, space)
             cell = deep_copy(space["cell"])
             exec(given, space)
-        returned = [space["h_t"], space["c_t"]] if pair else list(tensors(space["out"]))
+        returned = [space["h_t"], space["c_t"]] if pair else list(tensors(space["h_t" if single else "out"]))
         run = _record(
             Made(cell.eval(), None, form, torch.float64, made.noise), filename, _keeps(data.get("repeated")), many=16
         )

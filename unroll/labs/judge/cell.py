@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def judge_cell(observed: dict[str, Any], remarks: bool = True) -> list[Problem]:
         observed: see `unroll.labs.child.observe_cell.observe_cell`.
         remarks: also say what is no fault; codes in `REMARKS`.
     """
-    return [p for p in _Judge(observed).problems() if remarks or p.code not in REMARKS]
+    return [p for p in CellJudge(observed).problems() if remarks or p.code not in REMARKS]
 
 
 def formulas(observed: dict[str, Any]) -> dict[str, list[str]]:
@@ -80,8 +80,18 @@ def _described(record: Record, found: Equations) -> Iterator[str]:
         yield f"h_t = {name(found.o, 'o')} {'+' if found.h_sum else '⊙'} {shown}{more('h_t')}"
 
 
-class _Judge(EquationsJudge):
-    """What there is to say of a whole cell."""
+class CellJudge(EquationsJudge):
+    """What there is to say of a whole cell.
+
+    Attributes:
+        lab_class: what the lab calls its class.
+        arguments: of the lab's step.
+        returned: by the lab's step.
+    """
+
+    lab_class = "ManualLSTMCell"
+    arguments: tuple[str, ...] = ("x", "h_prev", "c_prev")
+    returned: tuple[str, ...] = ("h_t", "c_t")
 
     def problems(self) -> list[Problem]:
         seen = self.seen
@@ -116,7 +126,7 @@ class _Judge(EquationsJudge):
             self.say(
                 "unread",
                 f"The step was not checked: it stands in {step['name']}, and not in a class of its own; the lab asks for a class "
-                "ManualLSTMCell.",
+                f"{self.lab_class}.",
                 step["line"],
             )
         else:
@@ -134,7 +144,7 @@ class _Judge(EquationsJudge):
             self.say("unfinished", f"{name} is not finished: {said}.", error["line"])
             return
         if error["stage"] in ("signature", "forward") and self.seen.get("empty"):
-            self.say("unfinished", f"{name} is not finished: it has no forward(x, h_prev, c_prev) yet.")
+            self.say("unfinished", f"{name} is not finished: it has no forward({', '.join(self.arguments)}) yet.")
             return
         sizes = error["sizes"]
         if error["stage"] == "construct":
@@ -144,11 +154,11 @@ class _Judge(EquationsJudge):
         elif error["stage"] == "signature":
             self.say(
                 "unread",
-                f"{name} was not checked: its {error['message']}; the lab's step takes x, h_prev and c_prev.",
+                f"{name} was not checked: its {error['message']}; the lab's step takes {_listed(self.arguments)}.",
                 None,
             )
         elif error["type"] == "WrongShapeError":
-            self.say("sizes", f"h_t and c_t must have the shape of h_prev, but {error['message']}.")
+            self.say("sizes", f"{' and '.join(self.returned)} must have the shape of h_prev, but {error['message']}.")
         else:
             self.say(
                 "exception", f"A call with x {_of(sizes, 0)} and states {_of(sizes, 1)} fails: {said}.", error["line"]
@@ -179,11 +189,11 @@ class _Judge(EquationsJudge):
         if repeated["leaks"]:
             names = repeated["changed"][:3]
             kept = f" ({', '.join(f'self.{name}' for name in names)} change{'s' * (len(names) == 1)})" if names else ""
-            given = "the same x, h_prev, c_prev twice, another call between"
+            given = f"the same {', '.join(self.arguments)} twice, another call between"
             self.say(
                 "leak",
-                f"Two calls with the same x, h_prev and c_prev give different results{kept}: the cell keeps a state of its own "
-                "from call to call, so that images depend on those before them.",
+                f"Two calls with the same {_listed(self.arguments)} give different results{kept}: the cell keeps a state of its "
+                "own from call to call, so that images depend on those before them.",
                 witness=_apart(given, repeated["first"], repeated["again"]),
             )
             return True
@@ -202,7 +212,7 @@ class _Judge(EquationsJudge):
             if weights
             else f"The step draws random numbers also in evaluation mode{by}, so that equal inputs give unequal results."
         )
-        shown = _apart("the same x, h_prev, c_prev twice", repeated["first"], repeated["other"])
+        shown = _apart(f"the same {', '.join(self.arguments)} twice", repeated["first"], repeated["other"])
         self.say("random", message, first["line"], witness=shown)
 
     def _batches(self) -> None:
@@ -268,7 +278,8 @@ class _Judge(EquationsJudge):
         what = " and ".join(states) if states else ", ".join(weights[:4]) + (", …" if len(weights) > 4 else "")
         first = lost[0]
         shown = Witness(
-            f"derivative of a weighted sum of h_t and c_t along a random direction of {first.removeprefix('parameter ')}",
+            f"derivative of a weighted sum of {' and '.join(self.returned)} along a random direction of "
+            f"{first.removeprefix('parameter ')}",
             number(seen["numeric"][first], 4),
             "no gradient" if seen["autograd"][first] is None else number(seen["autograd"][first], 4),
         )
@@ -321,6 +332,10 @@ class _Judge(EquationsJudge):
             self.say("no-parameter", f"{what}, and no optimizer holds them, so they are never learnt.")
         else:
             self.say("remark-no-module", f"{what}; the lab asks for an nn.Module.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _apart(given: str, first: list[Any], other: list[Any]) -> Witness | None:

@@ -16,9 +16,9 @@ CODES: dict[str, Code] = {
         "the cell raises an exception", ("Read the last line of the message.", "Print the shapes before that line.")
     ),
     "sizes": Code("what the cell returns has another shape than its states", ("Print h_t.shape and h_prev.shape.",)),
-    "returns": Code("the cell does not return two states", ("What does the next step need?",)),
+    "returns": Code("the cell does not return the lab's states", ("What does the next step need?",)),
     "unread": Code("the cell could not be checked", ("Give forward the lab's arguments.",)),
-    "differs": Code("the cell is no LSTM, and what differs could not be told", (_GATE, _C, _H)),
+    "differs": Code("the cell is not the lab's, and what differs could not be told", (_GATE, _C, _H)),
     "forbidden": Code("a recurrent module of torch's computes the step", ("Which modules does the lab not allow?",)),
     "leak": Code(
         "the cell keeps a state of its own", ("What is left in self after a call?", "Which states does forward get?")

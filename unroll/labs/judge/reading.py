@@ -315,6 +315,7 @@ class Reading:
             return []
         kinds = [{self._kind(m, self.calls[n], k) for m, n in pairs} for k in range(len(call["states"]))]
         slots, line, text = self.slots(call), call["line"], shown(call)
+        both = ["h_{t-1}", "c_{t-1}"][: max(call["outs"], len(slots))]
         if all(kind == {"right"} for kind in kinds):
             return []
         lost = [slots[k] for k, kind in enumerate(kinds) if kind == {"start"}]
@@ -326,9 +327,9 @@ class Reading:
                     fault(
                         "state-not-handed-on",
                         line,
-                        f"{text}: every step begins with the first state again, not with h_{{t-1}} and c_{{t-1}}. "
+                        f"{text}: every step begins with the first state again, not with {' and '.join(both)}. "
                         "The classifier then remembers nothing of the rows before.",
-                        "h_{t-1}, c_{t-1}",
+                        ", ".join(both),
                     )
                 ]
             )
@@ -372,7 +373,7 @@ class Reading:
                     "state-not-handed-on",
                     line,
                     f"{text}: the state begins anew within a picture (step {anew[0]}); only the first step begins with zeros.",
-                    "h_{t-1}, c_{t-1}",
+                    ", ".join(both),
                 )
             ]
         return []
