@@ -151,11 +151,11 @@ def _find_cell(
             if not arguments(kind) or (asked != wanted.classifier and step_roles(kind, wanted.states) is not None):
                 return kind, None, False
             others = [name for name in classes if name != asked]
-            steps = [n for n in others if n != wanted.classifier and step_roles(classes[n], wanted.states) is not None]
+            likely = [n for n in others if n != wanted.classifier and step_roles(classes[n], wanted.states) is not None]
             takes = ", ".join(one.name for one in arguments(kind))
             needed = ["x", "h_prev", "c_prev"][: 1 + wanted.states]
             needs = f"{', '.join(needed[:-1])} and {needed[-1]}"
-            why = f"its forward takes {takes}, and a cell's takes {needs}; there is {_listed(steps or others)}"
+            why = f"its forward takes {takes}, and a cell's takes {needs}; there is {_listed(likely or others)}"
             return None, why, False
         return None, f"there is no class {asked} that is a torch.nn.Module; there is {there}", False
     if wanted.cell in classes:
