@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tests.labs.classifiers import CELL, CORRECT, FAULTS, INIT, LOOP, MAYBE, OWN, RIGHT, text_of
+from unroll.labs.child.find import LSTM, Wanted
 from unroll.labs.child.observe_classifier import observe_classifier
 from unroll.labs.judge.classifier import CODES, REMARKS, judge_classifier
 
@@ -23,6 +24,7 @@ class Found(NamedTuple):
     classifiers: list[nn.Module]
     classifier_reason: str = ""
     namespace: tuple[()] = ()
+    wanted: Wanted = LSTM
 
 
 def observed(text: str, name: str = "lab_of_a_student.py", instances: bool = False) -> dict[str, Any]:

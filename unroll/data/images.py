@@ -184,6 +184,17 @@ def read_idx(path: str | Path) -> NDArray[Any]:
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
+def read_first(split: Split, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The first images (count, 28, 28) of the MNIST that comes with the package, and their labels, without reading the rest."""
+    arrays = []
+    for path in (_find(PACKAGED)[split, "images"], _find(PACKAGED)[split, "labels"]):
+        with _opened(path) as stream:
+            dtype, shape = _read_header(stream, path)
+            content = stream.read(count * math.prod(shape[1:]) * dtype.itemsize)
+        arrays.append(np.frombuffer(content, dtype).reshape(-1, *shape[1:]))
+    return arrays[0].copy(), arrays[1].astype(np.int64)
+
+
 def read_idx_shape(path: str | Path) -> tuple[int, ...]:
     """The sizes of the dimensions, from the header alone: the numbers are neither read nor checked.
 

@@ -75,8 +75,8 @@ def observe(task: dict[str, Any]) -> dict[str, Any]:
     """Run a student's file on few images, and look at what it made. Runs in the child.
 
     Args:
-        task: ``file``, ``kind`` of the lab (``lstm`` or ``rnn``), ``cell``, the class to look at, or None, and of a lab
-            with a key of its own ``wanted``: what its classes are called after, and the number of the cell's states.
+        task: ``file``, ``seconds`` that it has, ``kind`` of the lab (``lstm`` or ``rnn``), ``cell``, the class to look at, or None,
+            and of a lab with a key of its own ``wanted``: what its classes are called after, and the number of the cell's states.
 
     Returns:
         ``outcome`` of the run, and what each part of the check has seen, as JSON values and arrays.
@@ -94,15 +94,15 @@ def observe(task: dict[str, Any]) -> dict[str, Any]:
     with surroundings(source.path, small=True):
         if task["kind"] == "rnn":
             with ScriptRecorder(name, namespace) as script:
-                outcome = execute(source, namespace, SECONDS).data()
+                outcome = execute(source, namespace, task["seconds"]).data() | {"seconds": task["seconds"]}
             return {"outcome": outcome, "script": _observed(lambda: script.data(outcome))}
         with TrainingRecorder(name, text=source.text) as recorder:
-            outcome = execute(source, namespace, SECONDS).data()
+            outcome = execute(source, namespace, task["seconds"]).data() | {"seconds": task["seconds"]}
         if outcome["error"] is not None and recorder.few is not None and recorder.few.cut:
             # It may have counted on every batch of an epoch that was cut short.
             namespace = {}
             with TrainingRecorder(name, text=source.text, whole=True) as recorder:
-                outcome = execute(source, namespace, SECONDS).data()
+                outcome = execute(source, namespace, task["seconds"]).data() | {"seconds": task["seconds"]}
         wanted = Wanted(*task["wanted"]) if task.get("wanted") else LSTM
         found = find(_without_traps(namespace), recorder.modules, task["cell"], wanted)
         return {
@@ -252,15 +252,15 @@ def check(path: Path, lab: str | None = None, cell: str | None = None) -> Checke
     return checked
 
 
-def task_of(path: Path, lab: Lab, cell: str | None = None) -> dict[str, Any]:
-    """The task of a child that observes a file for `judge`.
+def task_of(path: Path, lab: Lab, cell: str | None = None, seconds: float = SECONDS) -> dict[str, Any]:
+    """The task of a child that observes a file for `judge`, and gives it so many seconds on few images.
 
     Raises:
         InputError: the lab's key cannot be read.
     """
     key = lab.load_key()
     wanted = None if key is None else [key.called, key.states]
-    return {"name": "check", "file": str(path), "kind": lab.kind, "cell": cell, "wanted": wanted}
+    return {"name": "check", "file": str(path), "kind": lab.kind, "cell": cell, "wanted": wanted, "seconds": seconds}
 
 
 def _is_refused(cell: str, source: Source, seen: dict[str, Any]) -> bool:
@@ -375,8 +375,8 @@ def _stopped(seen: dict[str, Any], problems: Sequence[Problem]) -> Problem | Non
             "file",
             "file-time",
             outcome["line"],
-            f"stopped here after {SECONDS:g} seconds on few images: an endless loop, or more epochs than a check can wait for. "
-            "What comes after it was not looked at.",
+            f"stopped here after {outcome['seconds']:g} seconds on few images: an endless loop, or more epochs than a check can "
+            "wait for. What comes after it was not looked at.",
         )
     error = None if outcome["error"] is None else at_gap(outcome["error"])
     if error is None and outcome["line"] is not None and any(p.code in NOTHING for p in problems):

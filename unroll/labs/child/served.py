@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unroll.data.images import read_part
+from unroll.data.images import read_first, read_part
 from unroll.labs.child import transforms
 
 SMALL = {True: 256, False: 150}
@@ -40,6 +40,12 @@ class _State:
 @cache
 def _part(train: bool) -> tuple[Tensor, Tensor]:
     images, labels, _ = read_part(None, "train" if train else "test")
+    return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+@cache
+def _few(train: bool) -> tuple[Tensor, Tensor]:
+    images, labels = read_first("train" if train else "test", SMALL[train])
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 
@@ -65,9 +71,9 @@ class MNIST(Dataset[Any]):
     ) -> None:
         self.root, self.train = root, bool(train)
         self.transform, self.target_transform = transform, target_transform
-        count = SMALL[self.train] if _State.small else None
+        part = _few(self.train) if _State.small else _part(self.train)
         # Copies, because a student may write into them.
-        self.data, self.targets = (values[:count].clone() for values in _part(self.train))
+        self.data, self.targets = (values.clone() for values in part)
         made.append(self)
 
     def __len__(self) -> int:

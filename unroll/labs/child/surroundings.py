@@ -36,6 +36,7 @@ from torch.utils.data import DataLoader
 from unroll.labs.child.patches import Patches
 from unroll.labs.child.served import MNIST, served
 
+COMPILER = "torch._dynamo"
 SEED = 0
 MOST_FIGURES = 60
 FACTORIES = (
@@ -116,7 +117,47 @@ def surroundings(
         _data_loading(patch, small)
         _notebook(patch)
         stack.enter_context(_imports(around, patch))
+        if small:
+            stack.enter_context(_without_compiler())
         yield around
+
+
+class _Compiler(types.ModuleType):
+    """In the place of `torch._dynamo`, until somebody asks it for more than the optimizers do."""
+
+    def disable(self, function: Callable[..., Any], *_: Any, **__: Any) -> Callable[..., Any]:
+        return function
+
+    def graph_break(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        self.leave()
+        return getattr(importlib.import_module(COMPILER), name)
+
+    def leave(self) -> None:
+        """Make room for the real one."""
+        if sys.modules.get(COMPILER) is self:
+            del sys.modules[COMPILER]
+        if vars(torch).get("_dynamo") is self:
+            del torch._dynamo
+
+
+@contextmanager
+def _without_compiler() -> Iterator[None]:
+    """Let torch's optimizers do without its compiler, whose import takes longer than a check on few images.
+
+    Each imports it at its first step, to tell it that nothing is to be compiled there.
+    """
+    if COMPILER in sys.modules:
+        yield
+        return
+    stand_in = _Compiler(COMPILER)
+    sys.modules[COMPILER] = torch._dynamo = stand_in
+    try:
+        yield
+    finally:
+        stand_in.leave()
 
 
 # --- place, generators, warnings ------------------------------------------------------------------------------------------------
@@ -155,7 +196,8 @@ def _generators(seed: int, threads: int) -> Iterator[None]:
         torch.set_num_threads(before[0])
         torch.set_default_dtype(before[1])
         torch.set_grad_enabled(before[2])
-        torch.use_deterministic_algorithms(False)
+        if torch.are_deterministic_algorithms_enabled():  # setting it imports the compiler
+            torch.use_deterministic_algorithms(False)
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
         random.setstate(states[2])

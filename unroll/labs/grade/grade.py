@@ -44,7 +44,8 @@ from unroll.terminal import printable, say
 
 CLASS, LOCK, POINTS = "class.json", "class.lock", "points.json"
 RECORD, FEEDBACK = "result.json", "feedback.md"
-CHECK = Limits(seconds=180, memory=2 << 30, file=256 << 20, output=8 << 20, observed=256 << 20, processes=128)
+SECONDS = 20.0  # for a file on few images, which takes two or three; whose takes longer is for a person to look at
+CHECK = Limits(seconds=90, memory=2 << 30, file=256 << 20, output=8 << 20, observed=256 << 20, processes=128)
 ENDED = OF_FILE.keys() - {"file-raises", "file-ends", "file-time"}  # of a process without an answer
 READ_PDF = Limits(seconds=60, memory=2 << 30, observed=16 << 20)
 
@@ -292,7 +293,7 @@ class _Grading:
             why = printable(f"{error}".replace(str(one.code), one.code.name))
             return self._made(one, None, None, answers, [why, *review]), {}
         files = {one.code.name: source.content}
-        seen = self.sandbox.run(task_of(SUBMISSION / one.code.name, self.lab), files, CHECK, slot)
+        seen = self.sandbox.run(task_of(SUBMISSION / one.code.name, self.lab, seconds=SECONDS), files, CHECK, slot)
         checked = judge(source, self.lab, seen)
         training = None
         if self.training:
