@@ -25,6 +25,7 @@ from unroll.labs.spec import Item as LabItem
 SECONDS = 60.0  # for the file itself, which runs on few images
 SECONDS_EACH = 30.0  # for looking at the cell, and then at the classifier
 FAILED = "not observed"
+DAMAGED = {"reason": "damaged", "message": "what was observed cannot be read", "printed": ""}
 LIMITS = Limits(seconds=180, memory=6 << 30)
 _RUNS = ("Run the file by itself (unroll lab run FILE), and read the last lines.",)
 OF_FILE = {
@@ -75,8 +76,8 @@ def observe(task: dict[str, Any]) -> dict[str, Any]:
     """Run a student's file on few images, and look at what it made. Runs in the child.
 
     Args:
-        task: ``file``, ``seconds`` that it has, ``kind`` of the lab (``lstm`` or ``rnn``), ``cell``, the class to look at, or None,
-            and of a lab with a key of its own ``wanted``: what its classes are called after, and the number of the cell's states.
+        task: ``file``, ``seconds`` that it has, ``kind`` of the lab (``lstm`` or ``rnn``), ``cell``, the class to look at, or
+            None, and of a lab with a key ``wanted``: what its classes are called after, and the number of the cell's states.
 
     Returns:
         ``outcome`` of the run, and what each part of the check has seen, as JSON values and arrays.
@@ -280,25 +281,27 @@ def _looks_like(source: Source) -> str | None:
 
 
 def judge(source: Source, lab: Lab, seen: dict[str, Any]) -> Checked:
-    """What the data that a child has handed back say of a file."""
+    """What the data that a child has handed back say of a file; of data that are not whole, nothing is said."""
     problems: list[Problem] = []
     formulas: dict[str, list[str]] = {}
     reached: dict[str, bool] = {}
-    if "script" in seen:
+    parts = {"outcome", "script"} if lab.kind == "rnn" else {"outcome", "cell", "classifier", "training"}
+    if not all(isinstance(seen.get(part), dict) for part in parts):
+        seen = {"child": seen.get("child") if isinstance(seen.get("child"), dict) else DAMAGED}
+    elif lab.kind == "rnn":
         script = seen["script"]
         problems = _judged(judge_script.judge_script, script, CHECKS["rnn"])
         formulas = _safe(judge_script.formulas, script) or {}
         reached = _safe(judge_script.reached, script) or {}
-    elif "cell" in seen:
+    else:
         key = lab.load_key()
         judge_of_cell = judge_cell.judge_cell if key is None else partial(judge_key.judge_key, key=key)
         formulas_of = judge_cell.formulas if key is None else partial(judge_key.formulas, key=key)
         problems = _judged(judge_of_cell, seen["cell"], ["cell"])
         formulas = _safe(formulas_of, seen["cell"]) or {}
         of_classifier = _judged(judge_classifier.judge_classifier, seen["classifier"], ["classifier"])
-        if not any(
-            p.code in NOTHING | {"unfinished"} for p in problems
-        ):  # of a cell that cannot be made nothing else can be said
+        # Of a cell that cannot be made nothing else can be said.
+        if not any(p.code in NOTHING | {"unfinished"} for p in problems):
             problems += of_classifier
         problems += _judged(judge_training.judge_training, seen["training"], ["training", "testing", "pictures"])
         reached = _safe(judge_training.reached, seen["training"]) or {}
@@ -367,9 +370,7 @@ def _stopped(seen: dict[str, Any], problems: Sequence[Problem]) -> Problem | Non
             None,
             f"The file could not be checked: {seen['child']['message']}{last}.",
         )
-    outcome = seen.get("outcome")
-    if not isinstance(outcome, dict):
-        return Problem("file", "file-damaged", None, "What was observed cannot be read.")
+    outcome = seen["outcome"]
     if outcome["stopped"] == "time":
         return Problem(
             "file",

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import unroll
 from unroll.errors import InputError, RunError, shortened
 from unroll.files import locked, made_folder, remove_stale, write_atomically
-from unroll.labs.check import OF_FILE, Checked, judge, task_of
+from unroll.labs.check import Checked, judge, task_of
 from unroll.labs.grade.collect import Points, apply_points, read_points
 from unroll.labs.grade.copies import Alike, copies, rows
 from unroll.labs.grade.feedback import feedback_md, feedback_pdf
@@ -46,7 +46,6 @@ CLASS, LOCK, POINTS = "class.json", "class.lock", "points.json"
 RECORD, FEEDBACK = "result.json", "feedback.md"
 SECONDS = 20.0  # for a file on few images, which takes two or three; whose takes longer is for a person to look at
 CHECK = Limits(seconds=90, memory=2 << 30, file=256 << 20, output=8 << 20, observed=256 << 20, processes=128)
-ENDED = OF_FILE.keys() - {"file-raises", "file-ends", "file-time"}  # of a process without an answer
 READ_PDF = Limits(seconds=60, memory=2 << 30, observed=16 << 20)
 
 
@@ -318,7 +317,7 @@ class _Grading:
     ) -> Record:
         name = "" if one.code is None else one.code.name
         stopped = None if checked is None or checked.stopped is None else checked.stopped
-        if stopped is not None and stopped.code in ENDED:
+        if stopped is not None:
             review = [*review, stopped.message]
         return Record(
             student=one.student,

@@ -125,10 +125,9 @@ class Record(_Strict):
 
     @property
     def needs_review(self) -> list[str]:
-        """Every reason for a person to look, written answers apart."""
-        return self.review + [
-            f"item {item.number}: {why}" for item in self.items if not item.question for why in item.review
-        ]
+        """Every reason for a person to look, each once, written answers apart."""
+        of_items = [(item.number, why) for item in self.items if not item.question for why in item.review]
+        return self.review + [f"item {number}: {why}" for number, why in of_items if why not in self.review]
 
     @property
     def awarded(self) -> float:
