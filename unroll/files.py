@@ -210,7 +210,8 @@ def _checksum(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> str:
 
 
 SIGNS = {
-    ".pdf": rb"/Keywords ?\(recurrent neural network(?:,|\\054) .{1,200}sequence classification.{0,100}\)\s?/Creator ?\(Typst",
+    ".pdf": rb"/Keywords ?\(recurrent neural network(?:,|\\054) .{1,200}sequence classification.{0,100}\)"
+    rb"\s?(?:/Author ?(?:<[0-9A-Fa-f]{1,4000}>|\(.{0,2000}?\))\s?)?/Creator ?\(Typst",
     ".png": rb"\A\x89PNG.{0,4096}?tEXtSoftware\x00unroll",
     ".svg": rb"<dc:title>unroll</dc:title>",
     ".onnx": rb"\A\x08.\x12\x06unroll",

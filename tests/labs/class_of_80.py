@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -83,7 +84,7 @@ def differing(one: Path, other: Path) -> list[str]:
     """Names of files that differ between two folders, apart from the review page's key."""
     first, second = content(one), content(other)
     for made in (first, second):
-        made["review.html"] = made["review.html"].partition(b'data-kept="')[0]
+        made["review.html"] = re.sub(rb'data-kept="[^"]*"', b"", made["review.html"])
     return sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
 
 

@@ -277,15 +277,14 @@ def test_summary_names_all_that_a_teacher_looks_for():
     class_ = [
         record("a"),
         record("b", stopped="endless loop"),
-        record("c", pdf=None, code=None),
+        record("c", pdf=None, code=None, review=["there is no code", "there is no PDF"]),
         record("d", review=["it forked"]),
         with_item(record("e"), 1, deductions=[], awarded=30.0),
     ]
     page = Page(summary_html(class_, LAB, [ALIKE]))
     for part in (
         "b: endless loop",
-        "c: no PDF",
-        "c: no script or notebook",
+        "c: there is no code; there is no PDF",
         "d: it forked",
         "a, b: same program",
         "0.0731 in",

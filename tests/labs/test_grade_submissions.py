@@ -62,7 +62,7 @@ def read(place: Path, into: Path | None = None) -> dict[str, Submission]:
 
 
 def text(submission: Submission) -> str:
-    return " ".join(submission.notes)
+    return " ".join(submission.notes + submission.doubts)
 
 
 def code(submission: Submission) -> bytes | None:

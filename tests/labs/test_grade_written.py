@@ -44,10 +44,11 @@ def test_split_by_headings_with_the_labs_numbers(heads):
 
 
 @pytest.mark.parametrize("heads", [("5.", "6.", "7."), ("(5)", "(6)", "(7)"), ("5)", "6)", "7)"), ("5:", "6:", "7:")])
-def test_split_by_numbers_of_lines_says_so(heads):
-    answers = split(with_heads(*heads))
+def test_split_by_numbers_of_lines_says_so_where_other_lines_have_numbers_too(heads):
+    assert split(with_heads(*heads)) == Answers(PARTED, {})
+    answers = split("2) My training\n" + with_heads(*heads))
     assert answers.found == PARTED
-    assert all("number at the beginning of its line" in answers.notes[number] for number in PARTED)
+    assert all("number of its line" in answers.notes[number] for number in PARTED)
 
 
 @pytest.mark.parametrize("heads", [("Question 1", "Question 2", "Question 3"), ("1.", "2.", "3.")])

@@ -358,4 +358,6 @@ def _arrays(value: Any, arrays: dict[str, Any]) -> Any:
         if ARRAY in value:
             return arrays[value[ARRAY]]
         return {name: _arrays(inner, arrays) for name, inner in value.items()}
+    if isinstance(value, str):  # half a pair of surrogates cannot be written again
+        return value.encode(errors="replace").decode()
     return [_arrays(inner, arrays) for inner in value] if isinstance(value, list) else value

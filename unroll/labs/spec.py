@@ -5,6 +5,7 @@ Two labs come along as YAML files beside this one, which explain the fields; a c
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -127,7 +128,7 @@ class Lab(BaseModel):
     cell: str | None = None
     items: list[Item] = Field(min_length=1, max_length=100)
     _called: str = PrivateAttr("")
-    _folder: Path = PrivateAttr(Path())
+    _path: Path = PrivateAttr(Path())
 
     @model_validator(mode="before")
     @classmethod
@@ -182,7 +183,7 @@ class Lab(BaseModel):
         """
         if self.cell is None or self.cell in ("lstm", "rnn"):
             return None
-        return load_key(str(self._folder / self.cell) if is_own(self.cell) else self.cell)
+        return load_key(str(self._path.parent / self.cell) if is_own(self.cell) else self.cell)
 
     @property
     def cell_name(self) -> str:
@@ -195,6 +196,21 @@ class Lab(BaseModel):
     def called(self) -> str:
         """As `--lab` names it; of a course's own file, its name without suffix."""
         return self._called
+
+    def key_digest(self) -> str:
+        """Of the file of a key of the teacher's own; empty where the key is a name."""
+        file = (self.cell or "").rpartition(":")[0]
+        return hashlib.sha256((self._path.parent / file).read_bytes()).hexdigest() if file else ""
+
+    @property
+    def said(self) -> str:
+        """What to give `--lab`."""
+        return Path(self.source).name
+
+    @property
+    def source(self) -> str:
+        """The same for this machine: the lab's name, or the path of its file."""
+        return self._called if self._path.parent == LABS.absolute() else str(self._path)
 
     @property
     def questions(self) -> dict[int, Item]:
@@ -227,7 +243,7 @@ def load_lab(name: str) -> Lab:
         raise InputError(f"lab file {path}: {where}: {what}; see unroll/labs/homework.yaml") from None
     if not is_name(lab.file_name("1")):
         raise InputError(f"lab file {path}: name is {quoted(lab.name)}; expected {NAME_RULE}, and {{student_id}} in it")
-    lab._called, lab._folder = path.stem, path.parent.absolute()
+    lab._called, lab._path = path.stem, path.absolute()
     return lab
 
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from unroll.errors import UnrollError
+from unroll.errors import UnrollError, shortened
 from unroll.files import write_atomically
 from unroll.labs.child.supervise import supervise
 
@@ -54,7 +54,9 @@ def main(folder: Path) -> None:
         result = {"child": {"reason": "input", "message": str(error)}}
     except BaseException as error:
         text = traceback.format_exc(limit=-8)
-        result = {"child": {"reason": "error", "message": f"{type(error).__name__}: {error}", "trace": text}}
+        result = {
+            "child": {"reason": "error", "message": shortened(f"{type(error).__name__}: {error}", 400), "trace": text}
+        }
     content = nonce.encode() + packed(result)
     try:
         if pipe is None:

@@ -160,19 +160,6 @@ def copies(files: Mapping[str, Source], starter: Sequence[Source] = ()) -> list[
     return sorted(_groups(links, hands), key=lambda one: (KINDS.index(one.kind), one.students))
 
 
-HEADER = ("students", "kind", "evidence")
-
-
-def rows(alike: Iterable[Alike]) -> list[tuple[str, str, str]]:
-    """`HEADER` and a row for each, for copies.csv, with no cell that a spreadsheet takes for a formula."""
-    found = [(_cell(", ".join(one.students)), one.kind, _cell(" ".join(one.evidence))) for one in alike]
-    return [HEADER, *found]
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
 # --- reading
 
 

@@ -6,6 +6,7 @@ Both are made from one list of blocks. Nothing of a student's text is taken for 
 from __future__ import annotations
 
 import re
+import shlex
 import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,7 @@ def listed(words: Sequence[object]) -> str:
 def feedback_md(record: Record, lab: Lab) -> str:
     """The feedback as Markdown; pictures are linked as ``figures/NAME``, where `Record.figures` lie."""
     head = f"# {_escaped(_title(lab))}\n\nStudent {_escaped(record.student)}\n\n"
-    return head + _markdown([*_summary(record), *_body(record, record.figures)])
+    return head + _markdown([*_summary(record), *_body(record, lab, record.figures)])
 
 
 def feedback_pdf(record: Record, lab: Lab, figures: Mapping[str, bytes] | None = None) -> bytes:
@@ -87,7 +88,7 @@ def _typeset(record: Record, lab: Lab, figures: Mapping[str, bytes]) -> bytes:
             running=(title, record.student),
             byline=[[_text(f"Student {record.student}")]],
             summary=_summary(record),
-            body=_body(record, list(files)),
+            body=_body(record, lab, list(files)),
             description=f"Feedback for {record.student}",
             keywords=["recurrent neural network", "feedback", "sequence classification"],  # known as ours by these
             files=files,
@@ -144,7 +145,7 @@ def _summary(record: Record) -> list[Block]:
     return blocks
 
 
-def _body(record: Record, figures: Sequence[str]) -> list[Block]:
+def _body(record: Record, lab: Lab, figures: Sequence[str]) -> list[Block]:
     rows = [_cells(str(item.number), item.title, _score(item)) for item in record.items]
     head = _cells("No.", "Item", "Points")
     blocks: list[Block] = [{"t": "grid", "align": ["right", "left", "right"], "head": head, "rows": rows}]
@@ -176,7 +177,11 @@ def _body(record: Record, figures: Sequence[str]) -> list[Block]:
             _p(
                 "Every difference that is named here can be repeated with the lines beside it. The same check, on your machine:"
             ),
-            {"t": "pre", "v": f"unroll lab check {record.code}", "lang": "sh"},
+            {
+                "t": "pre",
+                "v": f"unroll lab check {shlex.quote(record.code)} --lab {shlex.quote(lab.said)}",
+                "lang": "sh",
+            },
         ]
     return blocks
 

@@ -22,10 +22,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 import unroll
 from unroll.errors import InputError, RunError, shortened
-from unroll.files import locked, made_folder, remove_stale, write_atomically
+from unroll.files import TEMPORARY, locked, made_folder, write_atomically
 from unroll.labs.check import Checked, judge, task_of
 from unroll.labs.grade.collect import Points, apply_points, read_points
-from unroll.labs.grade.copies import Alike, copies, rows
+from unroll.labs.grade.copies import Alike, copies
 from unroll.labs.grade.feedback import feedback_md, feedback_pdf
 from unroll.labs.grade.pages import summary_html
 from unroll.labs.grade.points import items_of
@@ -33,7 +33,7 @@ from unroll.labs.grade.record import HAND_INS, Record
 from unroll.labs.grade.review import review_html
 from unroll.labs.grade.sandbox import SUBMISSION, Sandbox
 from unroll.labs.grade.submissions import Submission, read_submissions
-from unroll.labs.grade.tables import grades_csv, results_json, table
+from unroll.labs.grade.tables import copies_csv, grades_csv, results_json
 from unroll.labs.grade.training import Training, train
 from unroll.labs.grade.written import Answers, written
 from unroll.labs.process import Limits
@@ -54,6 +54,7 @@ class ClassRecord(BaseModel):
 
     Attributes:
         lab: as it is called.
+        source: its name, or the path of its file.
         asks: what it asked for.
         students: whose hand-ins there are.
     """
@@ -62,8 +63,18 @@ class ClassRecord(BaseModel):
 
     version: Literal[1] = 1
     lab: str
+    source: str
     asks: Lab
     students: list[str] = []
+
+
+class KeptPoints(BaseModel):
+    """``points.json`` of the class's folder: what a person decided, and of which hand-ins (`Record.key`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    points: Points
+    keys: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def grade(
     Args:
         place: see `unroll.labs.grade.submissions.read_submissions`.
         out: the class's folder; made, or gone on with.
-        lab: a lab's name or YAML file; None: that of the folder, or what most of the files look like.
+        lab: a lab's name or YAML file; None: that of the folder, else the homework.
         jobs: how many hand-ins are graded beside each other.
         training: whether each file is run on all data too, for the points that the accuracy decides.
         trusted: the files are one's own, which the labels may be shown to.
@@ -110,14 +121,14 @@ def grade(
         InputError: there is nothing to grade, or the lab is another than the folder's.
         RunError: the folder is somebody else's, in use, or cannot be written.
     """
+    asked = _asked(lab, _read_class(out), out)
+    asked.load_key()  # once, and before the threads
     with _held(out):
         kept = _read_class(out)
-        asked = _asked(lab, kept, out)
         # Before anything else, as it tells a graded class from hand-ins.
         _keep_class(out, asked, [] if kept is None else kept.students)
         submissions = read_submissions(place, asked, out / HAND_INS)
         _keep_class(out, asked, [one.student for one in submissions])
-        points = _points(out, asked)
         grading = _Grading(out, asked, sandbox, training, trusted)
         records: dict[str, Record] = {}
         todo = []
@@ -133,7 +144,7 @@ def grade(
             records[record.student] = record
             echo(line)
         ordered = [records[one.student] for one in submissions]
-        return _written(out, asked, ordered, points, len(todo))
+        return _written(out, asked, ordered, _points(out, asked, ordered), len(todo))
 
 
 def collect(out: Path, points: Path) -> Class:
@@ -149,20 +160,21 @@ def collect(out: Path, points: Path) -> Class:
         kept = _read_class(out)
         assert kept is not None
         lab = kept.asks
-        lab._called = kept.lab
+        lab._called, lab._path = kept.lab, Path(f"{kept.lab}.yaml")
         records = [_record(out / student) for student in kept.students]
         whole = [record for record in records if record is not None]
         if len(whole) < len(records) or not whole:
             raise RunError(f"{out} is not graded to the end; go on with: unroll lab grade SUBMISSIONS --out {out}")
         given = read_points(points, lab, whole)
-        before = _points(out, lab)
+        before = _points(out, lab, whole)
         merged = {student: {**before.points.get(student, {}), **items} for student, items in given.points.items()}
         both = Points(
             lab=lab.called,
             points={**before.points, **merged},
             seen=sorted({*before.seen, *given.seen}),
         )
-        write_atomically(out / POINTS, both.model_dump_json(indent=1) + "\n")
+        keys = {record.student: record.key for record in whole if record.student in {*both.points, *both.seen}}
+        write_atomically(out / POINTS, KeptPoints(points=both, keys=keys).model_dump_json(indent=1) + "\n")
         return _written(out, lab, whole, both, 0)
 
 
@@ -174,12 +186,13 @@ def _held(out: Path) -> Iterator[None]:
     """The class's folder, made where there is none, and held against a second process."""
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file; expected a folder for the graded class, or none yet")
-    if out.is_dir() and not (out / CLASS).is_file() and any(out.iterdir()):
+    if out.is_dir() and not (out / CLASS).is_file() and any(path.name != LOCK for path in out.iterdir()):
         raise RunError(f"{out} holds files that are no graded class; name another folder with --out")
     try:
         made_folder(out)
         with locked(out / LOCK, RunError(f"{out} is being graded by another process")):
-            remove_stale(out)
+            for path in out.rglob(f".*.*{TEMPORARY}"):  # what killed processes left
+                path.unlink(missing_ok=True)
             yield
     except OSError as error:
         raise RunError(f"{out} cannot be written: {error.strerror}") from None
@@ -195,27 +208,31 @@ def _read_class(out: Path) -> ClassRecord | None:
 
 
 def _keep_class(out: Path, lab: Lab, students: list[str]) -> None:
-    record = ClassRecord(lab=lab.called, asks=lab, students=students)
+    record = ClassRecord(lab=lab.called, source=lab.source, asks=lab, students=students)
     write_atomically(out / CLASS, record.model_dump_json(indent=1) + "\n")
 
 
 def _asked(name: str | None, kept: ClassRecord | None, out: Path) -> Lab:
-    lab = load_lab(name if name is not None else "homework" if kept is None else kept.lab)
-    if kept is not None and kept.lab != lab.called:
-        raise InputError(f"{out} is graded as {kept.lab}, not as {lab.called}; name another folder with --out")
+    lab = load_lab(name if name is not None else "homework" if kept is None else kept.source)
+    if kept is not None and kept.source != lab.source:
+        raise InputError(f"{out} is graded as {kept.source}, not as {lab.source}; name another folder with --out")
     return lab
 
 
-def _points(out: Path, lab: Lab) -> Points:
-    """What a person decided before."""
+def _points(out: Path, lab: Lab, records: Sequence[Record]) -> Points:
+    """What a person decided before, of the hand-ins that are still the same."""
     try:
-        return Points.model_validate_json((out / POINTS).read_bytes())
+        kept = KeptPoints.model_validate_json((out / POINTS).read_bytes())
     except FileNotFoundError:
         return Points(lab=lab.called)
     except ValidationError:
         raise RunError(
             f"{out / POINTS} is damaged; collect the points of the review page again, or remove it"
         ) from None
+    same = {record.student for record in records if kept.keys.get(record.student) == record.key}
+    given = kept.points
+    points = {student: items for student, items in given.points.items() if student in same}
+    return Points(lab=given.lab, points=points, seen=[student for student in given.seen if student in same])
 
 
 def _record(folder: Path) -> Record | None:
@@ -244,7 +261,7 @@ class _Grading:
     def __init__(self, out: Path, lab: Lab, sandbox: Sandbox, training: bool, trusted: bool) -> None:
         self.out, self.lab, self.sandbox, self.trusted = out, lab, sandbox, trusted
         self.training = training and any(item.bands for item in lab.items)
-        settings = [unroll.__version__, lab.model_dump(mode="json"), lab.called, self.training, sandbox.name]
+        settings = [unroll.__version__, lab.model_dump(mode="json"), lab.called, sandbox.name, lab.key_digest()]
         self._settings = json.dumps(settings, sort_keys=True).encode()
 
     def key(self, one: Submission) -> str:
@@ -254,24 +271,33 @@ class _Grading:
             content = b"" if path is None else path.read_bytes()
             digest.update(hashlib.sha256(b"" if path is None else path.name.encode()).digest())
             digest.update(hashlib.sha256(content).digest())
-        digest.update(json.dumps(one.notes).encode())
+        digest.update(json.dumps([one.notes, one.doubts]).encode())
         return digest.hexdigest()
 
     def known(self, one: Submission) -> Record | None:
-        """Its record, if nothing has changed since."""
+        """Its record, if nothing has changed since; what was trained stays where no training is asked for now."""
         record = _record(self.out / one.student)
-        return record if record is not None and record.key == self.key(one) else None
+        if record is None or record.key != self.key(one):
+            return None
+        return record if record.trained is not None or not self.training or record.code is None else None
 
     def grade(self, one: Submission, slot: int) -> Record:
         """Check it, run it, write its files; the record last."""
         folder = made_folder(self.out / one.student)
         for name in (RECORD, FEEDBACK):
             (folder / name).unlink(missing_ok=True)
+        answers, review = self._answers(one, slot)
         try:
-            record, figures = self._graded(one, slot)
+            record, figures = self._graded(one, answers, review, slot)
+            return self._keep(folder, record, figures)
+        except OSError:  # of our own disk
+            raise
         except Exception as error:  # a hand-in's data may be anything, and the class goes on
-            why = shortened(printable(f"it could not be graded: {type(error).__name__}: {error}"), 300)
-            record, figures = self._made(one, None, None, Answers(), [why]), {}
+            why = printable(shortened(f"it could not be graded: {type(error).__name__}: {error}", 300))
+            return self._keep(folder, self._made(one, None, None, answers, [*review, why]), {})
+
+    def _keep(self, folder: Path, record: Record, figures: dict[str, bytes]) -> Record:
+        text = record.model_dump_json(indent=1) + "\n"
         pictures = made_folder(folder / "figures")
         for old in pictures.glob("*.png"):
             if old.name not in figures:
@@ -279,11 +305,12 @@ class _Grading:
         for name, content in figures.items():
             _write(pictures / name, content)
         write_feedback(folder, record, self.lab)
-        write_atomically(folder / RECORD, record.model_dump_json(indent=1) + "\n")
+        write_atomically(folder / RECORD, text)
         return record
 
-    def _graded(self, one: Submission, slot: int) -> tuple[Record, dict[str, bytes]]:
-        answers, review = self._answers(one, slot)
+    def _graded(
+        self, one: Submission, answers: Answers, review: list[str], slot: int
+    ) -> tuple[Record, dict[str, bytes]]:
         if one.code is None:
             return self._made(one, None, None, answers, ["there is no code", *review]), {}
         try:
@@ -316,9 +343,8 @@ class _Grading:
         review: list[str],
     ) -> Record:
         name = "" if one.code is None else one.code.name
-        stopped = None if checked is None or checked.stopped is None else checked.stopped
-        if stopped is not None:
-            review = [*review, stopped.message]
+        stopped = None if checked is None else checked.stopped
+        review = [*review, *one.doubts, *([] if stopped is None else [stopped.message])]
         return Record(
             student=one.student,
             lab=self.lab.called,
@@ -329,7 +355,7 @@ class _Grading:
             notes=[*one.notes, *(() if training is None else training.notes)],
             review=review,
             stopped=None if stopped is None else stopped.message,
-            formulas={} if checked is None else checked.formulas,
+            formulas={} if checked is None else {of: lines[:60] for of, lines in checked.formulas.items()},
             trained=None if training is None else training.trained,
             log="" if training is None else training.log,
             figures=[] if training is None else sorted(training.figures),
@@ -421,7 +447,7 @@ def _written(out: Path, lab: Lab, records: list[Record], points: Points, anew: i
         write_feedback(out / record.student, record, lab)
     alike = copies(_sources(out, decided), _starters(lab, out))
     _write(out / "grades.csv", grades_csv(decided, lab))
-    _write(out / "copies.csv", table(rows(alike)))
+    _write(out / "copies.csv", copies_csv(alike))
     _write(out / "summary.html", summary_html(decided, lab, alike))
     _write(out / "review.html", review_html(decided, lab, hashlib.sha256(os.fsencode(out.resolve())).hexdigest()[:16]))
     return Class(out, lab, decided, anew, alike)

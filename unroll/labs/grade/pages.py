@@ -10,7 +10,7 @@ import base64
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -148,20 +148,16 @@ def histogram(totals: Sequence[float], most: float) -> str:
 
 def _look_at(records: Sequence[Record], lab: Lab) -> list[str]:
     """Hand-ins that tried something, broke, or lack a file, by name."""
-    kinds: list[tuple[str, Callable[[Record], str]]] = [
-        ("A person has to look at the whole hand-in", lambda r: "; ".join(r.review)),
-        ("The file did not run to its end", lambda r: r.stopped or ""),
-        ("No code was handed in", lambda r: "no script or notebook" if r.code is None else ""),
-        ("No PDF was handed in", lambda r: "no PDF" if r.pdf is None else ""),
-    ]
     parts = ["<h2>Hand-ins to look at</h2>"]
-    for title, why in kinds:
-        found = [(record.student, why(record)) for record in records if why(record)]
-        if found:
-            rows = "".join(
-                f"<li>{link(student, 'feedback.md', said=student)}: {text(said)}</li>" for student, said in found
-            )
-            parts.append(f"<p><strong>{title}</strong> ({len(found)}):</p><ul>{rows}</ul>")
+    found = [
+        (one.student, list(dict.fromkeys([*one.review, *([one.stopped] if one.stopped else [])]))) for one in records
+    ]
+    found = [(student, why) for student, why in found if why]
+    if found:
+        rows = "".join(
+            f"<li>{link(student, 'feedback.md', said=student)}: {text('; '.join(why))}</li>" for student, why in found
+        )
+        parts.append(f"<ul>{rows}</ul>")
     items = [
         record for record in records if any(item.review for item in record.items if item.number not in lab.questions)
     ]

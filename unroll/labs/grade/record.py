@@ -5,13 +5,19 @@ A record is written to ``ID/result.json`` in the folder of a graded class; every
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from unroll.errors import shortened
 
 VERSION: Literal[1] = 1
 HAND_INS = "handed.in"
 """Where the files lie as they were handed in, a folder a student. No id has a dot, so none is called so."""
+
+
+Text = Annotated[str, AfterValidator(lambda text: shortened(text, 2000))]
+"""Text that may come of a hand-in, whatever its length."""
 
 
 class _Strict(BaseModel):
@@ -21,9 +27,9 @@ class _Strict(BaseModel):
 class Seen(_Strict):
     """An input that shows a problem, so that a person can repeat it; see `unroll.labs.problems.Witness`."""
 
-    given: str
-    expected: str
-    got: str
+    given: Text
+    expected: Text
+    got: Text
 
 
 class Reason(_Strict):
@@ -39,7 +45,7 @@ class Reason(_Strict):
 
     points: float = Field(ge=0)
     code: str
-    message: str
+    message: Text
     place: str | None = None
     witness: Seen | None = None
 
@@ -63,7 +69,7 @@ class Graded(_Strict):
     awarded: float | None = None
     deductions: list[Reason] = []
     remarks: list[Reason] = []
-    review: list[str] = []
+    review: list[Text] = []
     question: bool = False
     text: str | None = None
 
@@ -86,7 +92,7 @@ class Trained(_Strict):
     printed: float | None = None
     accuracy: float | None = Field(None, ge=0, le=100)
     by: Literal["engine", "model"] | None = None
-    why_not: str | None = None
+    why_not: Text | None = None
 
 
 class Record(_Strict):
@@ -115,10 +121,10 @@ class Record(_Strict):
     code: str | None
     pdf: str | None
     items: list[Graded]
-    notes: list[str] = []
-    review: list[str] = []
-    stopped: str | None = None
-    formulas: dict[str, list[str]] = {}
+    notes: list[Text] = []
+    review: list[Text] = []
+    stopped: Text | None = None
+    formulas: dict[str, list[Text]] = {}
     trained: Trained | None = None
     log: str = ""
     figures: list[str] = []

@@ -71,12 +71,14 @@ class Submission:
         student: the id: a safe file name without a dot, unique in the class, also where case does not count.
         code, pdf: regular files in INTO/ID, under their own names where these are safe; None where there is none.
         notes: what was repaired, ignored, replaced or could not be read, in sentences.
+        doubts: what a person has to decide; it may name other students.
     """
 
     student: str
     code: Path | None
     pdf: Path | None
     notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class _Source:
     when: datetime | None = None
     files: list[_File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
 
 def read_submissions(place: Path, lab: Lab, into: Path) -> list[Submission]:
@@ -192,6 +195,7 @@ def _sources(entries: Sequence[Entry], lab: Lab, depth: int = 0) -> list[_Source
         if found.path in sources:
             sources[found.path].files += found.files
             sources[found.path].notes += found.notes
+            sources[found.path].doubts += found.doubts
         else:
             sources[found.path] = found
     for file in files:
@@ -349,13 +353,13 @@ def _students(sources: Sequence[_Source]) -> dict[str, list[_Source]]:
         for owner, owned in sorted(owners.items()):
             others = " and ".join(label for other, label in sorted(labels.items()) if other != owner)
             if owner == "":
-                owned[0].notes.append(
+                owned[0].doubts.append(
                     f"Files of {others} name the number {quoted(student)} too; nothing was replaced by them."
                 )
                 add(safe_id(student), owned)
             else:
                 own = safe_id(owned[0].student or owned[0].label)
-                owned[0].notes.append(
+                owned[0].doubts.append(
                     f"Its files name the number {quoted(student)}, and so do those of {others}; a person has to decide. It goes "
                     f"by {quoted(own)}."
                 )
@@ -436,7 +440,8 @@ def _copied(students: dict[str, list[_Source]], lab: Lab, into: Path, budget: Bu
             if before.get(key) != now[key] or not (into / WRITTEN).is_file():
                 _save_list(into, {**before, **now})  # before the file: what a killed process leaves is known as ours
             _write(paths[kind], content)  # type: ignore[arg-type]
-        submissions.append(Submission(student, paths["code"], paths["pdf"], tuple(dict.fromkeys(notes))))
+        doubts = tuple(doubt for source in sources for doubt in source.doubts)
+        submissions.append(Submission(student, paths["code"], paths["pdf"], tuple(dict.fromkeys(notes)), doubts))
     _remove(into, before, now)
     _save_list(into, now)
     return submissions

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from unroll.errors import shortened
+from unroll.labs.grade.copies import Alike
 from unroll.labs.grade.feedback import listed, most_points, open_items, points_text
 from unroll.labs.grade.record import Graded, Reason, Record
 from unroll.labs.spec import Lab
@@ -42,6 +43,13 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     room = io.StringIO()
     csv.writer(room, lineterminator="\r\n").writerows(rows)
     return BOM + room.getvalue()
+
+
+def copies_csv(alike: Iterable[Alike]) -> str:
+    """A row for each group of hand-ins that are alike beyond chance."""
+    rows = [["students", "kind", "evidence"]]
+    rows += [[cell(", ".join(one.students)), one.kind, cell(" ".join(one.evidence))] for one in alike]
+    return table(rows)
 
 
 def _items(lab: Lab) -> list[tuple[int, Any]]:

@@ -389,7 +389,7 @@ def _doubts(test: float, noisy: float, training: float) -> list[str]:
 
 def again(name: str, lab: Lab, seed: int = 0) -> str:
     """The command that runs a hand-in once more."""
-    return f"unroll lab run {shlex.quote(f'hand-in/{name}')} --lab {shlex.quote(lab.called)} --seed {seed}"
+    return f"unroll lab run {shlex.quote(name)} --lab {shlex.quote(lab.said)} --seed {seed}"
 
 
 def accuracy_item(number: int, item: Item, training: Training, repeat: str) -> Graded:

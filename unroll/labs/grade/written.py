@@ -137,8 +137,12 @@ def split_answers(text: str, lab: Lab) -> Answers:
     if open_ and (digits := _headings(DIGIT, text, lab, sentences, by_place=not marks)):
         again = _between(text, marks + digits, stops)
         if sum(not again.found.get(number) for number in lab.questions) < len(open_):
-            said = "Parted from the rest by the number at the beginning of its line alone."
-            answers = Answers(again.found, {n: _joined(again.notes.get(n), said) for n in again.found})
+            # As many numbered lines as questions are no accident; of more, some are something else.
+            said = (
+                None if len(digits) == len(lab.questions) else "Parted from the rest by the number of its line alone."
+            )
+            notes = {n: _joined(again.notes.get(n), said) for n in again.found}
+            answers = Answers(again.found, {n: note for n, note in notes.items() if note})
     some = [number for number, found in answers.found.items() if found]
     if not some and set(answers.found) != set(lab.questions):
         return _to_all(text, UNPARTED, lab)
