@@ -182,6 +182,11 @@ FAULTS = {
         "tested-before-training",
         swapped((LOOP + TESTING, TESTING + "model.train()\n" + LOOP)),
     ),
+    "untrained": ("tests-untrained", swapped((TESTING, "model = type(model)(28, hidden_size, 10)\n" + TESTING))),
+    "untrained and frozen": (
+        "tests-untrained",
+        swapped((TESTING, "model = type(model)(28, hidden_size, 10).requires_grad_(False)\n" + TESTING)),
+    ),
     "not printed": ("accuracy-not-printed", swapped(("print(f'Test Accuracy: {100 * correct / total:.2f}%')\n", ""))),
     "made better": (
         "accuracy-differs",

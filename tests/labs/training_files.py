@@ -410,4 +410,46 @@ for k in range(10):
             "import sys; sys.stdout.write(f'{100 * correct / total}%')",
         )
     ),
+    "average of the weights, frozen": swapped(
+        ("criterion =", "import copy; average = copy.deepcopy(model).requires_grad_(False)\ncriterion ="),
+        (
+            "        optimizer.step()\n",
+            "        optimizer.step()\n"
+            "        for a, p in zip(average.parameters(), model.parameters()): a.lerp_(p.detach(), 0.2)\n",
+        ),
+        (TESTING, "model = average\n" + TESTING),
+    ),
+    "copy frozen for the test": swapped(
+        (TESTING, "import copy; model = copy.deepcopy(model).requires_grad_(False)\n" + TESTING)
+    ),
+    "loaded into a frozen model": swapped(
+        (
+            TESTING,
+            "kept = model.state_dict(); model = type(model)(28, hidden_size, 10).requires_grad_(False)\n"
+            "model.load_state_dict(kept)\n" + TESTING,
+        )
+    ),
+    "first weights kept to compare": swapped(
+        (
+            TESTING,
+            "trained, model = model, type(model)(28, hidden_size, 10)\n" + TESTING + "model = trained\n" + TESTING,
+        )
+    ),
+    "mean of models": swapped(
+        (
+            TESTING,
+            "first, model = model, type(model)(28, hidden_size, 10)\n"
+            "optimizer = optim.Adam(model.parameters(), lr=learning_rate)\n" + LOOP + "second = model\n"
+            "model = type(model)(28, hidden_size, 10)\n"
+            "model.load_state_dict({k: (v + second.state_dict()[k]) / 2 for k, v in first.state_dict().items()})\n"
+            + TESTING,
+        )
+    ),
+    "constant of infinite numbers": swapped(
+        (
+            "        self.hidden_size = h",
+            "        self.mask = nn.Parameter(torch.full((3, 3), -torch.inf).triu(1), requires_grad=False)\n"
+            "        self.hidden_size = h",
+        )
+    ),
 }

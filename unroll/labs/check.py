@@ -376,8 +376,8 @@ def _stopped(seen: dict[str, Any], problems: Sequence[Problem]) -> Problem | Non
             "file",
             "file-time",
             outcome["line"],
-            f"stopped here after {outcome['seconds']:g} seconds on few images: an endless loop, or more epochs than a check can "
-            "wait for. What comes after it was not looked at.",
+            f"stopped here after {outcome['seconds']:g} seconds on few images: an endless loop, more epochs or steps than a "
+            "check can wait for, or a busy machine. What comes after it was not looked at.",
         )
     error = None if outcome["error"] is None else at_gap(outcome["error"])
     if error is None and outcome["line"] is not None and any(p.code in NOTHING for p in problems):

@@ -215,7 +215,7 @@ class TrainingRecorder:
             self.quietly(self._on_forward, tracked, module, (*args, *kwargs.values()), result, torch.is_grad_enabled())
 
     def _track(self, module: nn.Module) -> int | None:
-        """The number of an outermost module; None for what has nothing to learn, such as a loss."""
+        """The number of an outermost module; None for what has no parameters, such as a loss."""
         if id(module) not in self._tracked:
             tracked = Tracked(module)
             self._tracked[id(module)] = (len(self._known()), tracked) if tracked.names else None
@@ -511,6 +511,7 @@ class TrainingRecorder:
         """
         for tracked in self._known():
             self.quietly(tracked.compare)
+        trained = [t for t in self._known() if t.backwards]
         outcome = outcome or {}
         stopped = self._raised is not None or bool(outcome.get("error")) or bool(outcome.get("stopped"))
         album = self.album()
@@ -531,13 +532,14 @@ class TrainingRecorder:
                     "name": names.get(id(t.module)),
                     "class": type(t.module).__name__,
                     "parameters": t.names,
-                    "changed": [first is None for first in t.first],
+                    "changed": t.changed,
                     "gradient": t.gradient,
                     "backwards": t.backwards,
                     "before": t.begun,
                     "after": t.entries(),
                     "lost": t.lost(),
                     "random": t.random,
+                    "untrained": bool(self.quietly(t.unlike, trained)),
                 }
                 for t in self._known()
             ],

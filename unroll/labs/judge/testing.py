@@ -31,6 +31,10 @@ CODES = {
         "the model is tested before it is trained only",
         ("In which order do training and test run?",),
     ),
+    "tests-untrained": Code(
+        "the model that is tested is not the one that was trained",
+        ("Which object was trained, and which is tested?", "Is the model made once more after its training?"),
+    ),
     "counts-batches": Code(
         "right answers are divided by the number of batches",
         ("What does your denominator count: batches, or images?",),
@@ -99,6 +103,15 @@ def judge(seen: Seen) -> list[Problem]:
             return problems
         return problems
     tested = after or whole
+    if _untrained(seen, after):
+        called = seen.models[after[-1].model]["name"] or "The model that is tested"
+        add(
+            "tests-untrained",
+            after[-1].line,
+            f"{called} was never trained here, and its weights have nothing of those of the model that was: it was made anew, "
+            "and the accuracy is that of its random first values.",
+        )
+        return problems
     if all(p.answered for p in tested) and not any(_accuracy_printed(seen, p) for p in tested):
         if axis is not None:
             problems.append(axis)
@@ -106,6 +119,19 @@ def judge(seen: Seen) -> list[Problem]:
             _number(seen, tested, add)
     _mode(seen, tested, add)
     return problems
+
+
+def _untrained(seen: Seen, after: list[Pass]) -> bool:
+    """Whether all that was tested after the training is certainly a model that has learned nothing."""
+    # One that answers well has learned elsewhere; one beside a model that was trained is there to compare.
+    new = {k for k, model in enumerate(seen.models) if model["untrained"]}
+    others = [p for p in seen.passes if p.after_training and p.part != "train" and p.model not in new]
+    return (
+        bool(after)
+        and not seen.unknown_images()
+        and all(p.model in new and p.answered and p.right < 0.3 * len(p.images) for p in after)
+        and all(2 * len(p.images) < seen.tests for p in others)
+    )
 
 
 def has_accuracy(seen: Seen) -> bool:
