@@ -56,6 +56,44 @@ def test_script_fault(fault: str) -> None:
     assert all(p.code in CODES for p in problems)
 
 
+ROW_STATE = "h = torch.zeros(1, n)\n"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "wanted", "remarks"),
+    [
+        (((ROW_STATE, "h = torch.ones(1, n)\n"),), [], {"rnn-start"}),
+        (
+            ((f"    {ROW_STATE}", "    global h\n    h = h.detach()\n"), ("def forward", f"{ROW_STATE}def forward")),
+            ["rnn-state-kept"],
+            set(),
+        ),
+        ((("forward(sentence), torch", "forward(train_data[0][0]), torch"),), ["rnn-same-sentence"], None),
+        ((("h @ Whh + ", "h @ Whh.T + "),), [], set()),
+        ((("h @ Whh + ", "h @ Whh.T + "), (" + bh)", ")")), ["rnn-no-b"], set()),
+    ],
+)
+def test_script_rows_are_not_called_transposed(
+    pairs: tuple[tuple[str, str], ...], wanted: list[str], remarks: set[str] | None
+) -> None:
+    """What else differs does not make a row's ``h @ W`` the transpose of the lab's ``W s``."""
+    seen = observe(changed(*pairs, text=ROWS))
+    problems = judge_script(seen)
+    assert [code for _, code in faults(problems)] == wanted
+    if remarks is not None:
+        assert {p.code for p in problems} & REMARKS == remarks
+    assert "ᵀ" not in formulas(seen)["yours"][0]
+
+
+def test_script_same_sentence_with_both_labels() -> None:
+    text = changed(
+        ("        for word in sentence:\n            x", "        for word in train_data[1][0]:\n            x")
+    )
+    (problem,) = [p for p in judge_script(observe(text)) if p.code not in REMARKS]
+    assert (problem.check, problem.code) == ("forward", "rnn-same-sentence")
+    assert "'bad'] is read, with both labels" in problem.message
+
+
 def test_script_two_faults_are_both_named() -> None:
     text = changed(
         (STEP, "s = torch.sigmoid(W @ s + U @ x + b)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.labs.scripts import BY_HAND, FAULTS, MAKE, RIGHT, TEST, UPDATE, changed, observe
+from tests.labs.scripts import BACK, BY_HAND, FAULTS, MAKE, ONCE_AN_EPOCH, RIGHT, STYLES, TEST, UPDATE, changed, observe
 from unroll.labs.judge.script import REMARKS, judge_script
 from unroll.labs.judge.script_match import Run
 from unroll.labs.problems import Problem
@@ -176,6 +176,80 @@ def test_script_other_rule_is_a_remark(rule: str) -> None:
 )
 def test_script_other_rule_with_a_fault_is_one_problem(text: str, wanted: list[str]) -> None:
     assert codes(text)[0] == wanted
+
+
+# --- no learning rate by name ---------------------------------------------------------------------------------------------------
+
+
+def unnamed(text: str, rate: str = "0.1") -> str:
+    """A script with a number, or another expression, in the place of the learning rate's name."""
+    text = text.replace("learning_rate, num_epochs = 0.1", "num_epochs =").replace(
+        "num_epochs =, 300", "num_epochs = 300"
+    )
+    text = text.replace("lr, num_epochs = 0.05, ", "num_epochs = ")
+    return text.replace("learning_rate", rate).replace("lr *", f"{rate} *")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_script_right_without_a_rate_by_name(style: str) -> None:
+    text = unnamed(STYLES[style])
+    assert "learning_rate" not in text
+    faults, remarks = codes(text)
+    assert faults == []
+    assert remarks <= {"rnn-epoch-update"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_script_other_rule_without_a_rate_by_name_is_a_remark(rule: str) -> None:
+    assert codes(unnamed(RULES[rule])) == ([], {"rnn-not-plain"})
+
+
+@pytest.mark.parametrize(
+    ("step", "wanted"),
+    [
+        ("p -= p.grad", []),
+        ("p += 0.1 * p.grad", ["rnn-ascent"]),
+        ("p.copy_(p + 0.3 * p.grad)", ["rnn-ascent"]),
+        ("p *= 0.5", ["rnn-update-differs"]),
+        ("p.copy_(p * 0.9)", ["rnn-update-differs"]),
+        ("p -= 0.1 * p.grad.sign()", ["rnn-update-differs"]),
+        ("p -= 0.1 * torch.randn_like(p)", ["rnn-update-differs"]),
+    ],
+)
+def test_script_update_is_judged_without_a_rate_by_name(step: str, wanted: list[str]) -> None:
+    faults, remarks = judged(unnamed(ruled(step)))
+    assert [p.code for p in faults if p.check == "update"] == wanted
+    assert "rnn-unread" not in remarks
+
+
+def test_script_ascent_names_the_rate_that_its_updates_show() -> None:
+    fault = judged(unnamed(ruled("p += 0.03 * p.grad")))[0][0]
+    assert fault.code == "rnn-ascent"
+    assert fault.witness is not None
+    assert "learning_rate = 0.03" in fault.witness.given
+
+
+def test_script_zeroed_between_without_a_rate_by_name() -> None:
+    text = changed(
+        (BACK, "        for p in (W, U, b, W_out, b_out):\n            p.grad = None\n" + BACK), text=ONCE_AN_EPOCH
+    )
+    assert codes(text)[0] == codes(unnamed(text))[0] == ["rnn-gradient-lost"]
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["p -= 0.1 * 0.99 ** epoch * p.grad", "p -= 0.1 * p.grad / max(1, sum(q.grad.norm() for q in (W, U)))"],
+)
+def test_script_another_rate_each_time_is_open_where_none_has_a_name(step: str) -> None:
+    faults, remarks = judged(unnamed(ruled(step)))
+    assert faults == []
+    assert "rnn-unread" in remarks
+    assert remarks <= {"rnn-unread", "rnn-rates"}
+
+
+def test_script_raised_likelihood_is_no_ascent() -> None:
+    text = changed(("loss = loss_fn(", "loss = -loss_fn("), text=unnamed(ruled("p += 0.1 * p.grad")))
+    assert [p for p in judged(text)[0] if p.check == "update"] == []
 
 
 def test_script_parameters_keep_their_name_in_a_loop() -> None:

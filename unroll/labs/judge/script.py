@@ -266,6 +266,11 @@ def _wrong_words(run: Run, match: Match, value: str, line: int | None) -> Proble
     }
     if value in known:
         return Problem("forward", "rnn-words", line, known[value], "x_t", _witness(run, match))
+    read = {run.sentence(k) for k in range(min(8, len(run.rows)))}
+    if len(read) == 1 and None not in read:
+        only = list(SENTENCES[read.pop() or 0])
+        text = f"Every time the sentence {only} is read, with both labels; the other one is never read."
+        return Problem("forward", "rnn-same-sentence", line, text, "x_t")
     for k in range(8):
         inputs = run.inputs(k)
         if inputs is None or run.sentence(k) is not None:

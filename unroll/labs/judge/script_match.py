@@ -182,12 +182,15 @@ def find_match(run: Run) -> Match | None:
         mixes = fits(run, reading, How(), late=True)
         if mixes is not None and len(mixes) > 1:
             return Match(reading, How(), mixes, late=True)
-    best = [r for r in found if all(role_by_name(p.name) in (None, p.role) for p in r)][:3] or found[:2]
+    # A square W and a square W_out fit both ways round: four readings of the same names.
+    best = [r for r in found if all(role_by_name(p.name) in (None, p.role) for p in r)][:4] or found[:2]
     first = range(min(8, len(run.rows)))
-    known = all(run.sentence(k) is not None for k in first)
+    labels = [run.sentence(k) for k in first]
+    known = None not in labels
+    words = ("asked", "seen") if len(set(labels)) == 1 < len(labels) else ("asked",)  # one sentence with both labels
     zeros = all(start is not None and not start.any() for start in map(run.start, first))
     for how in ways(2):
-        if (known and how.words != "asked") or (zeros and how.start != "zeros"):
+        if (known and how.words not in words) or (zeros and how.start != "zeros"):
             continue
         for reading in best:
             mixes = fits(run, reading, how)

@@ -105,7 +105,11 @@ def _fits(shape: tuple[int, ...], n: int, m: int, zero: bool) -> Iterator[tuple[
 def _unlikely(reading: Reading) -> tuple[int, int]:
     other = sum(role_by_name(p.name) not in (None, p.role) or p.role == "s_0" for p in reading)
     missing = len({*ROLES} - {letter for p in reading for letter in roles_of(p)})
-    return 2 * other + 3 * missing, sum(piece.turned for piece in reading)
+    # U's shape tells rows from columns, which a square W does not: where U is turned, so are the others.
+    rows = any(piece.turned and "U" in roles_of(piece) for piece in reading)
+    return 2 * other + 3 * missing, sum(
+        piece.turned != rows for piece in reading if piece.role not in ("b", "b_out", "s_0")
+    )
 
 
 def roles_of(piece: Piece) -> tuple[str, ...]:

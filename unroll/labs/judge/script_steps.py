@@ -198,7 +198,8 @@ def _fits(steps: list[Step], before: list[Step], parts: tuple[str, ...]) -> bool
         return False
     factors = np.linalg.lstsq(columns, np.concatenate([s.move.ravel() for s in steps]), rcond=None)[0]
     fits = (s.near((np.stack(row, axis=1) @ factors).reshape(s.move.shape)) for row, s in zip(rows, steps, strict=True))
-    return bool(factors[0] < 0) and all(fits)
+    used = any(np.abs(factors[0] * s.wanted).max() > 2 * s.noise for s in steps)  # and is no rounding of p *= 0.9
+    return bool(factors[0] < 0) and used and all(fits)
 
 
 def _whole(steps: list[Step]) -> list[float]:

@@ -68,6 +68,8 @@ class _Moves:
         self.faults: dict[str, list[Step]] = {}
         self.right: set[str] = set()  # parameters one of whose moves is the lab's
         self.epochs = False  # whether several passes were summed for one update
+        self.raised = (run.rows[0]["loss"] or 0.0) < 0  # no cross-entropy: a likelihood may be there to be raised
+        self.rates: list[float] = []  # of the updates that show theirs well, where the script names none
 
     def _rate(self) -> float | None:
         for name in ("learning_rate", "lr"):
@@ -82,9 +84,15 @@ class _Moves:
             return [_unread(run)] if self.match is None or self.match.how == How() else []
         if not updates:
             return self._never() if self._waits() else []
-        for steps in updates:
-            self._compare(steps)
-            self.moved |= {step.name for step in steps if step.move.any()}
+        # Two values, as b_out's gradients have, fit by chance: they tell the rate only where nothing else does.
+        for parts, least in ((("wanted",), 3), (("wanted", "current", "held"), 3), (("wanted",), 1)):
+            self._compare_all(updates, parts, least)
+            if self.last is not None or run.by_hand:
+                break
+        if self.last is None and not run.by_hand and not self.raised:
+            moved = next((m for steps in updates if (m := [s for s in steps if s.move.any() and s.wanted.any()])), [])
+            if moved:
+                self.faults["rnn-update-differs"] = moved
         known = self.right | {s.name for kind, steps in self.faults.items() if kind not in _OPEN for s in steps}
         if run.by_hand and not any(run.values[name][0].size > 2 for name in known):
             what = not_plain(updates, self.faults)
@@ -96,6 +104,8 @@ class _Moves:
             if what is not None:
                 self.faults.pop("rnn-update-differs")
                 added.append(self._other(what))
+        if self.faults.keys() <= {"rnn-rates"} and not added and (open_ := self._open()):
+            added.append(Problem("update", "rnn-unread", _line(run, None), open_))
         if (self.epochs or self._together()) and not self.faults and not added:
             added.append(
                 Problem(
@@ -154,10 +164,29 @@ class _Moves:
         move = after.astype(np.float64) - values[k]
         return move if np.isfinite(move).all() else None
 
+    def _open(self) -> str | None:
+        """Why nothing wrong is not enough to call the updates right; None where it is."""
+        if not self.right:
+            return "No parameter was seen to move by a learning rate times its gradient."
+        low, high = min(self.rates, default=1.0), max(self.rates, default=1.0)
+        if self.rate is None and "rnn-rates" in self.faults:
+            what = "different factors"
+        elif high > 1.05 * low:
+            what = f"another factor from update to update ({low:.3g} to {high:.3g})"
+        else:
+            return None
+        return f"The parameters move down their gradients by {what}, and no learning_rate or lr tells which is meant."
+
     # --- one update -----------------------------------------------------------------------------------------------------
 
-    def _compare(self, steps: list[Step]) -> None:
-        typical = self._typical(steps)
+    def _compare_all(self, updates: list[list[Step]], parts: tuple[str, ...], least: int) -> None:
+        self.moved.clear()
+        for steps in updates:
+            self._compare(steps, parts, least)
+            self.moved |= {step.name for step in steps if step.move.any()}
+
+    def _compare(self, steps: list[Step], parts: tuple[str, ...], least: int) -> None:
+        typical = self._typical(steps, parts, least)
         known = {step.name for faults in self.faults.values() for step in faults}
         for step in steps:
             if step.name in known or typical is None:
@@ -167,12 +196,24 @@ class _Moves:
                 self.faults.setdefault(kind, []).append(step)
             elif moves_by(step, step.wanted, typical):
                 self.right.add(step.name)
+                if self.rate is None and step.move.size > 2 and float(np.abs(step.move).max()) > 1000 * step.noise:
+                    self.rates.append(typical)
 
-    def _typical(self, steps: list[Step]) -> float | None:
-        """The learning rate of this update: the one that explains most moves, the script's own named one before others."""
-        free = [rate for s in steps if (rate := _ratio(s)) is not None and rate > 0]
-        tried = [rate for rate in (self.rate, *sorted(free)) if rate is not None]
+    def _typical(self, steps: list[Step], parts: tuple[str, ...], least: int) -> float | None:
+        """The learning rate of this update: the one that explains most moves, the script's own named one before others.
+
+        Args:
+            parts: which gradients of a step may show it.
+            least: values that a parameter must have to show it, as long as no rate is known.
+        """
+        least = 1 if self.last is not None else least
+        found = [_ratio(s, getattr(s, part)) for s in steps if s.move.size >= least for part in parts]
+        free = sorted(rate for rate in found if rate is not None)
+        tried = [rate for rate in (self.rate, *free) if rate is not None and (rate > 0 or rate == self.rate)]
         if not tried:
+            # With no rate known and no parameter down its gradient, those that go up it show the rate.
+            if self.last is None and free and not self.raised:
+                self.last = -free[len(free) // 2]
             return self.last
         best = max(tried, key=lambda rate: sum(moves_by(s, s.wanted, rate) or moves_by(s, s.held, rate) for s in steps))
         self.last = best
@@ -197,7 +238,7 @@ class _Moves:
                 continue
             if any(moves_by(step, grad.reshape(step.move.shape), typical) for grad in (other.wanted, other.current)):
                 return "rnn-wrong-gradient"
-        rate = _ratio(step)
+        rate = _ratio(step, step.wanted)
         if rate is None or (rate < 0 and not first):
             return "rnn-update-differs"
         if rate < 0:
@@ -242,7 +283,7 @@ class _Moves:
         one = len(steps) == 1
         place = place_of(self.match, first.k)
         its, is_, has = ("its", "is", "has") if one else ("their", "are", "have")
-        rate = self.rate if self.rate is not None else 0.1
+        rate = self._shown()
         texts = {
             "rnn-not-updated": f"{names} {'was' if one else 'were'} not updated"
             f"{'' if self.run.by_hand else ', though backward() computed ' + its + ' gradient' + 's'[one:]}: "
@@ -264,8 +305,12 @@ class _Moves:
         about = role_by_name(first.name)
         return Problem("update", kind, _line(self.run, first.name), f"{place}: {texts[kind]}", about, witness)
 
+    def _shown(self) -> float:
+        """The learning rate in words: the script's own, or what its updates show, or the lab's."""
+        return next((float(f"{rate:.3g}") for rate in (self.rate, self.last) if rate is not None), 0.1)
+
     def _witness(self, step: Step) -> Witness:
-        rate = self.rate if self.rate is not None else 0.1
+        rate = self._shown()
         given = [
             f"# {place_of(self.match, step.k)}",
             f"{step.name} = torch.tensor({numbers(step.value, full=True)})",
@@ -287,14 +332,14 @@ def _is_start(match: Match | None, name: str) -> bool:
     return match is not None and any(p.name == name and p.role == "s_0" for p in match.reading)
 
 
-def _ratio(step: Step) -> float | None:
-    """The r with which a parameter has moved by -r times its gradient; None where there is none."""
-    square = float((step.wanted * step.wanted).sum())
+def _ratio(step: Step, grad: Any) -> float | None:
+    """The r with which a parameter has moved by -r times a gradient; None where there is none."""
+    square = 0.0 if grad is None else float((grad * grad).sum())
     if square == 0:
         return None
-    rate = -float((step.move * step.wanted).sum()) / square
+    rate = -float((step.move * grad).sum()) / square
     room = 2e-3 * np.abs(step.move).max() + step.noise
-    return rate if rate != 0 and np.abs(step.move + rate * step.wanted).max() <= room else None
+    return rate if rate != 0 and np.abs(step.move + rate * grad).max() <= room else None
 
 
 def _unread(run: Run) -> Problem:
