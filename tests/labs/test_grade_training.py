@@ -570,7 +570,7 @@ def test_accuracy_item_says_band_number_and_how_to_repeat_it(
     assert "engine" in reason.message
     assert f"{awarded:g} of 15 points" in reason.message
     assert reason.witness is not None
-    assert reason.witness.given == "unroll lab run 'hand-in/my lab.py' --lab homework --seed 0"
+    assert reason.witness.given == "unroll lab run 'my lab.py' --lab homework --seed 0"
     assert expected is None or reason.witness.expected == expected
 
 

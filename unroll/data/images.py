@@ -184,7 +184,7 @@ def read_idx(path: str | Path) -> NDArray[Any]:
     return array if dtype.isnative else array.astype(dtype.newbyteorder("="))
 
 
-def read_first(split: Split, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def first_images(split: Split, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The first images (count, 28, 28) of the MNIST that comes with the package, and their labels, without reading the rest."""
     arrays = []
     for path in (_find(PACKAGED)[split, "images"], _find(PACKAGED)[split, "labels"]):

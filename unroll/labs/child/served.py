@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from unroll.data.images import read_first, read_part
+from unroll.data.images import first_images, read_part
 from unroll.labs.child import transforms
 
 SMALL = {True: 256, False: 150}
@@ -45,7 +45,7 @@ def _part(train: bool) -> tuple[Tensor, Tensor]:
 
 @cache
 def _few(train: bool) -> tuple[Tensor, Tensor]:
-    images, labels = read_first("train" if train else "test", SMALL[train])
+    images, labels = first_images("train" if train else "test", SMALL[train])
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 
