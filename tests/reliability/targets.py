@@ -12,6 +12,7 @@ import json
 import shutil
 import struct
 import tempfile
+import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -242,6 +243,46 @@ def handout(path: Path) -> Any:
     return behind(read_handout(path), path, handout_seeds()[0])
 
 
+POINTS = '{"lab": "homework", "points": {"1": {"5": {"points": 4.5, "comment": "clear"}}}, "seen": ["1"]}'
+
+
+def handed_in(path: Path) -> Any:
+    """The text of a hand-in's PDF."""
+    from unroll.labs.child.read_pdf import read_pdf
+
+    return read_pdf({"file": str(path)})
+
+
+def class_seeds() -> list[bytes]:
+    """A class of two: a folder, and a zip within the zip."""
+    inner, outer = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as archive:
+        archive.writestr("313513055_Lab7_Homework.py", "y = 2\n" * 30)
+    with zipfile.ZipFile(outer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("313513054/313513054_Lab7_Homework.py", "x = 1\n" * 30)
+        archive.writestr("313513055.zip", inner.getvalue())
+    return [outer.getvalue()]
+
+
+def submissions(path: Path) -> Any:
+    """The hand-ins of a zip."""
+    from unroll.labs.grade.submissions import read_submissions
+    from unroll.labs.spec import load_lab
+
+    return read_submissions(path, load_lab("homework"), path.parent / "into")
+
+
+def points(path: Path) -> Any:
+    """Points of the review page, put into records."""
+    from unroll.labs.grade.collect import apply_points, read_points
+    from unroll.labs.grade.record import Graded, Record
+    from unroll.labs.spec import load_lab
+
+    items = [Graded(number=5, title="Gates", points=5, question=True)]
+    records = [Record(student="1", lab="homework", key="", code=None, pdf=None, items=items)]
+    return apply_points(records, read_points(path, load_lab("homework"), records))
+
+
 def own(path: Path) -> Any:
     """All that a report shows of a run of own code."""
     from unroll.labs.own_run import OwnRun
@@ -460,6 +501,9 @@ TARGETS = [
     Files("answers", "x.md", texts(ANSWERS), read=answers, readers=("read_answers",)),
     Target("notebook", "x.ipynb", texts(NOTEBOOK), mutate.of_json, code, ("read_source",)),
     Files("handout", "x.pdf", handout_seeds, read=handout, readers=("read_handout",)),
+    Files("hand-in", "x.pdf", handout_seeds, read=handed_in, readers=("read_pdf",)),
+    Files("submissions", "x.zip", class_seeds, read=submissions, readers=("read_submissions",)),
+    Target("points", "points.json", texts(POINTS), mutate.of_json, points, ("read_points",)),
     Target("own run", "own.json", lambda: [(own_run() / "own.json").read_bytes()], mutate.of_json, own),
     Files("observed", "observed", observed_seeds, read=observed, readers=("read_observed",)),
     Files("report text", "x.md", texts(ANSWERS), read=typeset),

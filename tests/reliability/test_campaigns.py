@@ -30,6 +30,8 @@ COMPOSED = {
     "load_test_series": "calls read_series",
     "read_inputs": "calls read_series",
     "read_text": "is called by read_answers",
+    "read_name": "reads the name of a file",
+    "read_folder_name": "reads the name of a folder",
     "read_code": "reads the code of a class, and no file",
 }
 

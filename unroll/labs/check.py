@@ -91,19 +91,19 @@ def observe(task: dict[str, Any]) -> dict[str, Any]:
     from unroll.labs.child.surroundings import surroundings
 
     source = read_source(Path(task["file"]))
-    name, namespace = str(source.path), dict[str, Any]()
+    name, namespace, seconds = str(source.path), dict[str, Any](), task.get("seconds", SECONDS)
     with surroundings(source.path, small=True):
         if task["kind"] == "rnn":
             with ScriptRecorder(name, namespace) as script:
-                outcome = execute(source, namespace, task["seconds"]).data() | {"seconds": task["seconds"]}
+                outcome = execute(source, namespace, seconds).data() | {"seconds": seconds}
             return {"outcome": outcome, "script": _observed(lambda: script.data(outcome))}
         with TrainingRecorder(name, text=source.text) as recorder:
-            outcome = execute(source, namespace, task["seconds"]).data() | {"seconds": task["seconds"]}
+            outcome = execute(source, namespace, seconds).data() | {"seconds": seconds}
         if outcome["error"] is not None and recorder.few is not None and recorder.few.cut:
             # It may have counted on every batch of an epoch that was cut short.
             namespace = {}
             with TrainingRecorder(name, text=source.text, whole=True) as recorder:
-                outcome = execute(source, namespace, task["seconds"]).data() | {"seconds": task["seconds"]}
+                outcome = execute(source, namespace, seconds).data() | {"seconds": seconds}
         wanted = Wanted(*task["wanted"]) if task.get("wanted") else LSTM
         found = find(_without_traps(namespace), recorder.modules, task["cell"], wanted)
         return {

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module as modules
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
@@ -94,6 +95,8 @@ class TrainingRecorder:
         patch = self._patches
         for hook in (before, after, step, stepped):
             patch.later(hook.remove)
+        # What torch forgets when such a hook is removed; torch.compile takes it for a hook.
+        patch.later(lambda: modules._global_forward_hooks_with_kwargs.pop(after.id, None))
         patch.wrap(torch.autograd, "backward", self._watched_backward)
         patch.wrap(torch.autograd, "grad", self._watched_grad)
         # A function mode would be told of these too, and of every other call: half as much again for a small model.
