@@ -1,4 +1,4 @@
-"""The commands for a lab's student, together as `unroll lab`: start, check, run, handin."""
+"""The commands for a lab, together as `unroll lab`: start, check, run and handin for students, grade for teachers."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def handin(
 
 @lab.command(cls=Command, short_help="Grade a class's hand-ins, each in a sandbox, with a reason for every point.")
 @click.argument("submissions", required=False, type=FILE)
-@output("the class's folder; made, or gone on with", default="graded")
+@output("the output folder; an existing one is continued", default="graded")
 @click.option(
     "--lab",
     "name_of_lab",
@@ -192,7 +192,7 @@ def handin(
     "--jobs",
     type=click.IntRange(1, 256),
     metavar="N",
-    help="hand-ins beside each other; the number of cores if left out",
+    help="hand-ins graded in parallel; the number of cores if left out",
 )
 @click.option("--no-train", is_flag=True, help="leave out the run on all data, and so the points for the accuracy")
 @click.option(

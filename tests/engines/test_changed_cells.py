@@ -267,7 +267,7 @@ def test_first_scans_of_several_threads_agree() -> None:
 
 @pytest.mark.parametrize("draw", [random.random, np.random.rand, lambda: torch.rand(1).item()])
 def test_random_numbers_of_another_thread_are_not_the_cells(draw: Callable[[], float]) -> None:
-    """Nor are they drawn a second time by whoever comes next."""
+    """Nor does the next draw repeat them."""
     drawn: list[float] = []
 
     def others() -> Iterator[None]:

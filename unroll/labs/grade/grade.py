@@ -112,7 +112,7 @@ def grade(
         place: see `unroll.labs.grade.submissions.read_submissions`.
         out: the class's folder; made, or gone on with.
         lab: a lab's name or YAML file; None: that of the folder, else the homework.
-        jobs: how many hand-ins are graded beside each other.
+        jobs: how many hand-ins are graded in parallel.
         training: whether each file is run on all data too, for the points that the accuracy decides.
         trusted: the files are one's own, which the labels may be shown to.
         echo: is given a line for each hand-in.

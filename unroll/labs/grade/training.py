@@ -35,7 +35,7 @@ from unroll.terminal import printable
 
 SECONDS = 20 * 60.0
 SPARE = 120.0  # seconds beyond these for what comes before and after the file
-THREADS = 1  # as many hand-ins as there are cores run beside each other, and a sum depends on the number of threads
+THREADS = 1  # as many hand-ins as there are cores run in parallel, and a sum depends on the number of threads
 RUN = Limits(memory=4 << 30, output=64 << 20, go_on=True, observed=512 << 20)
 ASK = Limits(seconds=300, memory=4 << 30, output=1 << 20, go_on=True, observed=16 << 20)
 PLACE = "/submission"
